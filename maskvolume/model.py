@@ -1,0 +1,155 @@
+"""Views and backgrounds in, multiplane images out: the two networks and how they are run."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from maskvolume import ops
+from maskvolume.cameras import Camera
+from maskvolume.mpi import MultiplaneImage, blend
+from maskvolume.networks import ARCHITECTURES
+from maskvolume.ops import Sampling
+
+Stage = Literal["mpi", "mask"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class CheckpointMeta:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        stage: "mpi" for stage one (the MPI network alone), "mask" for stage two (both networks).
+        arch: a name of ``maskvolume.networks.ARCHITECTURES``.
+        sampling: the convention of the plane sweep that the networks were trained with.
+        num_planes: the number of planes they were trained with, the default for rendering.
+        info: how it was made: command, steps, metrics, commit. Free form, JSON.
+    """
+
+    stage: Stage
+    arch: str
+    sampling: Sampling = "exact"
+    num_planes: int = 32
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Background:
+    """What the background of a clip contributes, made once per clip.
+
+    Attributes:
+        sweep: ``[..., V, 3, D, H, W]`` plane sweep volume of the background pictures.
+        mpi: the background's multiplane image.
+    """
+
+    sweep: Tensor
+    mpi: MultiplaneImage
+
+
+@dataclass(frozen=True)
+class FrameMPI:
+    """A frame's multiplane image and what it is blended from.
+
+    Attributes:
+        mpi: the full MPI, ``mask * dynamic + (1 - mask) * background``.
+        mask: ``[..., 1, D, H, W]`` in 0..1, 1 where the frame's own MPI is taken.
+        dynamic: the frame's own MPI.
+    """
+
+    mpi: MultiplaneImage
+    mask: Tensor
+    dynamic: MultiplaneImage
+
+
+class MaskVolumeModel(nn.Module):
+    """The two networks of a checkpoint. Every method takes optional leading batch axes.
+
+    Args:
+        meta: architecture and conventions; a mask network is made for stage "mask" alone.
+        precision: "bf16" runs the networks under autocast; planes and warps stay float32.
+        backend: of the operations; None for the best of the device.
+    """
+
+    def __init__(
+        self, meta: CheckpointMeta, precision: Precision = "fp32", backend: str | None = None
+    ) -> None:
+        super().__init__()
+        if meta.arch not in ARCHITECTURES:
+            raise ValueError(f"arch: one of {', '.join(ARCHITECTURES)} expected, got {meta.arch!r}")
+        self.meta = meta
+        self.arch = ARCHITECTURES[meta.arch]
+        self.precision: Precision = precision
+        self.backend = backend
+        self.mpi_net = self.arch.mpi()
+        self.mask_net = self.arch.mask() if meta.stage == "mask" else None
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask network (a stage-two checkpoint)."""
+        return self.mask_net is not None
+
+    def sweep(
+        self,
+        images: Tensor,  # [..., V, 3, Hs, Ws] in 0..1
+        sources: Camera,  # [..., V]
+        mpi_camera: Camera,  # [...]
+        depths: Tensor,  # [..., D]
+    ) -> Tensor:
+        """Plane sweep volume ``[..., V, 3, D, H, W]`` in the checkpoint's sampling convention."""
+        limit = self.arch.max_views
+        if images.shape[-4] < 2 or (limit is not None and images.shape[-4] > limit):
+            wanted = f"2 to {limit}" if limit not in (None, 2) else ("2" if limit else "2 or more")
+            raise ValueError(f"images: {wanted} views expected by {self.meta.arch!r}, got {images.shape[-4]}")
+        return ops.sweep_planes(
+            images, sources, mpi_camera, depths, sampling=self.meta.sampling, backend=self.backend
+        )
+
+    def mpi_from_sweep(self, sweep: Tensor, mpi_camera: Camera, depths: Tensor) -> MultiplaneImage:
+        """Stage one: ``sweep [..., V, 3, D, H, W]`` to the MPI of what it shows."""
+        batch = sweep.shape[:-5]
+        extra = {"mix_no_data": True} if self.meta.sampling == "original" else {}
+        with self._autocast(sweep.device):
+            rgba = self.mpi_net(sweep.reshape(-1, *sweep.shape[-5:]), **extra)
+        rgba = rgba.float().reshape(*batch, *rgba.shape[1:])
+        return MultiplaneImage(rgba, mpi_camera, depths, self.arch.premultiplied)
+
+    def dynamic(
+        self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor
+    ) -> MultiplaneImage:
+        """Stage one on pictures ``[..., V, 3, Hs, Ws]``: the MPI of one instant."""
+        return self.mpi_from_sweep(self.sweep(images, sources, mpi_camera, depths), mpi_camera, depths)
+
+    def background(self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor) -> Background:
+        """Sweep and MPI of the background pictures ``[..., V, 3, Hs, Ws]``: once per clip."""
+        sweep = self.sweep(images, sources, mpi_camera, depths)
+        return Background(sweep, self.mpi_from_sweep(sweep, mpi_camera, depths))
+
+    def frame(self, images: Tensor, sources: Camera, background: Background) -> FrameMPI:
+        """Stage two on the pictures ``[..., V, 3, Hs, Ws]`` of an instant, on the background's planes."""
+        still = background.mpi
+        sweep = self.sweep(images, sources, still.camera, still.depths)
+        dynamic = self.mpi_from_sweep(sweep, still.camera, still.depths)
+        mask = self.mask_from_sweeps(sweep, background, dynamic)
+        return FrameMPI(blend(mask, dynamic, still), mask, dynamic)
+
+    def mask_from_sweeps(self, sweep: Tensor, background: Background, dynamic: MultiplaneImage) -> Tensor:
+        """The mask volume ``[..., 1, D, H, W]`` of a frame whose sweep and MPI are known."""
+        if self.mask_net is None:
+            raise ValueError("a stage-one checkpoint has no mask network")
+        batch, inner = sweep.shape[:-5], sweep.shape[-5:]
+        with self._autocast(sweep.device):
+            mask = self.mask_net(
+                sweep.reshape(-1, *inner),
+                background.sweep.reshape(-1, *inner),
+                dynamic.rgba.reshape(-1, *dynamic.rgba.shape[-4:]),
+                background.mpi.rgba.reshape(-1, *dynamic.rgba.shape[-4:]),
+            )
+        return mask.float().reshape(*batch, *mask.shape[1:])
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")

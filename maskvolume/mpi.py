@@ -1,0 +1,55 @@
+"""Multiplane images: planes of colour and opacity in the frustum of a camera of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from maskvolume import ops
+from maskvolume.cameras import Camera
+from maskvolume.ops import Rendering
+
+
+@dataclass(frozen=True)
+class MultiplaneImage:
+    """Planes of colour and opacity.
+
+    Attributes:
+        rgba: ``[..., D, 4, H, W]``, plane 0 the farthest.
+        camera: ``[...]`` the MPI's own camera, of size (H, W): any pose, any frustum.
+        depths: ``[..., D]`` of the planes in that camera, scene units.
+        premultiplied: whether colours are multiplied by their opacity; the original's are not.
+    """
+
+    rgba: Tensor
+    camera: Camera
+    depths: Tensor
+    premultiplied: bool = True
+
+    def render(self, target: Camera, backend: str | None = None) -> Rendering:
+        """The view of a target camera of any size."""
+        return ops.render_mpi(
+            self.rgba, self.camera, self.depths, target, premultiplied=self.premultiplied, backend=backend
+        )
+
+    def composite(self, backend: str | None = None) -> Rendering:
+        """The view of the MPI's own camera."""
+        return ops.composite(self.rgba, self.depths, premultiplied=self.premultiplied, backend=backend)
+
+
+def blend(
+    mask: Tensor,  # [..., 1, D, H, W] in 0..1
+    dynamic: MultiplaneImage,
+    background: MultiplaneImage,
+) -> MultiplaneImage:
+    """``mask * dynamic + (1 - mask) * background``, colour and opacity alike (Lin et al., ICCV 2021, eq. 2).
+
+    Both must lie on the same planes of the same camera. Between premultiplied MPIs, colours are thereby weighted
+    by their opacity, so that the colour of an empty place never shows.
+    """
+    if dynamic.premultiplied != background.premultiplied:
+        raise ValueError("dynamic, background: both premultiplied or both straight expected")
+    weight = mask.movedim(-4, -3)
+    rgba = background.rgba + weight * (dynamic.rgba - background.rgba)
+    return MultiplaneImage(rgba, dynamic.camera, dynamic.depths, dynamic.premultiplied)

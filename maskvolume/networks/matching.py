@@ -1,0 +1,268 @@
+"""Networks that start from matching evidence and learn the residual.
+
+A plane sweep shows a surface where the views agree. The MPI network turns the agreement of the views, averaged
+over windows, into a distribution over planes along each ray of the reference; a light 3D U-Net at half resolution
+adds a learned residual to it and weighs the views' colours. With a residual of zero it is classical multi-view
+stereo in MPI form; everything learned goes on top. The mask network starts from the difference between frame and
+background in the same way. Neither has norm layers: the result at a voxel does not depend on the picture's size.
+
+All evidence is symmetric in the views and knows their number only through means, so any V >= 2 works.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskvolume.networks.views import pad_to_multiple, valid_views
+
+COST_CAP = 0.6  # a larger difference (summed over colours) says no more than "different"
+COST_ONE_VIEW = 0.48  # where fewer than two views see a point: unlikely, but less so than a mismatch
+WINDOW, WINDOW_FINE = 9, 3  # pixels of the averaging windows
+TEMPERATURE = 0.01  # of the softmax over planes; cost units
+LOGIT_CAP = 60.0  # keeps exp() and its cumulative sums within float32
+VIEW_LOGIT_CAP = 15.0
+MULTIPLE = (4, 8, 8)  # of D, H, W: half resolution and two more halvings
+PLANE_CHUNK = 2  # planes whose full-resolution evidence exists at once: few stay in the cache of a CPU
+
+
+class ResBlock(nn.Module):
+    """Two 3x3x3 convolutions and a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
+
+
+class ResidualUNet(nn.Module):
+    """3D U-Net at half the picture's resolution; the last layer starts at zero."""
+
+    def __init__(self, c_in: int, c_out: int, channels: tuple[int, int, int]) -> None:
+        super().__init__()
+        c0, c1, c2 = channels
+        self.stem = nn.Conv3d(c_in, c0, 3, padding=1)
+        self.down1 = nn.Conv3d(c0, c1, 3, stride=2, padding=1)
+        self.block1 = ResBlock(c1)
+        self.down2 = nn.Conv3d(c1, c2, 3, stride=2, padding=1)
+        self.block2 = nn.Sequential(ResBlock(c2), ResBlock(c2))
+        self.up1 = nn.Conv3d(c2, c1, 1)
+        self.block1_up = ResBlock(c1)
+        self.up0 = nn.Conv3d(c1, c0, 1)
+        self.block0_up = ResBlock(c0)
+        self.head = nn.Conv3d(c0, c_out, 1)
+        nn.init.zeros_(self.head.weight)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, D, H, W] -> [B, out, D, H, W]``; D, H, W are multiples of 4."""
+        x0 = F.relu(self.stem(x))
+        x1 = self.block1(F.relu(self.down1(x0)))
+        x2 = self.block2(F.relu(self.down2(x1)))
+        x1 = self.block1_up(x1 + F.interpolate(self.up1(x2), scale_factor=2, mode="nearest"))
+        x0 = self.block0_up(x0 + F.interpolate(self.up0(x1), scale_factor=2, mode="nearest"))
+        return self.head(x0)
+
+
+class MatchingMPINet(nn.Module):
+    """Plane sweep volume of any number of views to premultiplied RGBA planes."""
+
+    # 2x2 pixels of luminance, luminance difference and both costs, then half-resolution colour means.
+    FEATURES = 4 * 4 + 7
+
+    def __init__(self, channels: tuple[int, int, int] = (16, 32, 48)) -> None:
+        super().__init__()
+        self.unet = ResidualUNet(self.FEATURES, 4 * 2, channels)
+        self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
+
+    def forward(self, sweep: Tensor) -> Tensor:
+        """``sweep [B, V, 3, D, H, W] -> rgba [B, D, 4, H, W]``, premultiplied; -1 in ``sweep`` is no data.
+
+        The opacity along a ray is made by stick breaking: with w the softmax over planes of the logits,
+        alpha_d = w_d / (sum of w over d and all farther planes), so the weights that compositing gives the
+        planes in the reference view are w itself, and the farthest plane is opaque.
+        """
+        padded, crop = pad_to_multiple(sweep.flatten(1, 2), MULTIPLE)
+        padded = padded.unflatten(1, sweep.shape[1:3])
+        with torch.no_grad():
+            cost, cost_fine = matching_costs(padded)
+            features = matching_features(padded, cost, cost_fine)
+        residual, view_logit = _to_full_resolution(self.unet(_channels_last(features)).float()).unbind(1)
+        view_logit = view_logit.clamp(-VIEW_LOGIT_CAP, VIEW_LOGIT_CAP)
+        del features
+        logits = residual[:, None] - cost.float() / self.log_temperature.exp()
+        weights = (logits - logits.amax(dim=2, keepdim=True)).clamp_min(-LOGIT_CAP).exp()
+        alpha = weights / weights.cumsum(dim=2)
+        del logits, weights
+        planes = [
+            _colored_planes(*chunk)
+            for chunk in zip(
+                padded.split(PLANE_CHUNK, dim=3),
+                view_logit[:, None].split(PLANE_CHUNK, dim=2),
+                alpha.split(PLANE_CHUNK, dim=2),
+                strict=True,
+            )
+        ]
+        return torch.cat(planes, dim=1)[(..., crop[1], slice(None), *crop[2:])]
+
+
+class MatchingMaskNet(nn.Module):
+    """Frame and background to the volume of what moves."""
+
+    # 2x2 pixels of: smallest and mean difference, its window average, both opacities; then cost and view count.
+    FEATURES = 5 * 4 + 3
+    SLOPE, THRESHOLD = 30.0, 0.1  # of the prior: sigmoid(slope * (difference - threshold))
+
+    def __init__(self, channels: tuple[int, int, int] = (8, 16, 32)) -> None:
+        super().__init__()
+        self.unet = ResidualUNet(self.FEATURES, 4, channels)
+        self.slope = nn.Parameter(torch.tensor(self.SLOPE))
+        self.threshold = nn.Parameter(torch.tensor(self.THRESHOLD))
+
+    def forward(
+        self, sweep: Tensor, background_sweep: Tensor, dynamic_rgba: Tensor, background_rgba: Tensor
+    ) -> Tensor:
+        """Sweeps ``[B, V, 3, D, H, W]``, MPIs ``[B, D, 4, H, W] -> mask [B, 1, D, H, W]`` in 0..1.
+
+        A point of a moving surface differs from the background in every view that sees it; a point that
+        stands still differs only in views where something moving hides it. So the prior is the smallest
+        difference over the views.
+        """
+        views = sweep.shape[1]
+        volume = torch.cat([sweep, background_sweep], dim=1).flatten(1, 2)
+        opacities = torch.stack([dynamic_rgba[:, :, 3], background_rgba[:, :, 3]], dim=1).detach()
+        padded, crop = pad_to_multiple(volume, MULTIPLE)
+        opacities, _ = pad_to_multiple(opacities, MULTIPLE)
+        padded = padded.unflatten(1, (2 * views, 3))
+        with torch.no_grad():
+            features, difference = mask_features(padded[:, :views], padded[:, views:], opacities)
+        residual = _to_full_resolution(self.unet(_channels_last(features)).float())
+        prior = self.slope * (difference.float() - self.threshold)
+        return torch.sigmoid(residual + prior)[crop]
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x if x.device.type == "mps" else x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _to_full_resolution(x: Tensor) -> Tensor:
+    """``[B, 4 * C, D, H / 2, W / 2] -> [B, C, D, H, W]``."""
+    return F.pixel_shuffle(x.transpose(1, 2), 2).transpose(1, 2)
+
+
+def _unshuffle(x: Tensor) -> Tensor:
+    """``[B, C, D, H, W] -> [B, 4 * C, D, H / 2, W / 2]``."""
+    return F.pixel_unshuffle(x.transpose(1, 2), 2).transpose(1, 2)
+
+
+def _box(x: Tensor, window: int) -> Tensor:
+    """Mean over a window in the picture plane, ``[B, D, H, W]``; only the picture's own pixels count."""
+    half = window // 2
+    rows = F.avg_pool2d(x, (window, 1), stride=1, padding=(half, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, window), stride=1, padding=(0, half), count_include_pad=False)
+
+
+def _colored_planes(sweep: Tensor, view_logit: Tensor, alpha: Tensor) -> Tensor:
+    """Premultiplied planes ``[B, D, 4, H, W]``: the views that have data, the first against the others.
+
+    A softmax over [view_logit, 0, 0, ...]: the reference is weighed against each other view.
+    """
+    valid = valid_views(sweep)
+    first = valid[:, 0] * view_logit.exp()
+    color = first * sweep[:, 0]
+    total = first
+    for view in range(1, sweep.shape[1]):
+        color = color + valid[:, view] * sweep[:, view]
+        total = total + valid[:, view]
+    seen = alpha * (total > 0)
+    return torch.cat([color * (seen / total.clamp_min(1e-8)), seen], dim=1).transpose(1, 2)
+
+
+def _agreement(sweep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean colour, mean difference and number of views: ``[B, 3, D, H, W]`` twice, ``[B, 1, D, H, W]``.
+
+    The difference is twice the mean absolute deviation, |v0 - v1| for two views.
+    """
+    valid = valid_views(sweep)
+    count = valid.sum(dim=1).to(sweep.dtype)
+    divisor = count.clamp_min(1).reciprocal_()
+    mean = torch.zeros_like(sweep[:, 0])
+    for view, seen in zip(sweep.unbind(1), valid.unbind(1), strict=True):
+        mean.addcmul_(view, seen.to(view.dtype))
+    mean *= divisor
+    difference = torch.zeros_like(mean)
+    for view, seen in zip(sweep.unbind(1), valid.unbind(1), strict=True):
+        difference.addcmul_((view - mean).abs_(), seen.to(view.dtype))
+    difference *= divisor * 2
+    return mean, difference, count
+
+
+def matching_costs(sweep: Tensor) -> tuple[Tensor, Tensor]:
+    """Cost of each plane at each pixel, ``[B, 1, D, H, W]``: over the wide window and the fine one."""
+    wide, fine = [], []
+    for chunk in sweep.split(PLANE_CHUNK, dim=3):
+        _, difference, count = _agreement(chunk.float())
+        cost = difference.sum(dim=1).clamp_max(COST_CAP)
+        cost = torch.where(count[:, 0] >= 2, cost, COST_ONE_VIEW + (COST_CAP - COST_ONE_VIEW) * (count[:, 0] < 1))
+        wide.append(_box(cost, WINDOW))
+        fine.append(_box(cost, WINDOW_FINE))
+    return torch.cat(wide, dim=1)[:, None], torch.cat(fine, dim=1)[:, None]
+
+
+def matching_features(sweep: Tensor, cost: Tensor, cost_fine: Tensor) -> Tensor:
+    """What the MPI network's U-Net reads, ``[B, FEATURES, D, H / 2, W / 2]``; see ``MatchingMPINet``."""
+    views = sweep.shape[1]
+    best, best_fine = cost.amin(dim=2, keepdim=True), cost_fine.amin(dim=2, keepdim=True)
+    parts = []
+    for index, chunk in enumerate(sweep.split(PLANE_CHUNK, dim=3)):
+        planes = slice(index * PLANE_CHUNK, index * PLANE_CHUNK + chunk.shape[3])
+        mean, difference, count = _agreement(chunk.float())
+        full = torch.cat(
+            [
+                mean.mean(dim=1, keepdim=True),
+                difference.mean(dim=1, keepdim=True),
+                cost[:, :, planes] - best,
+                cost_fine[:, :, planes] - best_fine,
+            ],
+            dim=1,
+        )
+        half = F.avg_pool3d(torch.cat([mean, difference, count / views], dim=1), (1, 2, 2))
+        parts.append(torch.cat([_unshuffle(full), half], dim=1).to(_compute_dtype(sweep)))
+    return torch.cat(parts, dim=2)
+
+
+def mask_features(sweep: Tensor, background: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor]:
+    """What the mask network's U-Net reads, and the prior's evidence ``[B, 1, D, H, W]``."""
+    views = sweep.shape[1]
+    parts, evidence = [], []
+    chunks = zip(
+        sweep.split(PLANE_CHUNK, dim=3),
+        background.split(PLANE_CHUNK, dim=3),
+        opacities.split(PLANE_CHUNK, dim=2),
+        strict=True,
+    )
+    for frame, still, opacity in chunks:
+        valid = valid_views(frame)[:, :, 0]
+        count = valid.sum(dim=1)
+        change = (frame.float() - still.float()).abs().sum(dim=2).clamp_max(COST_CAP)
+        smallest = change.masked_fill(~valid, COST_CAP).amin(dim=1) * (count > 0)
+        mean = (change * valid).sum(dim=1) / count.clamp_min(1)
+        window = _box(smallest, WINDOW_FINE)
+        evidence.append(window)
+        _, difference, _ = _agreement(frame.float())
+        full = torch.stack([smallest, mean, window], dim=1)
+        full = torch.cat([full, opacity.float()], dim=1)
+        half = torch.stack([difference.mean(dim=1), count / views, _box(smallest, WINDOW)], dim=1)
+        part = torch.cat([_unshuffle(full), F.avg_pool3d(half, (1, 2, 2))], dim=1)
+        parts.append(part.to(_compute_dtype(sweep)))
+    return torch.cat(parts, dim=2), torch.cat(evidence, dim=1)[:, None]
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """The type that convolutions run in: autocast's where it is on."""
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype

@@ -1,0 +1,53 @@
+"""What the networks do with views: validity, blending, padding."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Colours are in 0..1 and "no data" is -1: anything below this value is not a colour.
+VALID_ABOVE = -0.5
+
+
+def valid_views(sweep: Tensor) -> Tensor:
+    """``[..., V, 3, D, H, W] -> [..., V, 1, D, H, W]``, True where a view has data."""
+    return sweep[..., :1, :, :, :] > VALID_ABOVE
+
+
+def blend_views(
+    sweep: Tensor,  # [B, V, 3, D, H, W]
+    logits: Tensor,  # [B, V, 1, D, H, W]
+    *,
+    mix_no_data: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Colour of each plane as a softmax-weighted mean of the views that have data there.
+
+    Args:
+        sweep: colours, -1 for no data.
+        logits: weight of each view before the softmax.
+        mix_no_data: take the -1 as a colour like any other (what the original does).
+
+    Returns:
+        ``color [B, 3, D, H, W]``, 0 where no view has data, and ``seen [B, 1, D, H, W]``, 1 where one has.
+    """
+    if mix_no_data:
+        weights = torch.softmax(logits, dim=1)
+        return (weights * sweep).sum(dim=1), torch.ones_like(logits[:, 0])
+    valid = valid_views(sweep)
+    # Not softmax(-inf): where no view has data that is NaN, in the gradient too.
+    weights = torch.softmax(logits.masked_fill(~valid, -1e4), dim=1) * valid
+    total = weights.sum(dim=1, keepdim=True).clamp_min(1e-6)
+    seen = valid.any(dim=1).to(logits.dtype)
+    return (weights / total * sweep.clamp_min(0)).sum(dim=1), seen
+
+
+def pad_to_multiple(x: Tensor, multiples: tuple[int, int, int]) -> tuple[Tensor, tuple[slice, ...]]:
+    """Replicate the end of D, H, W up to a multiple; returns the index that crops it again."""
+    sizes = x.shape[-3:]
+    pads = [-size % multiple for size, multiple in zip(sizes, multiples, strict=True)]
+    crop = (..., *(slice(0, size) for size in sizes))
+    if not any(pads):
+        return x, crop  # type: ignore[return-value]
+    padded = F.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]), mode="replicate")
+    return padded, crop  # type: ignore[return-value]

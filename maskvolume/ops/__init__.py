@@ -1,0 +1,152 @@
+"""The operations that have more than one implementation: one signature each, behind one dispatch.
+
+``backend=None`` takes the best implementation for the device of the inputs; a name takes that one, and one
+that is unknown or can't run here raises.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from maskvolume.cameras import Camera
+from maskvolume.ops import reference as _reference
+from maskvolume.ops.types import Backend, Rendering, Sampling
+
+__all__ = [
+    "NO_DATA",
+    "Backend",
+    "Rendering",
+    "Sampling",
+    "available_backends",
+    "composite",
+    "render_mpi",
+    "select_backend",
+    "sweep_planes",
+]
+
+NO_DATA = _reference.NO_DATA
+BackendName = Literal["reference"]
+
+_BACKENDS: dict[str, Backend] = {"reference": _reference.ReferenceBackend()}
+
+
+def available_backends(device: torch.device) -> list[str]:
+    """Names of the backends that run on a device, the preferred one first."""
+    return [name for name, backend in _BACKENDS.items() if backend.supports(device)]
+
+
+def select_backend(name: str | None, device: torch.device) -> Backend:
+    """The backend of that name, or the preferred one of the device for None.
+
+    Raises:
+        ValueError: the name is unknown, or the backend can't run on the device.
+    """
+    usable = available_backends(device)
+    if name is None:
+        return _BACKENDS[usable[0]]
+    if name not in usable:
+        raise ValueError(f"backend: {name!r} can't run on {device.type}; available: {', '.join(usable)}")
+    return _BACKENDS[name]
+
+
+def sweep_planes(
+    images: Tensor,  # [..., V, C, Hs, Ws]
+    sources: Camera,  # [..., V]
+    reference: Camera,  # [...]
+    depths: Tensor,  # [..., D]
+    *,
+    sampling: Sampling = "exact",
+    backend: str | None = None,
+) -> Tensor:
+    """Plane sweep volume ``[..., V, C, D, H, W]``: every source warped to every plane of the reference.
+
+    Args:
+        images: colours in 0..1, pictures of the sources; float32 or bfloat16 (warped in float32).
+        sources: cameras of the pictures, of the pictures' size.
+        reference: the camera whose frustum is swept; its size is the volume's H, W.
+        depths: depths of the planes in the reference, scene units, > 0.
+        sampling: ``"exact"`` samples at pixel centres; ``"original"`` repeats the half-pixel error of the
+            original implementation (``align_corners=True`` on the same coordinates).
+
+    Returns:
+        The dtype of ``images``. Where a point falls outside a source or behind it, every channel of that view is
+        -1 ("no data").
+
+    Convention: inverse warp, bilinear, pixel centres at +0.5. Under ``"exact"`` a point has data if it falls
+    within the picture's rectangle; under ``"original"`` the border is mixed with -1.
+    """
+    if images.ndim < 4:
+        raise ValueError(f"images: [..., V, C, H, W] expected, got {list(images.shape)}")
+    if tuple(images.shape[-2:]) != tuple(sources.size):
+        raise ValueError(f"images: the sources' size {sources.size} expected, got {list(images.shape[-2:])}")
+    if sources.batch_shape != images.shape[:-3]:
+        raise ValueError(
+            f"sources: batch axes {list(images.shape[:-3])} of images expected, got {list(sources.batch_shape)}"
+        )
+    _check_batch("reference", reference.batch_shape, images.shape[:-4])
+    _check_batch("depths", depths.shape[:-1], images.shape[:-4])
+    return select_backend(backend, images.device).sweep_planes(images, sources, reference, depths, sampling)
+
+
+def render_mpi(
+    rgba: Tensor,  # [..., D, 4, H, W]
+    camera: Camera,  # [...]
+    depths: Tensor,  # [..., D]
+    target: Camera,  # [...]
+    *,
+    premultiplied: bool = True,
+    backend: str | None = None,
+) -> Rendering:
+    """Render a multiplane image from a target camera.
+
+    Args:
+        rgba: planes of colour and opacity (0..1), plane 0 the farthest.
+        camera: the camera of the MPI, of the planes' size.
+        depths: depths of the planes in ``camera``.
+        target: where to look from; any size.
+        premultiplied: whether the colour of ``rgba`` is already multiplied by its opacity. Colours are sampled as
+            they are given: sampling straight colours darkens plane borders, as the original does.
+
+    Returns:
+        Colour over black, opacity, and disparity (1 / depth in ``camera``, weighted by opacity).
+
+    Convention: inverse warp by one homography a plane, bilinear, ``align_corners=False``, zero padding;
+    planes behind the target don't show.
+    """
+    _check_planes(rgba, depths)
+    if tuple(rgba.shape[-2:]) != tuple(camera.size):
+        raise ValueError(f"rgba: the camera's size {camera.size} expected, got {list(rgba.shape[-2:])}")
+    _check_batch("camera", camera.batch_shape, rgba.shape[:-4])
+    _check_batch("target", target.batch_shape, rgba.shape[:-4])
+    return select_backend(backend, rgba.device).render_mpi(rgba, camera, depths, target, premultiplied)
+
+
+def composite(
+    rgba: Tensor,  # [..., D, 4, H, W]
+    depths: Tensor,  # [..., D]
+    *,
+    premultiplied: bool = True,
+    backend: str | None = None,
+) -> Rendering:
+    """Over-composite planes as they lie, plane 0 the farthest: the view of the MPI's own camera.
+
+    w_i = alpha_i * prod over nearer j of (1 - alpha_j); colour = sum w_i c_i; opacity = sum w_i;
+    disparity = sum w_i / depth_i.
+    """
+    _check_planes(rgba, depths)
+    return select_backend(backend, rgba.device).composite(rgba, depths, premultiplied)
+
+
+def _check_planes(rgba: Tensor, depths: Tensor) -> None:
+    if rgba.ndim < 4 or rgba.shape[-3] != 4:
+        raise ValueError(f"rgba: [..., D, 4, H, W] expected, got {list(rgba.shape)}")
+    if depths.shape != rgba.shape[:-3]:
+        raise ValueError(f"depths: {list(rgba.shape[:-3])} expected, got {list(depths.shape)}")
+
+
+def _check_batch(name: str, got: torch.Size, expected: torch.Size) -> None:
+    if got != expected:
+        raise ValueError(f"{name}: batch axes {list(expected)} expected, got {list(got)}")

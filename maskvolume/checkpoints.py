@@ -106,7 +106,7 @@ def _read_original(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
             f"{path}: holds Python objects beside weights (or is no checkpoint at all), and loading it could run "
             "code; refused. Save its state_dict alone, from the program that made it"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a readable checkpoint ({_first_line(error)}); copy it again") from None
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -1,0 +1,233 @@
+"""A clip and a model in, views out: which cameras are read, which frustum the MPI has, what is made once.
+
+``ClipRenderer`` makes the background's sweep and MPI once per clip and keeps the MPI of the last frame, so poses
+that look at the same frame share it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskvolume.cameras import Camera, invert_rigid, stack_cameras
+from maskvolume.errors import InputError
+from maskvolume.model import Background, FrameMPI, MaskVolumeModel
+from maskvolume.ops import Rendering
+from maskvolume.planes import disparity_planes
+from maskvolume.rig import RigClip
+
+MARGIN_MULTIPLE = 8  # pixels; the networks halve sizes three times
+MAX_MARGIN = 0.2  # of the larger side of the picture: what lies farther out is seen by hardly any source
+
+
+@dataclass(frozen=True)
+class Frustum:
+    """How much wider than the reference view an MPI is, in pixels."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def apply(self, reference: Camera) -> Camera:
+        """The MPI's camera: the reference's pose, a wider picture."""
+        h, w = reference.size
+        size = (h + self.top + self.bottom, w + self.left + self.right)
+        return reference.cropped(-self.top, -self.left, size)
+
+
+def choose_frustum(
+    reference: Camera,
+    sources: Camera,  # [V]
+    targets: Camera,  # [N]
+    near: float,
+    far: float,
+) -> Frustum:
+    """The margin around the reference view that the targets look into and some source sees.
+
+    The corners of every target, at the nearest and the farthest plane, are projected into the reference; what no source
+    covers is left out, and each side is at most ``MAX_MARGIN`` of the larger side.
+    """
+    wanted = _extent(reference, targets, near, far)
+    covered = _extent(reference, sources, near, far)
+    limit = MAX_MARGIN * max(reference.size)
+    sides = []
+    for want, cover in zip(wanted, covered, strict=True):
+        margin = min(max(want, 0.0), max(cover, 0.0), limit)
+        sides.append(math.ceil(margin / MARGIN_MULTIPLE) * MARGIN_MULTIPLE)
+    return Frustum(*sides)
+
+
+def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list[float]:
+    """How far the pictures of the cameras reach beyond the reference's: top, bottom, left, right in pixels."""
+    h, w = cameras.size
+    corners = torch.tensor([[0.0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], dtype=torch.float64)
+    T_ref_cam = reference.T_cam_world.double() @ invert_rigid(cameras.T_cam_world.double())
+    rays = torch.linalg.inv(cameras.K.double()) @ corners.T  # [N, 3, 4]
+    reach = [0.0] * 4
+    for depth in (near, far):
+        points = T_ref_cam[..., :3, :3] @ (rays * depth) + T_ref_cam[..., :3, 3:]
+        visible = points[:, 2] > 1e-6
+        pixels = reference.K.double() @ points
+        xy = pixels[:, :2] / pixels[:, 2:].clamp_min(1e-6)
+        if not bool(visible.any()):
+            continue
+        x, y = xy[:, 0][visible], xy[:, 1][visible]
+        sides = (-y.min(), y.max() - reference.size[0], -x.min(), x.max() - reference.size[1])
+        reach = [max(old, float(new)) for old, new in zip(reach, sides, strict=True)]
+    return reach
+
+
+def fill_unseen(rendering: Rendering) -> Rendering:
+    """Give pixels that no plane covers the colour of their surroundings (pull-push over a pyramid).
+
+    Colour and disparity are divided by the opacity where there is some; what is missing comes from ever coarser
+    levels. Gortler et al., "The Lumigraph", 1996, section 3.6.
+    """
+    batch = rendering.color.shape[:-3]
+    layers = torch.cat([rendering.color, rendering.disparity], dim=-3)
+    values = layers.reshape(-1, *layers.shape[-3:]).float()
+    weight = rendering.opacity.reshape(-1, *rendering.opacity.shape[-3:]).float().clamp(0, 1)
+    if bool((weight > 1 - 1e-3).all()):
+        return rendering
+    filled = _pull_push(values, weight).reshape(*batch, *layers.shape[-3:])
+    return Rendering(filled[..., :3, :, :], rendering.opacity, filled[..., 3:, :, :])
+
+
+def _pull_push(values: Tensor, weight: Tensor) -> Tensor:
+    """``values`` premultiplied by ``weight``; returns values as if the weight were 1 everywhere."""
+    h, w = values.shape[-2:]
+    if min(h, w) <= 2:
+        total = weight.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-6)
+        coarse = (values.mean(dim=(-2, -1), keepdim=True) / total).expand_as(values)
+    else:
+        padded = F.pad(torch.cat([values, weight], dim=1), (0, w % 2, 0, h % 2), mode="replicate")
+        half = F.avg_pool2d(padded, 2) * 4
+        sure = half[:, -1:].clamp_max(1)
+        lower = _pull_push(half[:, :-1] / half[:, -1:].clamp_min(1e-6) * sure, sure)
+        size = (2 * lower.shape[-2], 2 * lower.shape[-1])
+        coarse = F.interpolate(lower, size=size, mode="bilinear", align_corners=False)[..., :h, :w]
+    return values + (1 - weight) * coarse
+
+
+@dataclass(frozen=True)
+class View:
+    """A rendered view with nothing missing.
+
+    Attributes:
+        color: ``[3, h, w]`` in 0..1 on the model's device.
+        disparity: ``[1, h, w]`` 1 / depth in scene units.
+        opacity: ``[1, h, w]`` before unseen pixels were filled.
+        mask: ``[1, h, w]`` how much of the pixel comes from what moves; None where not asked for.
+    """
+
+    color: Tensor
+    disparity: Tensor
+    opacity: Tensor
+    mask: Tensor | None = None
+
+
+class ClipRenderer:
+    """Renders views of a clip with one model and one choice of source cameras.
+
+    Args:
+        clip: where pictures come from.
+        model: on the device that does the work. A stage-one model makes each frame's MPI without mask or background.
+        indices: source cameras, two or more; the first is the reference.
+        size: ``(h, w)`` at which the sources are read; the clip's own by default.
+        targets: ``[N]`` cameras that will be looked from; they decide how wide the MPI's frustum is.
+        num_planes: the checkpoint's number by default.
+        margin: pixels on each side instead of what the targets need; architectures without a margin have 0.
+    """
+
+    def __init__(
+        self,
+        clip: RigClip,
+        model: MaskVolumeModel,
+        indices: tuple[int, ...],
+        *,
+        targets: Camera,
+        size: tuple[int, int] | None = None,
+        num_planes: int | None = None,
+        margin: int | None = None,
+    ) -> None:
+        limit = model.arch.max_views
+        if len(set(indices)) != len(indices) or len(indices) < 2:
+            raise InputError(f"indices: two or more different cameras are needed, got {list(indices)}")
+        if limit is not None and len(indices) > limit:
+            raise InputError(f"indices: the checkpoint's architecture takes {limit} cameras, got {len(indices)}")
+        self.clip, self.model, self.indices = clip, model, indices
+        self.size = size or clip.size
+        self.device = next(model.parameters()).device
+        near, far = clip.near_far()
+        self.depths = disparity_planes(near, far, num_planes or model.meta.num_planes, device=self.device)
+        cameras = clip.cameras(self.size)
+        sources = stack_cameras([cameras[index] for index in indices])
+        if not model.arch.uses_margin:
+            frustum = Frustum(0, 0, 0, 0)
+        elif margin is not None:
+            frustum = Frustum(margin, margin, margin, margin)
+        else:
+            frustum = choose_frustum(sources[0], sources, targets, near, far)
+        self.sources = sources.to(self.device)
+        self.camera = frustum.apply(sources[0]).to(self.device)
+        self._background: Background | None = None
+        self._frame: tuple[int, FrameMPI] | None = None
+
+    @torch.no_grad()
+    def background(self) -> Background:
+        """The background's sweep and MPI; made at the first call."""
+        if self._background is None:
+            pictures = [self.clip.read_background(index, self.size) for index in self.indices]
+            self._background = self.model.background(
+                self.to_tensor(pictures), self.sources, self.camera, self.depths
+            )
+        return self._background
+
+    def read(self, frame: int) -> list[np.ndarray]:
+        """The source pictures of a frame, uint8 [H, W, 3] each; may run in another thread."""
+        return [self.clip.read(index, frame, self.size) for index in self.indices]
+
+    def to_tensor(self, pictures: list[np.ndarray]) -> Tensor:
+        """Pictures uint8 [H, W, 3] to ``[V, 3, H, W]`` in 0..1 on the device."""
+        stacked = torch.from_numpy(np.stack(pictures)).to(self.device, non_blocking=True)
+        return stacked.permute(0, 3, 1, 2).float() / 255
+
+    @torch.no_grad()
+    def frame_mpi(self, frame: int, pictures: list[np.ndarray] | None = None) -> FrameMPI:
+        """The MPI of a frame; the last one is kept. ``pictures`` saves reading them here."""
+        if self._frame is None or self._frame[0] != frame:
+            self._frame = None  # free it before the next one is made
+            images = self.to_tensor(pictures if pictures is not None else self.read(frame))
+            if self.model.has_mask:
+                made = self.model.frame(images, self.sources, self.background())
+                made = replace(made, dynamic=made.mpi)  # the frame's own MPI is not needed any more
+            else:
+                mpi = self.model.dynamic(images, self.sources, self.camera, self.depths)
+                made = FrameMPI(mpi, torch.ones_like(mpi.rgba[:1, :1]).expand(1, *mpi.rgba.shape[:1], -1, -1), mpi)
+            self._frame = (frame, made)
+        return self._frame[1]
+
+    @torch.no_grad()
+    def render(self, frame: int, target: Camera, *, with_mask: bool = False) -> View:
+        """The view of one frame from a target camera of any size."""
+        made = self.frame_mpi(frame)
+        target = target.to(self.device)
+        rendering = made.mpi.render(target, self.model.backend)
+        filled = fill_unseen(rendering) if self.model.meta.sampling == "exact" else rendering
+        mask = self._render_mask(made, target) if with_mask else None
+        return View(filled.color, filled.disparity, rendering.opacity, mask)
+
+    def _render_mask(self, made: FrameMPI, target: Camera) -> Tensor:
+        """The mask volume seen through the full MPI: each plane's mask instead of its colour."""
+        rgba = made.mpi.rgba
+        layers = made.mask[0][:, None].expand(-1, 3, -1, -1)
+        if made.mpi.premultiplied:
+            layers = layers * rgba[:, 3:]
+        shown = replace(made.mpi, rgba=torch.cat([layers, rgba[:, 3:]], dim=1))
+        return shown.render(target, self.model.backend).color[:1]

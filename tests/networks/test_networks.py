@@ -1,0 +1,115 @@
+"""Laws of both architectures: any size, any number of planes and views, no data never shows."""
+
+import pytest
+import torch
+
+from maskvolume.networks import ARCHITECTURES
+from maskvolume.networks.views import blend_views, pad_to_multiple
+
+SIZES = [(8, 16, 24), (5, 19, 30), (3, 9, 17)]
+
+
+def random_sweep(views: int, planes: int, h: int, w: int) -> torch.Tensor:
+    sweep = torch.rand(2, views, 3, planes, h, w)
+    hole = torch.rand(2, views, 1, planes, h, w) < 0.2
+    return sweep.masked_fill(hole, -1.0)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("size", SIZES)
+def test_any_size_and_number_of_planes(arch: str, size: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    networks = ARCHITECTURES[arch]
+    sweep, background = random_sweep(2, *size), random_sweep(2, *size)
+    rgba = networks.mpi()(sweep)
+    assert rgba.shape == (2, size[0], 4, *size[1:])
+    assert rgba.min() >= 0
+    assert rgba.max() <= 1 + 1e-5
+    mask = networks.mask()(sweep, background, rgba, rgba)
+    assert mask.shape == (2, 1, *size)
+    assert mask.min() >= 0
+    assert mask.max() <= 1
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_no_data_never_shows(arch: str) -> None:
+    torch.manual_seed(1)
+    network = ARCHITECTURES[arch].mpi()
+    sweep = random_sweep(2, 8, 16, 16).clamp_max(0.5)
+    sweep[..., :4] = -1  # a part that no view sees
+    rgba = network(sweep)
+    assert rgba[..., :4][:, :, 3].abs().max() == 0  # empty, not coloured
+    assert rgba[:, :, :3].min() >= 0
+    assert rgba[:, :, :3].max() <= 0.5 + 1e-5
+
+
+def test_matching_takes_any_number_of_views_and_is_symmetric_in_all_but_the_reference() -> None:
+    torch.manual_seed(2)
+    network = ARCHITECTURES["matching"].mpi()
+    sweep = random_sweep(4, 8, 16, 16)
+    torch.testing.assert_close(network(sweep), network(sweep[:, [0, 3, 1, 2]]), atol=1e-5, rtol=1e-4)
+
+
+def test_matching_finds_the_plane_where_views_agree_before_any_training() -> None:
+    torch.manual_seed(3)
+    network = ARCHITECTURES["matching"].mpi()
+    sweep = torch.rand(1, 2, 3, 8, 24, 24)
+    sweep[:, :, :, 5] = torch.rand(1, 1, 3, 24, 24)  # the views agree on plane 5
+    alpha = network(sweep)[0, :, 3]
+    nearer = torch.cat([(1 - alpha).flip(0).cumprod(0).flip(0)[1:], torch.ones(1, 24, 24)])
+    weights = alpha * nearer
+    assert (weights.argmax(dim=0) == 5).all()
+    torch.testing.assert_close(weights.sum(dim=0), torch.ones(24, 24))  # the farthest plane is opaque
+
+
+def test_matching_mask_is_low_where_nothing_changes_and_high_where_all_views_change() -> None:
+    network = ARCHITECTURES["matching"].mask()
+    background = torch.rand(1, 2, 3, 8, 16, 16) * 0.4
+    sweep = background.clone()
+    sweep[..., 8:] += 0.5
+    sweep[:, 0, ..., :4] += 0.5  # one view alone: hidden behind something, not moving
+    rgba = torch.zeros(1, 8, 4, 16, 16)
+    mask = network(sweep, background, rgba, rgba)[0, 0]
+    assert mask[..., 10:].min() > 0.9
+    assert mask[..., :6].max() < 0.1
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_parameter_gets_a_gradient_after_a_step(arch: str) -> None:
+    torch.manual_seed(0)
+    for name in ("mpi", "mask"):
+        network = getattr(ARCHITECTURES[arch], name)()
+        optimizer = torch.optim.SGD(network.parameters(), lr=1e-2)
+        sweep, background = random_sweep(2, 8, 16, 16), random_sweep(2, 8, 16, 16)
+        rgba = torch.rand(2, 8, 4, 16, 16)
+        for _ in range(2):  # last layers start at zero: the layers before them move from the second step on
+            optimizer.zero_grad()
+            out = network(sweep) if name == "mpi" else network(sweep, background, rgba, rgba)
+            (out * torch.rand_like(out)).sum().backward()
+            optimizer.step()
+        silent = [key for key, p in network.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+        assert silent == []
+
+
+def test_original_has_the_published_number_of_parameters() -> None:
+    original = ARCHITECTURES["original"]
+    count = [sum(p.numel() for p in build().parameters()) for build in (original.mpi, original.mask)]
+    assert count == [576_994, 593_241]
+
+
+def test_blend_views_ignores_views_without_data() -> None:
+    sweep = torch.full((1, 2, 3, 1, 1, 2), 0.25)
+    sweep[:, 1] = 0.75
+    sweep[:, 1, ..., 1] = -1
+    color, seen = blend_views(sweep, torch.zeros(1, 2, 1, 1, 1, 2))
+    torch.testing.assert_close(color[0, :, 0, 0], torch.tensor([[0.5, 0.25]] * 3))
+    assert seen.min() == 1
+    mixed, _ = blend_views(sweep, torch.zeros(1, 2, 1, 1, 1, 2), mix_no_data=True)
+    assert mixed[0, 0, 0, 0, 1] == pytest.approx((0.25 - 1) / 2)
+
+
+def test_padding_is_cropped_again() -> None:
+    x = torch.rand(1, 2, 5, 9, 11)
+    padded, crop = pad_to_multiple(x, (4, 8, 8))
+    assert padded.shape[-3:] == (8, 16, 16)
+    assert torch.equal(padded[crop], x)

@@ -1,0 +1,138 @@
+"""Stage two: learn the mask volume that blends a static background MPI with the MPI of each frame.
+
+python train.py --config train_mask_synthetic.txt
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import Tensor
+
+from maskvolume.checkpoints import load_model
+from maskvolume.errors import InputError, run_program
+from maskvolume.losses import IMAGE_LOSSES, mask_loss, psnr
+from maskvolume.model import Background, CheckpointMeta, FrameMPI, MaskVolumeModel
+from maskvolume.mpi import blend
+from maskvolume.options import option, parse_options, required
+from maskvolume.synthetic import SyntheticSample, WorldOptions
+from maskvolume.tasks import SyntheticSource, mpi_frustum, require_synthetic, validate_samples
+from maskvolume.training import TrainOptions, resolve_device, resolve_precision, train
+
+HOW_TO_GET = (
+    "recorded rigs can't be read for training yet; they are to be folders with sceneNNN.h5 and sceneNNN_pb.npy, as on "
+    "the page of the original (cseweb.ucsd.edu/~viscomp/projects/ICCV21Deep); use --dataset_name synthetic"
+)
+MASK_WEIGHT = 0.25  # Lin et al., ICCV 2021, section 3.4
+SPARSITY_WEIGHT = 0.10  # the same
+
+
+@dataclass(frozen=True)
+class MaskTrainOptions(TrainOptions):
+    """Options of stage two."""
+
+    mpi_model: str = required("checkpoint of stage one; its MPI network is kept as it is")
+    dataset_name: str = option("synthetic", "where views come from", choices=("synthetic", "rig"))
+    root_dir: str = option("", "folder of the training data (not for synthetic)")
+    val_dir: str = option("", "folder of the validation data (not for synthetic)")
+    loss_type: str = option(
+        "full_loss",
+        "full_loss (image, matte and sparsity), no_mask (image and sparsity) or image",
+        choices=("full_loss", "no_mask", "image"),
+    )
+    image_loss: str = option("l1_ssim_grad", "loss on the rendered view", choices=tuple(IMAGE_LOSSES))
+
+
+class MaskTask:
+    """Render the target from the blended MPI; the loss is on the picture and on what the mask lets through."""
+
+    def __init__(self, options: MaskTrainOptions, device: torch.device) -> None:
+        self.options = options
+        self.image_loss = IMAGE_LOSSES[options.image_loss]
+        worlds = WorldOptions(size=options.img_hw, moving=True)
+        samples = 1 if options.debug else options.val_samples
+        self.source = SyntheticSource(worlds, options.batch_size, options.seed, device, samples)
+
+    def sample(self, step: int) -> SyntheticSample:
+        """See ``training.Task``."""
+        return self.source.sample(step)
+
+    def loss(self, model: MaskVolumeModel, batch: SyntheticSample) -> tuple[Tensor, dict[str, Tensor]]:
+        """See ``training.Task``."""
+        model.mpi_net.eval()
+        made = self._frame(model, batch)
+        rendering = made.mpi.render(batch.target)
+        seen = rendering.opacity.detach()
+        loss = self.image_loss(rendering.color, batch.target_image, seen)
+        scalars = {"image_loss": loss.detach(), "psnr": psnr(rendering.color.detach(), batch.target_image, seen)}
+        if self.options.loss_type == "full_loss":
+            term = mask_loss(self._moving_opacity(made, batch), batch.matte)
+            loss = loss + MASK_WEIGHT * term
+            scalars["mask_loss"] = term.detach()
+        if self.options.loss_type != "image":
+            loss = loss + SPARSITY_WEIGHT * made.mask.mean()
+            scalars["mask_mean"] = made.mask.detach().mean()
+        return loss, scalars
+
+    def validate(self, model: MaskVolumeModel) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """See ``training.Task``: the blended MPI beside the frame's own."""
+
+        def evaluate(sample: SyntheticSample) -> tuple[dict[str, Tensor], Tensor]:
+            made = self._frame(model, sample)
+            rendering, alone = made.mpi.render(sample.target), made.dynamic.render(sample.target)
+            moving = self._moving_opacity(made, sample)
+            scalars = {
+                "psnr": psnr(rendering.color, sample.target_image, rendering.opacity),
+                "psnr_without_mask": psnr(alone.color, sample.target_image, alone.opacity),
+                "psnr_moving": psnr(rendering.color, sample.target_image, sample.matte),
+                "psnr_moving_without_mask": psnr(alone.color, sample.target_image, sample.matte),
+                "mask_loss": mask_loss(moving, sample.matte),
+            }
+            row = [sample.target_image[0], rendering.color[0], moving[0].expand(3, -1, -1)]
+            return scalars, torch.cat(row, dim=-1)
+
+        return validate_samples(self.source.validation(), evaluate)
+
+    def _frame(self, model: MaskVolumeModel, batch: SyntheticSample) -> FrameMPI:
+        margin = self.options.margin if model.arch.uses_margin else 0
+        camera, depths = mpi_frustum(batch, self.options.num_planes, margin)
+        with torch.no_grad():
+            background: Background = model.background(batch.backgrounds, batch.sources, camera, depths)
+            sweep = model.sweep(batch.images, batch.sources, camera, depths)
+            dynamic = model.mpi_from_sweep(sweep, camera, depths)
+        mask = model.mask_from_sweeps(sweep, background, dynamic)
+        return FrameMPI(blend(mask, dynamic, background.mpi), mask, dynamic)
+
+    @staticmethod
+    def _moving_opacity(made: FrameMPI, batch: SyntheticSample) -> Tensor:
+        """Opacity ``[B, 1, H, W]`` of mask * dynamic MPI in the target."""
+        masked = made.dynamic.rgba * made.mask.movedim(-4, -3)
+        return replace(made.dynamic, rgba=masked).render(batch.target).opacity
+
+
+def main() -> None:
+    """Read the options, build the model on a trained stage one, and train its mask network."""
+    options = parse_options(MaskTrainOptions, prog="train.py", description=__doc__ or "")
+    require_synthetic(options.dataset_name, options.root_dir, HOW_TO_GET)
+    device = resolve_device(options.device)
+    torch.manual_seed(options.seed)
+    first = load_model(options.mpi_model, stage="mpi")
+    if first.meta.arch != options.arch:
+        raise InputError(
+            f"{options.mpi_model}: architecture {first.meta.arch!r}, but --arch is {options.arch!r}; make them agree"
+        )
+    meta = CheckpointMeta("mask", options.arch, first.meta.sampling, options.num_planes)
+    model = MaskVolumeModel(meta, resolve_precision(options.precision, device))
+    model.mpi_net.load_state_dict(first.mpi_net.state_dict())
+    model.mpi_net.requires_grad_(False)
+    path = train(MaskTask(options, device), model.to(device), options)
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    run_program(main)

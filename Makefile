@@ -1,0 +1,52 @@
+# `make demo` and `make test` need nothing but a Python on the machine: both install the project
+# into .venv first, which takes some minutes once. Another Python: make PYTHON=python3.12 test
+PYTHON =
+ARGS =
+WORKERS = 2
+
+VENV_PYTHON = .venv/bin/python
+SETUP = .ci/setup_venv.sh
+INSTALLED = .venv/installed
+INSTALLED_DEV = .venv/installed-dev
+
+.PHONY: help demo test lint format benchmark-speed benchmark-quality clean distclean
+
+help: ## list these targets (the default)
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-26s%s\n", $$1, $$2 }'
+
+demo: $(INSTALLED) ## render a novel-view video of the bundled clip
+	@$(VENV_PYTHON) examples/demo.py $(ARGS)
+
+test: $(INSTALLED_DEV) ## run the tests; ARGS="-k planes" chooses some
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -n $(WORKERS) $(ARGS)
+
+lint: $(INSTALLED_DEV) ## check style, layout and types
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy
+
+format: $(INSTALLED_DEV) ## lay the code out and mend what ruff can mend
+	@$(VENV_PYTHON) -m ruff check --fix-only .
+	@$(VENV_PYTHON) -m ruff format .
+
+benchmark-speed: $(INSTALLED) ## measure time and memory beside the original's computation
+	@$(VENV_PYTHON) benchmarks/speed.py $(ARGS)
+
+benchmark-quality: $(INSTALLED) ## measure PSNR and SSIM on the bundled clip's held-out cameras
+	@$(VENV_PYTHON) benchmarks/quality.py $(ARGS)
+
+clean: ## remove caches and build leftovers
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	@rm -rf .venv
+
+$(INSTALLED): pyproject.toml $(SETUP)
+	@sh $(SETUP) "" "$(PYTHON)"
+	@touch $@
+
+# After the other one, so that two targets at once never install at the same time.
+$(INSTALLED_DEV): pyproject.toml $(SETUP) $(INSTALLED)
+	@sh $(SETUP) dev "$(PYTHON)"
+	@touch $@

@@ -1,0 +1,156 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The folder of the checkout."""
+    return REPO_ROOT
+
+
+@dataclass(frozen=True)
+class ProgramResult:
+    """What a program left behind."""
+
+    rc: int
+    stdout: str
+    stderr: str
+
+    def check_input_error(self, *words: str) -> None:
+        """Assert that the program ended on bad input: one line that holds ``words``."""
+        assert self.rc == 2, f"exit status {self.rc}\n{self.stdout}\n{self.stderr}"
+        assert "Traceback" not in self.stderr, self.stderr
+        last_line = self.stderr.strip().splitlines()[-1]
+        assert ": error: " in last_line, self.stderr
+        missing = [word for word in words if word not in last_line]
+        assert not missing, f"{missing} expected in: {last_line}"
+
+
+ProgramRunner = Callable[..., ProgramResult]
+
+
+@pytest.fixture(scope="session")
+def run_program() -> ProgramRunner:
+    """A function that runs a program of the repository: its path from the root, its arguments."""
+
+    def run(
+        program: str | Path,
+        *arguments: object,
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 300,
+    ) -> ProgramResult:
+        command = [sys.executable, str(REPO_ROOT / program), *(str(argument) for argument in arguments)]
+        done = subprocess.run(
+            command,
+            cwd=cwd or REPO_ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return ProgramResult(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+RIG_FOCAL = 60.0
+RIG_BASELINE = 0.1
+RIG_DEPTHS = (4.0, 2.0)  # the textured wall, the moving square
+RIG_BOUNDS = (1.5, 6.0)
+
+
+def write_rig(
+    folder: Path,
+    cameras: Sequence[str] = ("cam00", "cam01", "cam02"),
+    num_frames: int = 3,
+    size: tuple[int, int] = (48, 64),
+    suffix: str = ".png",
+    seed: int = 0,
+) -> Path:
+    """Write a frame folder: cameras in a row that see a square move in front of a wall.
+
+    Both are parallel to the pictures, so that a camera sees them shifted by focal * x / depth. The
+    square crosses the picture, so that with 3 frames or more the median over time is the wall.
+
+    Args:
+        folder: made when missing.
+        cameras: names of the camera folders, from left to right.
+        num_frames: frames per camera, named 00000 and so on.
+        size: ``(h, w)`` of the pictures in pixels.
+        suffix: ``.png`` or ``.jpg``.
+        seed: of the textures.
+
+    Returns:
+        ``folder``, with ``poses_bounds.npy`` in it.
+    """
+    rng = np.random.default_rng(seed)
+    h, w = size
+    wall = cv2.resize(
+        rng.integers(30, 226, (h // 4, w // 4, 3), np.uint8), (2 * w, h), interpolation=cv2.INTER_CUBIC
+    )
+    side = h // 3
+    square = cv2.resize(
+        rng.integers(0, 256, (4, 4, 3), np.uint8), (side, side), interpolation=cv2.INTER_CUBIC
+    )
+    rows = []
+    for index, name in enumerate(cameras):
+        x = (index - (len(cameras) - 1) / 2) * RIG_BASELINE
+        rows.append(_llff_row(x, size))
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        wall_shift, square_shift = (-RIG_FOCAL * x / depth for depth in RIG_DEPTHS)
+        background = _shifted(wall, wall_shift - w / 2, 0, size, cv2.BORDER_REFLECT)
+        for frame in range(num_frames):
+            left = (w - side) * frame / max(num_frames - 1, 1) + square_shift
+            matte = _shifted(np.full((side, side, 1), 1, np.float32), left, h / 3, size)[..., None]
+            color = _shifted(square, left, h / 3, size, cv2.BORDER_REPLICATE)
+            picture = np.round(matte * color + (1 - matte) * background).astype(np.uint8)
+            cv2.imwrite(str(folder / name / f"{frame:05d}{suffix}"), picture)
+    np.save(folder / "poses_bounds.npy", np.stack(rows))
+    return folder
+
+
+def _shifted(
+    picture: np.ndarray, x: float, y: float, size: tuple[int, int], border: int = cv2.BORDER_CONSTANT
+) -> np.ndarray:
+    """``picture`` with its top left corner at (x, y) in a picture of ``size``."""
+    move = np.array([[1, 0, x], [0, 1, y]], np.float64)
+    return cv2.warpAffine(picture, move, (size[1], size[0]), flags=cv2.INTER_LINEAR, borderMode=border)
+
+
+def _llff_row(x: float, size: tuple[int, int]) -> np.ndarray:
+    """A row of poses_bounds.npy for a camera at (x, 0, 0) that looks along +z with y down."""
+    down, right, back = (0, 1, 0), (1, 0, 0), (0, 0, -1)
+    matrix = np.stack([down, right, back, (x, 0, 0), (*size, RIG_FOCAL)], axis=1)
+    return np.concatenate([matrix.astype(np.float64).ravel(), RIG_BOUNDS])
+
+
+@pytest.fixture(scope="session")
+def make_rig() -> Callable[..., Path]:
+    """The function ``write_rig``, for rigs of other sizes than ``tiny_rig``."""
+    return write_rig
+
+
+@pytest.fixture
+def tiny_rig(tmp_path: Path) -> Path:
+    """A frame folder of 3 cameras and 3 frames of 64 x 48, with poses_bounds.npy."""
+    return write_rig(tmp_path / "frames")

@@ -1,0 +1,121 @@
+"""A clip with held-out cameras: true pictures, and masks of what moves, that no method gets to see.
+
+Layout, in a folder beside the clip's cameras: ``target0/00000.jpg ...`` (frame names of the clip),
+``masks/target0/00000.png`` (255 where something moves), ``poses_bounds.npy`` (a row a target, by name).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskvolume.background import temporal_median
+from maskvolume.cameras import Camera
+from maskvolume.errors import InputError
+from maskvolume.io.images import read_image, resize_image, write_image
+from maskvolume.io.llff import RigPoses, read_poses_bounds
+from maskvolume.rig import RigClip
+
+DYNAMIC_LEVEL = 128  # of 255: a pixel is dynamic from here on
+FRAME_SUFFIXES = (".jpg", ".png")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The held-out cameras of a clip.
+
+    Attributes:
+        folder: where they lie.
+        names: of the cameras, sorted.
+        poses: their cameras, in the order of the names.
+        size: ``(h, w)`` at which pictures are read.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    poses: RigPoses
+    size: tuple[int, int]
+
+    @staticmethod
+    def open(folder: Path, size: tuple[int, int]) -> Targets:
+        """Look through the folder.
+
+        Raises:
+            InputError: no targets there, or not as many as poses.
+        """
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no such folder; a folder of held-out cameras is needed (--target_dir)"
+            )
+        names = tuple(
+            sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "masks")
+        )
+        if not names:
+            raise InputError(f"{folder}: no folder of a held-out camera in it; check --target_dir")
+        poses = read_poses_bounds(folder / "poses_bounds.npy")
+        if len(poses) != len(names):
+            raise InputError(
+                f"{folder / 'poses_bounds.npy'}: {len(poses)} poses for {len(names)} held-out cameras "
+                f"({', '.join(names)}); one row for each is needed"
+            )
+        return Targets(folder, names, poses, size)
+
+    def camera(self, target: int) -> Camera:
+        """A held-out camera, float32, at the size of the pictures."""
+        return self.poses.cameras[target].scaled(self.size).to(torch.float32)
+
+    def picture(self, target: int, frame_name: str) -> Tensor:
+        """``[3, h, w]`` what it saw, in 0..1."""
+        return to_tensor(read_image(self._file(self.folder / self.names[target], frame_name), self.size))
+
+    def dynamic(self, target: int, frame_name: str) -> Tensor:
+        """``[1, h, w]`` bool, where something moves in its picture."""
+        path = self._file(self.folder / "masks" / self.names[target], frame_name)
+        mask = resize_image(read_image(path)[..., 0], self.size)
+        return torch.from_numpy(mask >= DYNAMIC_LEVEL)[None]
+
+    def _file(self, folder: Path, frame_name: str) -> Path:
+        stem = Path(frame_name).stem
+        for suffix in FRAME_SUFFIXES:
+            if (folder / f"{stem}{suffix}").is_file():
+                return folder / f"{stem}{suffix}"
+        raise InputError(f"{folder / stem}.jpg: missing, and so is .png; the clip has this frame")
+
+
+def to_tensor(picture: np.ndarray) -> Tensor:
+    """uint8 ``[H, W, 3]`` to ``[3, H, W]`` in 0..1."""
+    return torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+
+
+def nearest_cameras(cameras: Camera, target: Camera, count: int = 2) -> tuple[int, ...]:
+    """The ``count`` cameras of a rig whose centres are nearest to the target's, the nearest first."""
+    distance = (cameras.center - target.center).norm(dim=-1)
+    return tuple(distance.argsort(stable=True)[:count].tolist())
+
+
+@contextmanager
+def open_with_background(root_dir: Path, bg_dir: Path | None) -> Iterator[RigClip]:
+    """The clip; where it has no background pictures yet they are made, for as long as the block runs."""
+    clip = RigClip.open(root_dir, bg_dir)
+    try:
+        for camera in range(len(clip.names)):
+            clip.read_background(camera)
+    except InputError:
+        if bg_dir is not None:
+            raise
+    else:
+        yield clip
+        return
+    with tempfile.TemporaryDirectory(prefix="background_") as folder:
+        for camera, name in enumerate(clip.names):
+            median = temporal_median(partial(clip.read, camera), clip.num_frames)
+            write_image(Path(folder) / f"{name}.png", median)
+        yield RigClip.open(root_dir, Path(folder))

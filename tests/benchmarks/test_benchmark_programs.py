@@ -1,0 +1,119 @@
+"""The benchmark programs run on a small clip, and what they write is complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.holdout import Targets, nearest_cameras
+from benchmarks.quality import MEASURES, METHODS
+from benchmarks.record import markdown_table
+from maskvolume.cameras import stack_cameras
+from maskvolume.checkpoints import save_checkpoint
+from maskvolume.errors import InputError
+from maskvolume.io.images import read_image
+from maskvolume.model import CheckpointMeta, MaskVolumeModel
+
+SIZE = (48, 64)
+CAMERAS = ("cam00", "cam01", "cam02", "cam03")
+
+
+@pytest.fixture(scope="module")
+def rig(make_rig: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip of 4 cameras with one held-out camera in their middle."""
+    root = make_rig(tmp_path_factory.mktemp("clip") / "rig", cameras=CAMERAS, size=SIZE)
+    make_rig(root / "targets", cameras=("target0",), size=SIZE)
+    masks = root / "targets" / "masks" / "target0"
+    masks.mkdir(parents=True)
+    for frame in range(3):
+        mask = np.zeros(SIZE, np.uint8)
+        mask[16:32, 16:32] = 255
+        cv2.imwrite(str(masks / f"{frame:05d}.png"), mask)
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of few planes."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors"
+    save_checkpoint(path, MaskVolumeModel(CheckpointMeta("mask", "matching", num_planes=8)))
+    return path
+
+
+def test_quality_measures_every_method(rig: Path, checkpoint: Path, tmp_path: Path, run_program) -> None:
+    out, sheet = tmp_path / "quality.json", tmp_path / "sheet.png"
+    done = run_program(
+        "benchmarks/quality.py",
+        *("--root_dir", rig, "--ckpt_path", checkpoint, "--every", 2),
+        *("--out", out, "--contact_sheet", sheet),
+    )
+    assert done.rc == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert {"commit", "machine", "torch", "command", "checkpoint", "frames"} <= set(result)
+    assert result["frames"] == [0, 2]
+    assert set(result["targets"]["target0"]["sources"]) == {"cam01", "cam02"}
+    for method in METHODS:
+        assert set(result["mean"][method]) == set(MEASURES)
+        assert f"target0, {method}" in done.stdout
+    gain = result["mean"]["classical plane sweep"]["psnr"] - result["mean"]["nearest camera"]["psnr"]
+    assert gain > 3  # it sees the depth that copying ignores
+    picture = read_image(sheet)
+    assert picture.shape[1] == 320 * (1 + 2 * len(METHODS))
+
+
+@pytest.mark.slow
+def test_speed_compares_both_sides(rig: Path, checkpoint: Path, tmp_path: Path, run_program) -> None:
+    out = tmp_path / "speed.json"
+    done = run_program(
+        "benchmarks/speed.py",
+        *("--root_dir", rig, "--ckpt_path", checkpoint, "--repeats", 1, "--threads", 1),
+        *("--img_wh", 64, 48, "--num_planes", 8, "--out", out),
+    )
+    assert done.rc == 0, done.stderr
+    result = json.loads(out.read_text())
+    for side in ("original", "ours"):
+        assert {"total", "sweep", "mpi network", "mask network", "blend"} <= set(result["frame"][side])
+        assert result["peak_memory_gb"][side] > 0
+    assert set(result["view"]) == {"random MPI", "network's MPI"}
+    assert all(value > 0 for value in result["gflop"].values())
+    assert result["gflop"]["original, mpi network"] == pytest.approx(
+        711 * 8 * 48 * 64 / (32 * 360 * 640), rel=0.05
+    )
+
+
+def test_missing_targets_are_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--target_dir"):
+        Targets.open(tmp_path / "no", SIZE)
+    with pytest.raises(InputError, match="no folder of a held-out camera"):
+        Targets.open(tmp_path, SIZE)
+
+
+def test_targets_are_found_by_frame_name(rig: Path) -> None:
+    targets = Targets.open(rig / "targets", SIZE)
+    assert targets.names == ("target0",)
+    assert targets.dynamic(0, "00001.jpg").sum() == 16 * 16
+    with pytest.raises(InputError, match="00007"):
+        targets.picture(0, "00007.jpg")
+
+
+def test_nearest_cameras_are_sorted_by_distance(rig: Path) -> None:
+    camera = Targets.open(rig / "targets", SIZE).camera(0)
+    shifted = []
+    for x in (0.3, -0.1, 0.2):
+        T = camera.T_cam_world.clone()
+        T[0, 3] += x
+        shifted.append(type(camera)(T, camera.K, camera.size))
+    assert nearest_cameras(stack_cameras(shifted), camera, 3) == (1, 2, 0)
+
+
+def test_a_table_has_a_cell_for_every_column() -> None:
+    lines = markdown_table(["a", "b"], [["left", "1"], ["x", "10.25"]]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1] == "| ---- | ----: |"

@@ -1,0 +1,6 @@
+"""Endless random worlds, rendered by ray casting, to train on without any data file."""
+
+from maskvolume.synthetic.options import SyntheticSample, WorldOptions
+from maskvolume.synthetic.sampling import sample_worlds
+
+__all__ = ["SyntheticSample", "WorldOptions", "sample_worlds"]

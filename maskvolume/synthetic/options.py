@@ -1,0 +1,113 @@
+"""What random worlds are like, and what comes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from maskvolume.cameras import Camera
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """Random worlds and rigs. Ranges are (low, high); fractions of a picture are of its width.
+
+    Attributes:
+        size: (h, w) of the source pictures.
+        target_size: (h, w) of the target picture; None: that of the sources.
+        num_sources: source views V; view 0 is the reference.
+        moving: put movers into the worlds, and give backgrounds and mattes.
+        near: depth that no thing comes nearer than, in scene units.
+        far_ratio: depth of the backdrop, in units of ``near``.
+        disparity: shift of a thing at ``near`` between neighbouring sources.
+        focal: focal length.
+        rotation: largest rotation of a camera against the reference about each axis, in degrees.
+        between_share: share of targets between the sources; of the others, most lie outside, by up to one
+            baseline, and some anywhere near, also before and behind.
+        num_things: things of the static world, without backdrop and floor.
+        num_movers: movers.
+        mover_size: largest extent of a mover.
+        shadow_share: share of movers that shade the static world around them. A shadow is in the images
+            and the target, neither in the backgrounds nor in the matte.
+        gain: largest relative difference of exposure between cameras.
+        white_balance: the same for each colour.
+        blur: largest standard deviation of the sources' blur, in pixels.
+        noise: largest standard deviation of the sources' noise, read and shot noise each.
+        block_noise_share: share of source pictures quantized as JPEG does.
+        rays_per_side: rays per pixel along each axis.
+        source_depth: give the depth of the source views.
+        texture_seed: another number gives another bank of textures.
+        num_textures: textures in the bank.
+    """
+
+    size: tuple[int, int] = (144, 192)
+    target_size: tuple[int, int] | None = None
+    num_sources: int = 2
+    moving: bool = False
+    near: tuple[float, float] = (0.5, 2.0)
+    far_ratio: tuple[float, float] = (4.0, 60.0)
+    disparity: tuple[float, float] = (0.02, 0.2)
+    focal: tuple[float, float] = (0.7, 1.5)
+    rotation: float = 1.5
+    between_share: float = 0.55
+    num_things: tuple[int, int] = (8, 25)
+    num_movers: tuple[int, int] = (1, 4)
+    mover_size: tuple[float, float] = (0.08, 0.45)
+    shadow_share: float = 0.0
+    gain: float = 0.03
+    white_balance: float = 0.015
+    blur: float = 0.6
+    noise: float = 0.012
+    block_noise_share: float = 0.3
+    rays_per_side: int = 2
+    source_depth: bool = False
+    texture_seed: int = 0
+    num_textures: int = 192
+
+    def __post_init__(self) -> None:
+        for name in ("near", "far_ratio", "disparity", "focal", "num_things", "num_movers", "mover_size"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: 0 < low <= high expected, got {(low, high)}")
+        for name in ("size", "target_size"):
+            size = getattr(self, name)
+            if size is not None and min(size) < 8:
+                raise ValueError(f"{name}: at least 8 x 8 expected, got {size}")
+        for name in ("num_sources", "rays_per_side", "num_textures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: at least 1 expected, got {getattr(self, name)}")
+        for name in ("rotation", "gain", "white_balance", "blur", "noise"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: 0 or more expected, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class SyntheticSample:
+    """A batch of B worlds, each seen by V sources and a target.
+
+    Attributes:
+        images: ``[B, V, 3, H, W]`` source views in 0..1, with the effects of cameras.
+        backgrounds: ``[B, V, 3, H, W]`` the same without the movers: same exposure and blur, other noise.
+        sources: cameras ``[B, V]``.
+        target: cameras ``[B]``, of their own size (h, w).
+        target_image: ``[B, 3, h, w]`` clean, at the exposure of the scene.
+        target_background: ``[B, 3, h, w]`` the same without the movers.
+        matte: ``[B, 1, h, w]`` share of each target pixel that movers cover.
+        target_depth: ``[B, 1, h, w]`` depth along the target's z axis, of the nearest thing at edges.
+        near: ``[B]`` where the nearest plane of an MPI belongs: 0.9 of the nearest depth that a source sees.
+        far: ``[B]`` the same for the farthest plane: twice the farthest depth.
+        source_depth: ``[B, V, 1, H, W]`` or None.
+    """
+
+    images: Tensor
+    backgrounds: Tensor
+    sources: Camera
+    target: Camera
+    target_image: Tensor
+    target_background: Tensor
+    matte: Tensor
+    target_depth: Tensor
+    near: Tensor
+    far: Tensor
+    source_depth: Tensor | None = None

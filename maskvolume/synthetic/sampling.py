@@ -1,0 +1,153 @@
+"""Samples of random worlds: sources, backgrounds, target, matte and depth."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskvolume.cameras import Camera
+from maskvolume.synthetic.effects import CameraEffects, apply_effects, draw_effects
+from maskvolume.synthetic.options import SyntheticSample, WorldOptions
+from maskvolume.synthetic.raycast import Layer, RayCaster, Things, start_layer
+from maskvolume.synthetic.rigs import draw_rig, rig_cameras
+from maskvolume.synthetic.textures import TextureBank, texture_bank
+from maskvolume.synthetic.worlds import MOVER_SLOTS, STATIC_SLOTS, draw_things
+
+Held = TypeVar("Held", Things, CameraEffects)
+
+NUM_CUTS = 64
+NEAR_CLIP = 0.5  # of a rig's near: guards the target that moves towards things
+
+
+def sample_worlds(
+    options: WorldOptions,
+    batch: int,
+    *,
+    generator: torch.Generator | int,
+    device: torch.device | str,
+) -> SyntheticSample:
+    """Build ``batch`` random worlds and render them on ``device``.
+
+    Args:
+        options: what the worlds are like.
+        batch: how many worlds, B.
+        generator: a seed, or a generator of which one is drawn. A seed gives the same bits again on the
+            same device and version of torch.
+        device: where to render and where the sample will be.
+    """
+    if batch < 1:
+        raise ValueError(f"batch: at least 1 expected, got {batch}")
+    device = torch.device(device)
+    if isinstance(generator, torch.Generator):
+        generator = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(generator).spawn(batch)]
+    noise = torch.Generator(device).manual_seed(int(rngs[0].integers(2**62)))
+
+    bank = texture_bank(options.texture_seed, options.num_textures, NUM_CUTS, device)
+    rigs = [draw_rig(rng, options) for rng in rngs]
+    sources, target = rig_cameras(rigs, rngs, options)
+    things = draw_things(rngs, rigs, bank, options)
+    effects = draw_effects(rngs, options)
+    exposure = torch.tensor([float(np.exp(rng.normal(0.1, 0.2))) for rng in rngs])
+    near = torch.tensor([rig.near for rig in rigs])
+    turn = torch.from_numpy(np.stack([_random_pose(rng) for rng in rngs])).float()
+
+    things, effects = _to(things, device), _to(effects, device)
+    sources, target = sources.to(device), target.to(device)
+    near, exposure, turn = near.to(device), exposure.to(device), turn.to(device)
+
+    source_layers, target_layers = _render_all(things, sources, target, bank, near, options)
+    depth = source_layers[-1].depth.unflatten(0, (batch, -1))
+    images, backgrounds = (_resolve(layer, exposure) for layer in (source_layers[-1], source_layers[0]))
+    pictures = [_resolve(layer, exposure)[:, 0].clamp(0, 1) for layer in target_layers]
+    moved = target_layers[-1].depth < target_layers[0].depth
+    source_depth = _resolve_depth(source_layers[-1].depth) if options.source_depth else None
+    return SyntheticSample(
+        images=apply_effects(images, effects, noise),
+        backgrounds=apply_effects(backgrounds, effects, noise),
+        sources=replace(sources, T_cam_world=sources.T_cam_world @ turn[:, None]),
+        target=replace(target, T_cam_world=target.T_cam_world @ turn),
+        target_image=pictures[-1],
+        target_background=pictures[0],
+        matte=moved.float().mean(1, keepdim=True),
+        target_depth=_resolve_depth(target_layers[-1].depth),
+        near=0.9 * depth.amin((1, 2, 3, 4)),
+        far=2.0 * depth.amax((1, 2, 3, 4)),
+        source_depth=None if source_depth is None else source_depth.unflatten(0, (batch, -1)),
+    )
+
+
+def _to(value: Held, device: torch.device) -> Held:
+    return replace(
+        value,
+        **{
+            field.name: getattr(value, field.name).to(device)
+            for field in fields(value)
+            if isinstance(getattr(value, field.name), Tensor)
+        },
+    )
+
+
+def _random_pose(rng: np.random.Generator) -> np.ndarray:
+    """``[4, 4]`` rigid: where the reference camera's frame lies in the world must not matter."""
+    q, _ = np.linalg.qr(rng.normal(0, 1, (3, 3)))
+    T = np.eye(4)
+    T[:3, :3] = q * np.sign(np.linalg.det(q))
+    T[:3, 3] = rng.normal(0, 1, 3)
+    return T
+
+
+def _render_all(
+    things: Things, sources: Camera, target: Camera, bank: TextureBank, near: Tensor, options: WorldOptions
+) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """Layers of the sources and of the target; cast together where their sizes are the same."""
+    if sources.size != target.size:
+        return (
+            _render(things, sources, bank, near, options),
+            _render(things, target[:, None], bank, near, options),
+        )
+    cameras = Camera(
+        torch.cat([sources.T_cam_world, target.T_cam_world[:, None]], dim=1),
+        torch.cat([sources.K, target.K[:, None]], dim=1),
+        sources.size,
+    )
+    layers = [
+        (layer.depth.unflatten(0, cameras.batch_shape), layer.color.unflatten(1, cameras.batch_shape))
+        for layer in _render(things, cameras, bank, near, options)
+    ]
+    return (
+        tuple(Layer(depth[:, :-1].flatten(0, 1), color[:, :, :-1].flatten(1, 2)) for depth, color in layers),
+        tuple(Layer(depth[:, -1], color[:, :, -1]) for depth, color in layers),
+    )
+
+
+def _render(
+    things: Things, cameras: Camera, bank: TextureBank, near: Tensor, options: WorldOptions
+) -> tuple[Layer, ...]:
+    """The static world, and, if there are movers, everything."""
+    layer = start_layer(cameras, options.rays_per_side)
+    caster = RayCaster(things, cameras, bank, near * NEAR_CLIP, options.rays_per_side)
+    caster.cast(layer, STATIC_SLOTS)
+    if not options.moving:
+        return (layer,)
+    full = layer.clone()
+    caster.cast(full, MOVER_SLOTS)
+    return layer, full
+
+
+def _resolve(layer: Layer, exposure: Tensor) -> Tensor:
+    """``[B, V, 3, h, w]``: the mean over the rays of each pixel, exposed."""
+    color = layer.color.mean(2).transpose(0, 1)  # [L, 3, h, w]
+    return color.unflatten(0, (len(exposure), -1)) * exposure[:, None, None, None, None]
+
+
+def _resolve_depth(depth: Tensor) -> Tensor:
+    """``[L, 1, h, w]`` of ``[L, S, h, w]``: at the pixel's centre where its rays hit one surface, else the
+    nearest."""
+    inverse = 1 / depth
+    nearest, mean = inverse.amax(1, keepdim=True), inverse.mean(1, keepdim=True)
+    return 1 / torch.where(nearest - mean < 0.02 * nearest, mean, nearest)

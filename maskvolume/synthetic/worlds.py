@@ -1,0 +1,268 @@
+"""Random worlds: which things stand where, how large, how turned, with what on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from maskvolume.synthetic.options import WorldOptions
+from maskvolume.synthetic.raycast import Kind, Things
+from maskvolume.synthetic.rigs import Rig, log_uniform, rotation_about
+from maskvolume.synthetic.textures import TILE, TextureBank
+
+Array = NDArray[np.float64]
+
+STATIC_KINDS = (
+    (Kind.ROOM, Kind.DOME)
+    + 3 * (Kind.QUAD,)  # floor, walls
+    + 6 * (Kind.QUAD,)
+    + 6 * (Kind.CUT,)
+    + 4 * (Kind.BALL,)
+    + 5 * (Kind.BOX,)
+    + 4 * (Kind.TUBE,)
+    + 7 * (Kind.POLE,)
+)
+MOVER_KINDS = 2 * (Kind.CUT,) + 8 * (Kind.BALL,) + 3 * (Kind.BOX,) + 6 * (Kind.TUBE,) + (Kind.POLE,)
+KINDS = STATIC_KINDS + MOVER_KINDS
+STATIC_SLOTS = range(len(STATIC_KINDS))
+MOVER_SLOTS = range(len(STATIC_KINDS), len(KINDS))
+FIRST_WALL, FIRST_THING = 2, 5
+
+
+@dataclass
+class World:
+    """The arrays of one world under construction; fields as in Things, one row per slot."""
+
+    rng: np.random.Generator
+    rig: Rig
+    bank: TextureBank
+    texels: float  # per scene unit at depth 1, where a texel is as large as a ray
+
+    def __post_init__(self) -> None:
+        k = len(KINDS)
+        self.active = np.zeros(k, bool)
+        self.rotation = np.tile(np.eye(3), (k, 1, 1))
+        self.center = np.tile(np.array([0.0, 0.0, -1e4]), (k, 1))
+        self.scale = np.ones((k, 3))
+        self.mapping = np.zeros((k, 2, 3))
+        self.texture = np.zeros((k, 6))
+        self.cut = np.zeros(k)
+        self.color = np.zeros((k, 3, 4))
+        self.gloss = np.tile(np.array([0.0, 1.0]), (k, 1))
+        self.light = np.zeros(4)
+        self.free = {kind: [] for kind in Kind}
+        self.free_movers = {kind: [] for kind in Kind}
+        for i, kind in enumerate(KINDS):
+            if i >= FIRST_THING:
+                (self.free_movers if i in MOVER_SLOTS else self.free)[kind].append(i)
+
+    def place(
+        self, k: int, center: Array, scale: Array, rotation: Array, detail_depth: float | None = None
+    ) -> None:
+        """Put slot k there, with a random surface whose texels suit ``detail_depth`` (its own depth)."""
+        rng = self.rng
+        self.active[k] = True
+        self.center[k], self.scale[k], self.rotation[k] = center, scale, rotation
+        depth = max(float(center[2]), 1e-3) if detail_depth is None else detail_depth
+        density = self.texels / depth * log_uniform(rng, 0.35, 2.0)
+        angle = 0.0 if rng.random() < 0.5 else rng.uniform(0, 2 * np.pi)
+        c, s = density * np.cos(angle), density * np.sin(angle)
+        self.mapping[k] = [[c, -s, rng.uniform(0, 2 * TILE)], [s, c, rng.uniform(0, 2 * TILE)]]
+        self.texture[k] = rng.integers(self.bank.num_textures, size=6)
+        if rng.random() < 0.5:
+            self.texture[k] = self.texture[k, 0]
+        self.color[k] = _random_colors(rng)
+        if rng.random() < 0.2:
+            self.gloss[k] = rng.uniform(0.05, 0.4), log_uniform(rng, 4, 60)
+
+
+def draw_things(rngs: list[np.random.Generator], rigs: list[Rig], bank: TextureBank, options: WorldOptions) -> Things:
+    """Random things of worlds, each for its rig, as CPU tensors."""
+    worlds = [_draw_world(rng, rig, bank, options) for rng, rig in zip(rngs, rigs, strict=True)]
+
+    def stack(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([getattr(world, name) for world in worlds])).float()
+
+    names = ("rotation", "center", "scale", "mapping", "texture", "cut", "color", "gloss", "light")
+    active = torch.from_numpy(np.stack([world.active for world in worlds]))
+    return Things(KINDS, active, **{name: stack(name) for name in names})
+
+
+def _draw_world(rng: np.random.Generator, rig: Rig, bank: TextureBank, options: WorldOptions) -> World:
+    world = World(rng, rig, bank, rig.focal * options.rays_per_side)
+    toward = np.array([rng.normal(0, 0.6), -1.0, rng.normal(-0.3, 0.6)])
+    world.light[:3] = toward / np.linalg.norm(toward)
+    world.light[3] = rng.uniform(0.35, 0.8)
+    _place_backdrop(world)
+    count = int(rng.integers(options.num_things[0], options.num_things[1] + 1))
+    for i in rng.permutation(count):
+        _place_thing(world, 1.0 - (i + rng.random()) / count)
+    if options.moving:
+        for _ in range(int(rng.integers(options.num_movers[0], options.num_movers[1] + 1))):
+            _place_mover(world, log_uniform(rng, *options.mover_size))
+    return world
+
+
+def _random_colors(rng: np.random.Generator) -> Array:
+    """``[3, 4]``: contrast, saturation, hue and lightness changed, around the middle grey."""
+    hue = rng.choice([0.0, rng.normal(0, 0.5), rng.uniform(0, 2 * np.pi)])
+    c, s = np.cos(hue), np.sin(hue)
+    saturation, contrast = rng.uniform(0.1, 1.4), log_uniform(rng, 0.35, 1.4)
+    grey = np.full((3, 3), 1 / 3)
+    axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    matrix = contrast * (grey + saturation * (c * (np.eye(3) - grey) + s * axis))
+    shift = rng.normal(0, 0.16) + rng.normal(0, 0.05, 3)
+    return np.concatenate([matrix, (0.5 - matrix @ np.full(3, 0.5) + shift)[:, None]], 1)
+
+
+def _place_backdrop(world: World) -> None:
+    """A room, a dome or a far wall; a floor unless the room has one; sometimes walls in between."""
+    rng, rig = world.rng, world.rig
+    n, f = rig.near, rig.far
+    tx, ty = rig.tangents
+    style = rng.choice(["room", "room", "dome", "wall"])
+    turned = rotation_about(rng.normal(0, 4), rng.normal(0, 18), rng.normal(0, 3))
+    if style == "dome":
+        scale = f * rng.uniform(0.8, 1.4, 3)
+        world.place(1, np.array([0, 0, f - scale[2]]), scale, turned, 0.6 * f)
+    elif style == "wall":
+        world.place(0, np.array([0, 0, f / 2 - n]), np.array([9 * f, 9 * f, f / 2 + n]), turned, 0.7 * f)
+    else:
+        sides = np.array([log_uniform(rng, max(n, a), max(2 * n, 1.3 * f * t)) for t, a in
+                          ((tx, n * (tx + 0.3)), (tx, n * (tx + 0.3)), (ty, n * (ty + 0.3)), (ty, n * (ty + 0.3)))])  # fmt: skip
+        low, high = np.array([-sides[0], -sides[2], -2 * n]), np.array([sides[1], sides[3], f])
+        detail = np.sqrt(f * min(float(sides.min()) / max(tx, ty), f))
+        world.place(0, (low + high) / 2, (high - low) / 2, turned, detail)
+    slot = FIRST_WALL
+    if style != "room" and rng.random() < 0.65:
+        height = n * ty * log_uniform(rng, 1.05, 4.0)
+        slope = rotation_about(90 + rng.normal(0, 4), 0, 0) @ rotation_about(0, 0, rng.uniform(0, 90))
+        detail = np.sqrt(height / ty * min(4 * height / ty, f))
+        center = np.array([0, height, 0.5 * f])
+        world.place(slot, center, np.array([2 * f, 2 * f, 1.0]), rotation_about(0, 0, rng.normal(0, 4)) @ slope, detail)
+        slot += 1
+    for k in range(slot, FIRST_THING):
+        if rng.random() < 0.25:
+            _place_wall(world, k)
+
+
+def _place_wall(world: World, k: int) -> None:
+    """A large slanted plane at one side of the picture."""
+    rng, rig = world.rng, world.rig
+    depth = 1 / rng.uniform(1 / rig.far, 0.6 / rig.near)
+    side = rng.choice([-1.0, 1.0])
+    x = side * rig.tangents[0] * depth * rng.uniform(0.6, 1.3)
+    turned = rotation_about(rng.normal(0, 5), -side * rng.uniform(10, 70), rng.normal(0, 5))
+    half = depth * rig.tangents[0] * rng.uniform(0.4, 1.0)
+    half = min(half, 0.9 * (depth - rig.near) / max(abs(turned[2, 0]), 1e-3))
+    center = np.array([x, rng.normal(0, 0.3) * depth * rig.tangents[1], depth])
+    world.place(k, center, np.array([half, depth * rig.tangents[1] * rng.uniform(0.5, 1.5), 1.0]), turned)
+
+
+def _place_thing(world: World, nearness: float) -> None:
+    """One static thing at an inverse depth of this share of the way from far to near."""
+    rng = world.rng
+    kinds = [Kind.QUAD, Kind.CUT, Kind.BALL, Kind.BOX, Kind.TUBE, Kind.POLE]
+    for kind in rng.choice(np.array(kinds), 6, replace=False, p=[0.2, 0.2, 0.15, 0.15, 0.08, 0.22]):
+        if world.free[Kind(kind)]:
+            k = world.free[Kind(kind)].pop()
+            break
+    else:
+        return
+    place = rng.uniform(-1.15, 1.15, 2)
+    radius = log_uniform(rng, 0.035, 0.2)
+    thin = None
+    if kind == Kind.CUT and rng.random() < 0.5:
+        radius = rng.uniform(0.1, 0.35)
+        thin = int(rng.integers(world.bank.dense_cuts, world.bank.num_cuts))
+    _place_shape(world, k, Kind(kind), place, nearness, radius, thin)
+
+
+def _place_shape(
+    world: World, k: int, kind: Kind, place: Array, nearness: float, radius: float, cut: int | None = None
+) -> None:
+    """A shape at ``place`` (-1..1 over the picture) of ``radius`` (share of its width) at a nearness."""
+    rng, rig = world.rng, world.rig
+    depth = 1 / (1 / rig.far + nearness * (1 / rig.near - 1 / rig.far))
+    ratio = np.exp(rng.normal(0, 0.35))
+    tilt = float(np.clip(rng.normal(0, 32), -70, 70))
+    about = rng.uniform(0, np.pi)
+    roll = rng.normal(0, 8) if rng.random() < 0.6 else rng.uniform(0, 360)
+    if kind in (Kind.QUAD, Kind.CUT):
+        scale = np.array([ratio, 1 / ratio, 0.0])
+        turned = rotation_about(tilt * np.cos(about), tilt * np.sin(about), roll)
+    elif kind is Kind.POLE:
+        width = log_uniform(rng, 0.5, 2.2) / rig.width
+        radius = rng.uniform(0.12, 0.6)
+        scale = np.array([width / radius, width / radius, 1.0])
+        lean = rng.choice([rng.normal(0, 4), 90 + rng.normal(0, 8), rng.uniform(0, 180)], p=[0.5, 0.2, 0.3])
+        turned = rotation_about(0, 0, lean) @ rotation_about(90 + rng.normal(0, 20), 0, 0)
+    elif kind is Kind.TUBE:
+        scale = np.array([0.5, 0.5, 1.5]) * np.array([ratio, ratio, 1 / ratio])
+        turned = rotation_about(0, 0, roll) @ rotation_about(90 + tilt, 0, 0)
+    else:
+        scale = np.exp(rng.normal(0, 0.25, 3))
+        turned = rotation_about(rng.normal(0, 10), rng.uniform(-60, 60), roll)
+    size = radius * rig.width / rig.focal * depth
+    extent = size * float(np.abs(turned[2]) @ scale)
+    # Shrink what would come nearer than near, then push it back for the rest.
+    size, extent = size * min(1.0, 0.45 * depth / extent), min(extent, 0.45 * depth)
+    depth = max(depth, rig.near + extent)
+    center = depth * np.array([place[0] * rig.tangents[0], place[1] * rig.tangents[1], 1.0])
+    world.place(k, center, np.maximum(size * scale, 1e-6), turned)
+    if kind is Kind.CUT:
+        world.cut[k] = rng.integers(world.bank.dense_cuts) if cut is None else cut
+        world.scale[k, :2] = size * scale[:2]
+
+
+def _place_mover(world: World, size: float) -> None:
+    """A mover whose largest extent is ``size``: one shape, or a figure of several."""
+    rng = world.rng
+    place = rng.uniform(-0.8, 0.8, 2)
+    nearness = rng.uniform(0.3, 0.95)
+    free = world.free_movers
+    if rng.random() < 0.5 and len(free[Kind.BALL]) >= 2 and len(free[Kind.TUBE]) >= 2:
+        _place_figure(world, place, nearness, size)
+        return
+    choices = [kind for kind in free if free[kind]]
+    if choices:
+        kind = Kind(rng.choice(np.array(choices)))
+        _place_shape(world, free[kind].pop(), kind, place, nearness, size / 2)
+
+
+def _place_figure(world: World, place: Array, nearness: float, size: float) -> None:
+    """A body of ellipsoids or a box, a head, and limbs of tubes, in one leaning frame."""
+    rng, rig, free = world.rng, world.rig, world.free_movers
+    depth = 1 / (1 / rig.far + nearness * (1 / rig.near - 1 / rig.far))
+    half = size / 2 * rig.width / rig.focal * depth
+    depth = max(depth, rig.near + 0.5 * half)
+    center = depth * np.array([place[0] * rig.tangents[0], place[1] * rig.tangents[1], 1.0])
+    frame = rotation_about(rng.normal(0, 10), rng.uniform(-40, 40), rng.normal(0, 15))
+
+    def part(kind: Kind, at: Array, scale: Array, turned: Array, same: int | None = None) -> int | None:
+        if not free[kind]:
+            return None
+        k = free[kind].pop()
+        world.place(k, center + frame @ (half * at), half * scale, frame @ turned)
+        if same is not None and rng.random() < 0.6:
+            world.texture[k], world.color[k] = world.texture[same], world.color[same]
+        return k
+
+    body_kind = Kind.BOX if rng.random() < 0.25 else Kind.BALL
+    wide = rng.uniform(0.18, 0.35)
+    body = part(body_kind, np.array([0, -0.1, 0]), np.array([wide, rng.uniform(0.3, 0.5), 0.6 * wide]), np.eye(3))
+    part(Kind.BALL, np.array([0, -0.75, 0]), np.full(3, rng.uniform(0.13, 0.2)), np.eye(3))
+    for i in range(int(rng.integers(2, 5))):
+        side = -1.0 if i % 2 else 1.0
+        leg = i < 2
+        lean = rng.normal(0, 18) if leg else side * rng.uniform(20, 110)
+        long = rng.uniform(0.28, 0.4)
+        turned = rotation_about(0, 0, lean) @ rotation_about(90 + rng.normal(0, 15), 0, 0)
+        root = np.array([side * wide * (0.5 if leg else 0.8), 0.2 if leg else -0.35, 0.0])
+        thick = rng.uniform(0.05, 0.09)
+        # The tube's axis is z; after the turn it hangs from its root.
+        axis = turned[:, 2] * (1.0 if turned[1, 2] > 0 or not leg else -1.0)
+        part(Kind.TUBE, root + axis * long, np.array([thick, thick, long]), turned, body)

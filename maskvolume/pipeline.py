@@ -1,13 +1,14 @@
 """A clip and a model in, views out: which cameras are read, which frustum the MPI has, what is made once.
 
-``ClipRenderer`` makes the background's sweep and MPI once per clip and keeps the MPI of the last frame, so poses
-that look at the same frame share it.
+``ClipRenderer`` makes the background's sweep and MPI once per clip and keeps the MPI of the last frame, so
+poses that look at the same frame share it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from maskvolume.errors import InputError
 from maskvolume.model import Background, FrameMPI, MaskVolumeModel
 from maskvolume.ops import Rendering
 from maskvolume.planes import disparity_planes
-from maskvolume.rig import RigClip
 
 MARGIN_MULTIPLE = 8  # pixels; the networks halve sizes three times
 MAX_MARGIN = 0.2  # of the larger side of the picture: what lies farther out is seen by hardly any source
@@ -50,8 +50,8 @@ def choose_frustum(
 ) -> Frustum:
     """The margin around the reference view that the targets look into and some source sees.
 
-    The corners of every target, at the nearest and the farthest plane, are projected into the reference; what no source
-    covers is left out, and each side is at most ``MAX_MARGIN`` of the larger side.
+    The corners of every target, at the nearest and the farthest plane, are projected into the reference; what
+    no source covers is left out, and each side is at most ``MAX_MARGIN`` of the larger side.
     """
     wanted = _extent(reference, targets, near, far)
     covered = _extent(reference, sources, near, far)
@@ -64,7 +64,7 @@ def choose_frustum(
 
 
 def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list[float]:
-    """How far the pictures of the cameras reach beyond the reference's: top, bottom, left, right in pixels."""
+    """How far the cameras' pictures reach beyond the reference's: top, bottom, left, right in pixels."""
     h, w = cameras.size
     corners = torch.tensor([[0.0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], dtype=torch.float64)
     T_ref_cam = reference.T_cam_world.double() @ invert_rigid(cameras.T_cam_world.double())
@@ -86,8 +86,8 @@ def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list
 def fill_unseen(rendering: Rendering) -> Rendering:
     """Give pixels that no plane covers the colour of their surroundings (pull-push over a pyramid).
 
-    Colour and disparity are divided by the opacity where there is some; what is missing comes from ever coarser
-    levels. Gortler et al., "The Lumigraph", 1996, section 3.6.
+    Colour and disparity are divided by the opacity where there is some; what is missing comes from ever
+    coarser levels. Gortler et al., "The Lumigraph", 1996, section 3.6.
     """
     batch = rendering.color.shape[:-3]
     layers = torch.cat([rendering.color, rendering.disparity], dim=-3)
@@ -132,12 +132,38 @@ class View:
     mask: Tensor | None = None
 
 
+class Clip(Protocol):
+    """What a renderer needs of a clip; ``maskvolume.rig.RigClip`` is one."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the stored pictures."""
+        ...
+
+    def cameras(self, size: tuple[int, int] | None = None) -> Camera:
+        """The cameras ``[N]``, float32, at a picture size."""
+        ...
+
+    def near_far(self) -> tuple[float, float]:
+        """Depths of the nearest and the farthest plane."""
+        ...
+
+    def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """A frame, uint8 ``[H, W, 3]`` RGB."""
+        ...
+
+    def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The empty scene, uint8 ``[H, W, 3]`` RGB."""
+        ...
+
+
 class ClipRenderer:
     """Renders views of a clip with one model and one choice of source cameras.
 
     Args:
         clip: where pictures come from.
-        model: on the device that does the work. A stage-one model makes each frame's MPI without mask or background.
+        model: on the device that does the work. A stage-one model makes each frame's MPI without mask or
+            background.
         indices: source cameras, two or more; the first is the reference.
         size: ``(h, w)`` at which the sources are read; the clip's own by default.
         targets: ``[N]`` cameras that will be looked from; they decide how wide the MPI's frustum is.
@@ -147,7 +173,7 @@ class ClipRenderer:
 
     def __init__(
         self,
-        clip: RigClip,
+        clip: Clip,
         model: MaskVolumeModel,
         indices: tuple[int, ...],
         *,
@@ -160,7 +186,9 @@ class ClipRenderer:
         if len(set(indices)) != len(indices) or len(indices) < 2:
             raise InputError(f"indices: two or more different cameras are needed, got {list(indices)}")
         if limit is not None and len(indices) > limit:
-            raise InputError(f"indices: the checkpoint's architecture takes {limit} cameras, got {len(indices)}")
+            raise InputError(
+                f"indices: the checkpoint's architecture takes {limit} cameras, got {len(indices)}"
+            )
         self.clip, self.model, self.indices = clip, model, indices
         self.size = size or clip.size
         self.device = next(model.parameters()).device
@@ -209,7 +237,8 @@ class ClipRenderer:
                 made = replace(made, dynamic=made.mpi)  # the frame's own MPI is not needed any more
             else:
                 mpi = self.model.dynamic(images, self.sources, self.camera, self.depths)
-                made = FrameMPI(mpi, torch.ones_like(mpi.rgba[:1, :1]).expand(1, *mpi.rgba.shape[:1], -1, -1), mpi)
+                mask = torch.ones_like(mpi.rgba[:1, :1]).expand(1, len(self.depths), -1, -1)
+                made = FrameMPI(mpi, mask, mpi)
             self._frame = (frame, made)
         return self._frame[1]
 
@@ -217,7 +246,7 @@ class ClipRenderer:
     def render(self, frame: int, target: Camera, *, with_mask: bool = False) -> View:
         """The view of one frame from a target camera of any size."""
         made = self.frame_mpi(frame)
-        target = target.to(self.device)
+        target = target.to(self.device, self.camera.K.dtype)
         rendering = made.mpi.render(target, self.model.backend)
         filled = fill_unseen(rendering) if self.model.meta.sampling == "exact" else rendering
         mask = self._render_mask(made, target) if with_mask else None

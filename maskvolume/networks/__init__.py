@@ -41,10 +41,6 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "matching": Architecture(
-        MatchingMPINet, MatchingMaskNet, premultiplied=True, max_views=None, uses_margin=True
-    ),
-    "original": Architecture(
-        OriginalMPINet, OriginalMaskNet, premultiplied=False, max_views=2, uses_margin=False
-    ),
+    "matching": Architecture(MatchingMPINet, MatchingMaskNet, premultiplied=True, max_views=None, uses_margin=True),
+    "original": Architecture(OriginalMPINet, OriginalMaskNet, premultiplied=False, max_views=2, uses_margin=False),
 }

@@ -108,7 +108,8 @@ class MatchingMPINet(nn.Module):
                 strict=True,
             )
         ]
-        return torch.cat(planes, dim=1)[(..., crop[1], slice(None), *crop[2:])]
+        d, h, w = crop[1:]
+        return torch.cat(planes, dim=1)[:, d, :, h, w]
 
 
 class MatchingMaskNet(nn.Module):
@@ -124,9 +125,7 @@ class MatchingMaskNet(nn.Module):
         self.slope = nn.Parameter(torch.tensor(self.SLOPE))
         self.threshold = nn.Parameter(torch.tensor(self.THRESHOLD))
 
-    def forward(
-        self, sweep: Tensor, background_sweep: Tensor, dynamic_rgba: Tensor, background_rgba: Tensor
-    ) -> Tensor:
+    def forward(self, sweep: Tensor, background_sweep: Tensor, dynamic_rgba: Tensor, background_rgba: Tensor) -> Tensor:
         """Sweeps ``[B, V, 3, D, H, W]``, MPIs ``[B, D, 4, H, W] -> mask [B, 1, D, H, W]`` in 0..1.
 
         A point of a moving surface differs from the background in every view that sees it; a point that

@@ -20,9 +20,7 @@ class Block(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, kernel: int, padding: int, stride: int) -> None:
         super().__init__()
-        self.model = nn.Sequential(
-            nn.Conv3d(c_in, c_out, kernel, stride, padding), nn.ReLU(), nn.GroupNorm(1, c_out)
-        )
+        self.model = nn.Sequential(nn.Conv3d(c_in, c_out, kernel, stride, padding), nn.ReLU(), nn.GroupNorm(1, c_out))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
@@ -103,9 +101,7 @@ class OriginalMaskNet(Trunk):
     def __init__(self) -> None:
         super().__init__(12, 1)
 
-    def forward(
-        self, sweep: Tensor, background_sweep: Tensor, dynamic_rgba: Tensor, background_rgba: Tensor
-    ) -> Tensor:
+    def forward(self, sweep: Tensor, background_sweep: Tensor, dynamic_rgba: Tensor, background_rgba: Tensor) -> Tensor:
         """Both sweeps ``[B, 2, 3, D, H, W] -> mask [B, 1, D, H, W]`` in 0..1; the MPIs are not read."""
         volume = torch.cat([sweep.flatten(1, 2), background_sweep.flatten(1, 2)], dim=1)
         return torch.sigmoid(self.trunk(volume).float())

@@ -1,0 +1,89 @@
+"""Output files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from maskvolume.errors import InputError, describe_os_error
+
+# Reported by a write without the name of the file.
+_NAMELESS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it is renamed to ``path`` when the block succeeds.
+
+    The temporary name starts with a dot and keeps the suffix of ``path``. The folder is created when
+    it is missing. Whatever ends the block early, an interruption included, the temporary file goes
+    away and an older ``path`` stays as it was.
+
+    Raises:
+        OSError: the file cannot be written; ``filename`` is ``path``, never the temporary name.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        nameless = error.filename is None and error.errno in _NAMELESS_ERRORS
+        if nameless or str(error.filename) == str(temporary):
+            error.filename = str(path)
+            error.filename2 = None
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def link_or_copy(src: str | Path, dst: str | Path) -> None:
+    """Make ``dst`` the same file as ``src`` by a hard link, or else a copy of it.
+
+    An existing ``dst`` is replaced at once. A symbolic link is followed.
+
+    Raises:
+        InputError: ``src`` is not a file.
+        OSError: ``dst`` cannot be written.
+    """
+    source, dst = Path(src), Path(dst)
+    if not source.is_file():
+        raise InputError(f"{src}: no such file; check the path")
+    source = source.resolve()
+    if dst.exists() and dst.samefile(source):
+        return
+    with atomic_path(dst) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
+
+
+def require_writable_folder(path: str | Path) -> Path:
+    """Create the folder ``path`` if need be and make sure that files can be written there.
+
+    Raises:
+        InputError: it cannot be created or written.
+    """
+    folder = Path(path)
+    probe = folder / f".write-test.{uuid.uuid4().hex[:12]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+    except OSError as error:
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            raise InputError(f"{path}: a part of this path is a file; choose another folder") from error
+        error.filename = str(path)
+        line = describe_os_error(error)
+        raise InputError(line or f"{path}: cannot be written ({error}); choose another folder") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return folder

@@ -91,7 +91,9 @@ def _read_native(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
     except (ValueError, TypeError, KeyError):
         raise InputError(f"{path}: its header can't be read; it may come from another version") from None
     if version != FORMAT_VERSION or meta.stage not in ("mpi", "mask") or meta.sampling not in ("exact", "original"):
-        raise InputError(f"{path}: made by a version that this one does not know (format {version}); update the project")
+        raise InputError(
+            f"{path}: made by a version that this one does not know (format {version}); update the project"
+        )
     if meta.arch not in ARCHITECTURES:
         raise InputError(f"{path}: architecture {meta.arch!r} is not known here; known: {', '.join(ARCHITECTURES)}")
     return meta, tensors
@@ -112,9 +114,7 @@ def _read_original(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: no state dict inside; a checkpoint of the original or a .safetensors is needed")
     tensors = {
-        key.removeprefix(ORIGINAL_PREFIX): value
-        for key, value in state.items()
-        if not key.startswith(IGNORED_PREFIXES)
+        key.removeprefix(ORIGINAL_PREFIX): value for key, value in state.items() if not key.startswith(IGNORED_PREFIXES)
     }
     stage: Stage = "mask" if any(key.startswith("mask_net.") for key in tensors) else "mpi"
     meta = CheckpointMeta(stage, "original", "original", info={"imported_from": path.name})

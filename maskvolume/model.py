@@ -75,9 +75,7 @@ class MaskVolumeModel(nn.Module):
         backend: of the operations; None for the best of the device.
     """
 
-    def __init__(
-        self, meta: CheckpointMeta, precision: Precision = "fp32", backend: str | None = None
-    ) -> None:
+    def __init__(self, meta: CheckpointMeta, precision: Precision = "fp32", backend: str | None = None) -> None:
         super().__init__()
         if meta.arch not in ARCHITECTURES:
             raise ValueError(f"arch: one of {', '.join(ARCHITECTURES)} expected, got {meta.arch!r}")
@@ -105,9 +103,7 @@ class MaskVolumeModel(nn.Module):
         if images.shape[-4] < 2 or (limit is not None and images.shape[-4] > limit):
             wanted = f"2 to {limit}" if limit not in (None, 2) else ("2" if limit else "2 or more")
             raise ValueError(f"images: {wanted} views expected by {self.meta.arch!r}, got {images.shape[-4]}")
-        return ops.sweep_planes(
-            images, sources, mpi_camera, depths, sampling=self.meta.sampling, backend=self.backend
-        )
+        return ops.sweep_planes(images, sources, mpi_camera, depths, sampling=self.meta.sampling, backend=self.backend)
 
     def mpi_from_sweep(self, sweep: Tensor, mpi_camera: Camera, depths: Tensor) -> MultiplaneImage:
         """Stage one: ``sweep [..., V, 3, D, H, W]`` to the MPI of what it shows."""
@@ -118,9 +114,7 @@ class MaskVolumeModel(nn.Module):
         rgba = rgba.float().reshape(*batch, *rgba.shape[1:])
         return MultiplaneImage(rgba, mpi_camera, depths, self.arch.premultiplied)
 
-    def dynamic(
-        self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor
-    ) -> MultiplaneImage:
+    def dynamic(self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor) -> MultiplaneImage:
         """Stage one on pictures ``[..., V, 3, Hs, Ws]``: the MPI of one instant."""
         return self.mpi_from_sweep(self.sweep(images, sources, mpi_camera, depths), mpi_camera, depths)
 

@@ -94,7 +94,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """"auto" takes bfloat16 where the hardware multiplies it, else float32."""
+    """ "auto" takes bfloat16 where the hardware multiplies it, else float32."""
     if name == "fp32":
         return "fp32"
     if name == "bf16":
@@ -139,9 +139,7 @@ class Averaged:
 
     def __init__(self, model: MaskVolumeModel, decay: float) -> None:
         self.decay = decay
-        self.values = {
-            name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad
-        }
+        self.values = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
 
     @torch.no_grad()
     def update(self, model: MaskVolumeModel, step: int) -> None:
@@ -300,7 +298,9 @@ class _Progress:
         except Exception as error:
             raise InputError(f"{path}: can't be read ({type(error).__name__}); remove it to start anew") from None
         if setup != self.setup:
-            changed = [f"{key} {setup.get(key)} (now {value})" for key, value in self.setup.items() if setup.get(key) != value]
+            changed = [
+                f"{key} {setup.get(key)} (now {value})" for key, value in self.setup.items() if setup.get(key) != value
+            ]
             raise InputError(
                 f"{path}: comes from a run with other options: {', '.join(changed)}; choose another --exp_name or --no-resume"
             )
@@ -344,5 +344,3 @@ def current_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-

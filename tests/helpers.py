@@ -14,9 +14,7 @@ def rotation(axis_angle: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64))
 
 
-def make_camera(
-    seed: int = 0, size: tuple[int, int] = (36, 64), shift: float = 0.2, turn: float = 0.05
-) -> Camera:
+def make_camera(seed: int = 0, size: tuple[int, int] = (36, 64), shift: float = 0.2, turn: float = 0.05) -> Camera:
     """A camera near the origin that looks along +z, in float64."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(6, generator=generator, dtype=torch.float64)

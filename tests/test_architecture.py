@@ -87,9 +87,7 @@ def test_library_imports_no_program() -> None:
 def test_stage_imports_no_other_stage(stage: str) -> None:
     others = {*STAGES, "tests"} - {stage}
     wrong = [
-        f"{relative(path)} imports {name}"
-        for path in python_files(stage)
-        for name in sorted(top_names(path) & others)
+        f"{relative(path)} imports {name}" for path in python_files(stage) for name in sorted(top_names(path) & others)
     ]
     assert not wrong
 

@@ -113,9 +113,7 @@ def test_closed_pipe_ends_quietly(start):
     assert program.wait(timeout=60) == 0
 
 
-@pytest.mark.parametrize(
-    "number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR]
-)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR])
 def test_os_errors_name_the_file_and_an_advice(number):
     line = describe_os_error(OSError(number, "words of the system", "out/a.png"))
     assert line is not None

@@ -99,9 +99,7 @@ def test_sweep_into_a_padded_frustum_is_shifted_and_marked() -> None:
 def test_original_sampling_is_half_a_pixel_off_at_the_borders() -> None:
     camera = to_float(make_camera(3))
     ramp = (torch.arange(64.0) + 0.5).expand(1, 3, 36, 64) / 64
-    swept = ops.sweep_planes(
-        ramp, stack_cameras([camera]), camera, disparity_planes(1.0, 10.0, 1), sampling="original"
-    )
+    swept = ops.sweep_planes(ramp, stack_cameras([camera]), camera, disparity_planes(1.0, 10.0, 1), sampling="original")
     error = (swept[0, 0, 0, 18] - ramp[0, 0, 18]) * 64
     assert error[1].item() == pytest.approx(0.5 - 1.5 / 64 - 0.0, abs=0.02) or abs(error[1].item()) > 0.4
     assert abs(error[32].item()) < 0.05

@@ -299,9 +299,7 @@ def test_saved_options_are_json(tmp_path):
     assert saved == {**dataclasses.asdict(options), "img_wh": [640, 360], "indices": [4, 5], "scenes": []}
 
 
-WORDS = st.text(string.ascii_letters + string.digits + " ._,#'\"=-[]", min_size=1).map(
-    lambda word: f"a{word}z"
-)
+WORDS = st.text(string.ascii_letters + string.digits + " ._,#'\"=-[]", min_size=1).map(lambda word: f"a{word}z")
 
 
 @given(steps=st.integers(), lr=st.floats(allow_nan=False, allow_infinity=False), scenes=st.lists(WORDS))

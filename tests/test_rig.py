@@ -119,9 +119,7 @@ def test_clip_of_the_original() -> None:
     assert clip.size == (72, 128)
     torch.testing.assert_close(clip.cameras().K[0], torch.tensor([[104.0, 0, 64], [0, 104, 36], [0, 0, 1]]))
     assert clip.background_dir == PARITY / "background"
-    np.testing.assert_array_equal(
-        clip.read(4, 1), read_image(PARITY / "frames" / "00001" / "images" / "004.png")
-    )
+    np.testing.assert_array_equal(clip.read(4, 1), read_image(PARITY / "frames" / "00001" / "images" / "004.png"))
     np.testing.assert_array_equal(clip.read_background(5), read_image(PARITY / "background" / "cam05.png"))
 
 
@@ -142,9 +140,7 @@ def test_no_such_camera_or_frame_to_read(clip: RigClip, read: Callable[[RigClip,
         with pytest.raises(InputError, match=rf"clip: no camera {camera}; choose"):
             read(clip, camera, 0)
     for frame in (-1, 3):
-        with pytest.raises(
-            InputError, match=rf"clip: no frame {frame}; the clip has 3, choose one of 0 to 2"
-        ):
+        with pytest.raises(InputError, match=rf"clip: no frame {frame}; the clip has 3, choose one of 0 to 2"):
             read(clip, 0, frame)
     with pytest.raises(InputError, match="no camera 3"):
         clip.read_background(3)

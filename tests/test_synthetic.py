@@ -17,7 +17,7 @@ CLEAN = WorldOptions(
     size=(60, 80), num_textures=TEXTURES, source_depth=True, gain=0, white_balance=0, blur=0, noise=0,
     block_noise_share=0,
 )  # fmt: skip
-MOVING = replace(CLEAN, moving=True)
+MOVING = replace(CLEAN, moving=True, shadow_share=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +162,7 @@ def test_effects_change_pictures_but_little() -> None:
 def test_more_rays_make_smoother_edges() -> None:
     """Few rays per pixel approach the picture of many."""
     pictures = [
-        sample_worlds(replace(CLEAN, rays_per_side=n), 4, generator=11, device="cpu").target_image
-        for n in (1, 2, 4)
+        sample_worlds(replace(CLEAN, rays_per_side=n), 4, generator=11, device="cpu").target_image for n in (1, 2, 4)
     ]
     one, two = ((picture - pictures[2]).abs().mean() for picture in pictures[:2])
     assert two < 0.75 * one

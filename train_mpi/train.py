@@ -33,9 +33,7 @@ HOW_TO_GET = (
 class MPITrainOptions(TrainOptions):
     """Options of stage one."""
 
-    dataset_name: str = option(
-        "synthetic", "where views come from", choices=("synthetic", "realestate10k")
-    )
+    dataset_name: str = option("synthetic", "where views come from", choices=("synthetic", "realestate10k"))
     root_dir: str = option("", "folder of the training data (not for synthetic)")
     val_dir: str = option("", "folder of the validation data (not for synthetic)")
     loss_type: str = option("l1_ssim_grad", "loss on the rendered view", choices=tuple(IMAGE_LOSSES))

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskvolume.networks.views import pad_to_multiple, valid_views
+from maskvolume.networks.views import double_size, pad_to_multiple, valid_views
 
 COST_CAP = 0.6  # a larger difference (summed over colours) says no more than "different"
 COST_ONE_VIEW = 0.48  # where fewer than two views see a point: unlikely, but less so than a mismatch
@@ -64,8 +64,8 @@ class ResidualUNet(nn.Module):
         x0 = F.relu(self.stem(x))
         x1 = self.block1(F.relu(self.down1(x0)))
         x2 = self.block2(F.relu(self.down2(x1)))
-        x1 = self.block1_up(x1 + F.interpolate(self.up1(x2), scale_factor=2, mode="nearest"))
-        x0 = self.block0_up(x0 + F.interpolate(self.up0(x1), scale_factor=2, mode="nearest"))
+        x1 = self.block1_up(x1 + double_size(self.up1(x2)))
+        x0 = self.block0_up(x0 + double_size(self.up0(x1)))
         return self.head(x0)
 
 
@@ -87,8 +87,7 @@ class MatchingMPINet(nn.Module):
         alpha_d = w_d / (sum of w over d and all farther planes), so the weights that compositing gives the
         planes in the reference view are w itself, and the farthest plane is opaque.
         """
-        padded, crop = pad_to_multiple(sweep.flatten(1, 2), MULTIPLE)
-        padded = padded.unflatten(1, sweep.shape[1:3])
+        padded, crop = _pad_views(sweep)
         with torch.no_grad():
             cost, cost_fine = matching_costs(padded)
             features = matching_features(padded, cost, cost_fine)
@@ -132,17 +131,20 @@ class MatchingMaskNet(nn.Module):
         stands still differs only in views where something moving hides it. So the prior is the smallest
         difference over the views.
         """
-        views = sweep.shape[1]
-        volume = torch.cat([sweep, background_sweep], dim=1).flatten(1, 2)
         opacities = torch.stack([dynamic_rgba[:, :, 3], background_rgba[:, :, 3]], dim=1).detach()
-        padded, crop = pad_to_multiple(volume, MULTIPLE)
         opacities, _ = pad_to_multiple(opacities, MULTIPLE)
-        padded = padded.unflatten(1, (2 * views, 3))
+        (padded, crop), (still, _) = _pad_views(sweep), _pad_views(background_sweep)
         with torch.no_grad():
-            features, difference = mask_features(padded[:, :views], padded[:, views:], opacities)
+            features, difference = mask_features(padded, still, opacities)
         residual = _to_full_resolution(self.unet(_channels_last(features)).float())
         prior = self.slope * (difference.float() - self.threshold)
         return torch.sigmoid(residual + prior)[crop]
+
+
+def _pad_views(sweep: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
+    """``pad_to_multiple`` of ``[B, V, 3, D, H, W]``; no copy where nothing is to be padded."""
+    padded, crop = pad_to_multiple(sweep.flatten(0, 1), MULTIPLE)
+    return padded.unflatten(0, sweep.shape[:2]), crop
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -157,6 +159,11 @@ def _to_full_resolution(x: Tensor) -> Tensor:
 def _unshuffle(x: Tensor) -> Tensor:
     """``[B, C, D, H, W] -> [B, 4 * C, D, H / 2, W / 2]``."""
     return F.pixel_unshuffle(x.transpose(1, 2), 2).transpose(1, 2)
+
+
+def _halve(x: Tensor) -> Tensor:
+    """Mean of 2x2 pixels: ``[B, C, D, H, W] -> [B, C, D, H / 2, W / 2]``."""
+    return F.avg_pool2d(x.flatten(1, 2), 2).unflatten(1, x.shape[1:3])
 
 
 def _box(x: Tensor, window: int) -> Tensor:
@@ -230,7 +237,7 @@ def matching_features(sweep: Tensor, cost: Tensor, cost_fine: Tensor) -> Tensor:
             ],
             dim=1,
         )
-        half = F.avg_pool3d(torch.cat([mean, difference, count / views], dim=1), (1, 2, 2))
+        half = _halve(torch.cat([mean, difference, count / views], dim=1))
         parts.append(torch.cat([_unshuffle(full), half], dim=1).to(_compute_dtype(sweep)))
     return torch.cat(parts, dim=2)
 
@@ -257,7 +264,7 @@ def mask_features(sweep: Tensor, background: Tensor, opacities: Tensor) -> tuple
         full = torch.stack([smallest, mean, window], dim=1)
         full = torch.cat([full, opacity.float()], dim=1)
         half = torch.stack([difference.mean(dim=1), count / views, _box(smallest, WINDOW)], dim=1)
-        part = torch.cat([_unshuffle(full), F.avg_pool3d(half, (1, 2, 2))], dim=1)
+        part = torch.cat([_unshuffle(full), _halve(half)], dim=1)
         parts.append(part.to(_compute_dtype(sweep)))
     return torch.cat(parts, dim=2), torch.cat(evidence, dim=1)[:, None]
 

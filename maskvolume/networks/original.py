@@ -6,10 +6,9 @@ State dict keys are those of the original: a block is ``NAME.model.0`` (convolut
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskvolume.networks.views import blend_views, pad_to_multiple
+from maskvolume.networks.views import blend_views, double_size, pad_to_multiple
 
 STRIDE = 8  # three convolutions of stride 2
 NF = 8  # channels of the first layer
@@ -67,11 +66,11 @@ class Trunk(nn.Module):
         conv2 = self.conv2_2(self.conv2_1(conv1))
         conv3 = self.conv3_2(self.conv3_1(conv2))
         conv4 = self.conv4_2(self.conv4_1(conv3))
-        up5 = F.interpolate(torch.cat([conv4, conv3], dim=1), scale_factor=2, mode="nearest")
+        up5 = double_size(torch.cat([conv4, conv3], dim=1))
         conv5 = self.conv5_2(self.conv5_1(up5))
-        up6 = F.interpolate(torch.cat([conv5, conv2], dim=1), scale_factor=2, mode="nearest")
+        up6 = double_size(torch.cat([conv5, conv2], dim=1))
         conv6 = self.conv6_2(self.conv6_1(up6))
-        up7 = F.interpolate(torch.cat([conv6, conv1], dim=1), scale_factor=2, mode="nearest")
+        up7 = double_size(torch.cat([conv6, conv1], dim=1))
         return self.conv7_3(self.conv7_2(self.conv7_1(up7)))[crop]
 
 

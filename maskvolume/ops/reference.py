@@ -110,12 +110,13 @@ def _warp_to_planes(
     grid = homography_grid(H, size, src_size)
     pictures = image.expand(H.shape[0], -1, -1, -1)
     if sampling == "original":
-        shifted = F.grid_sample(
-            pictures - NO_DATA, grid, mode="bilinear", padding_mode="zeros", align_corners=True
-        )
+        shifted = F.grid_sample(pictures - NO_DATA, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
         return shifted + NO_DATA
     inside = (grid.abs() <= 1).all(dim=-1)[:, None]
-    warped = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    # Repeat the outermost pixels by clamping to their centres: not every device has padding_mode="border".
+    limit = 1 - 1 / torch.tensor([src_size[1], src_size[0]], dtype=grid.dtype, device=grid.device)
+    grid = torch.minimum(torch.maximum(grid, -limit), limit)
+    warped = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return warped.masked_fill_(~inside, NO_DATA) if not warped.requires_grad else warped.where(inside, NO_DATA)
 
 

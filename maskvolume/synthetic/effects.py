@@ -35,7 +35,7 @@ def draw_effects(rngs: list[np.random.Generator], options: WorldOptions) -> Came
         kernels.append(kernel / kernel.sum(-1, keepdims=True))
         noises.append(np.tile(rng.uniform(0, options.noise, 2), (V, 1)))
         compressed = rng.random() < options.block_noise_share
-        steps.append(np.full(V, rng.uniform(0.01, 0.08) if compressed else 0.0))
+        steps.append(np.full(V, float(np.exp(rng.uniform(np.log(0.008), np.log(0.035)))) if compressed else 0.0))
     return CameraEffects(*(torch.from_numpy(np.stack(a)).float() for a in (gains, kernels, noises, steps)))
 
 

@@ -30,6 +30,7 @@ class WorldOptions:
         mover_size: largest extent of a mover.
         shadow_share: share of movers that shade the static world around them. A shadow is in the images
             and the target, neither in the backgrounds nor in the matte.
+        brightness: mean of the pictures that the scene's exposure aims at.
         gain: largest relative difference of exposure between cameras.
         white_balance: the same for each colour.
         blur: largest standard deviation of the sources' blur, in pixels.
@@ -54,7 +55,8 @@ class WorldOptions:
     num_things: tuple[int, int] = (8, 25)
     num_movers: tuple[int, int] = (1, 4)
     mover_size: tuple[float, float] = (0.08, 0.45)
-    shadow_share: float = 0.0
+    shadow_share: float = 0.5
+    brightness: tuple[float, float] = (0.28, 0.52)
     gain: float = 0.03
     white_balance: float = 0.015
     blur: float = 0.6
@@ -66,7 +68,7 @@ class WorldOptions:
     num_textures: int = 192
 
     def __post_init__(self) -> None:
-        for name in ("near", "far_ratio", "disparity", "focal", "num_things", "num_movers", "mover_size"):
+        for name in ("near", "far_ratio", "disparity", "focal", "num_things", "num_movers", "mover_size", "brightness"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name}: 0 < low <= high expected, got {(low, high)}")

@@ -10,6 +10,7 @@ that stay in the cache; on other devices all worlds and views are one batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -33,6 +34,7 @@ class Kind(IntEnum):
     BOX = 5  # a cube
     TUBE = 6  # a cylinder along z, closed
     POLE = 7  # a cylinder along z without ends, for thin things
+    SHADE = 8  # no surface: darkens what lies in a ball, most at its centre
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Things:
         texture: ``[B, K, 6]`` numbers of textures, one per face (-x, -y, -z, x, y, z) of rooms and boxes.
         cut: ``[B, K]`` number of the cut-out of CUT slots.
         color: ``[B, K, 3, 4]`` affine change of colours.
-        gloss: ``[B, K, 2]`` strength and exponent of the highlight.
+        gloss: ``[B, K, 2]`` strength and exponent of the highlight; of SHADE slots, strength of the shade.
         light: ``[B, 4]`` direction to the light (unit) and share of ambient light.
     """
 
@@ -98,14 +100,23 @@ class RayCaster:
         things: of B worlds.
         cameras: ``[B, V]``.
         near: ``[B]``; nothing nearer than this is seen.
+        by_rectangles: one world and one rectangle at a time; None: on the CPU, where that is faster.
     """
 
     def __init__(
-        self, things: Things, cameras: Camera, bank: TextureBank, near: Tensor, rays_per_side: int
+        self,
+        things: Things,
+        cameras: Camera,
+        bank: TextureBank,
+        near: Tensor,
+        rays_per_side: int,
+        by_rectangles: bool | None = None,
     ) -> None:
         self.things, self.cameras, self.bank = things, cameras, bank
         self.device = cameras.K.device
+        self.by_rectangles = self.device.type == "cpu" if by_rectangles is None else by_rectangles
         B, V = cameras.batch_shape
+        self.views_per_world = V
         R, t = cameras.T_cam_world[..., :3, :3], cameras.T_cam_world[..., :3, 3:]
         center = -(R.mT @ t)  # [B, V, 3, 1]
         to_world = R.mT @ torch.linalg.inv(cameras.K)
@@ -135,33 +146,62 @@ class RayCaster:
 
     def cast(self, layer: Layer, slots: range) -> None:
         """Put the slots into the layer, in place, where they are nearer than what is there."""
-        if self.device.type != "cpu":
-            whole = (0, 0, *self.cameras.size)
-            for k in slots:
-                table = self.parameters[:, k]
-                self._cast_slot(layer, k, slice(None), whole, table, self.world)
+        for k, views, rectangle in self._jobs(layer, slots):
+            if views is None:
+                self._cast_slot(layer, k, slice(None), rectangle, self.parameters[:, k], self.world)
+            else:
+                table = self.parameters[:, k, views.start // self.views_per_world]
+                self._cast_slot(layer, k, views, rectangle, table, None)
+
+    def shade(self, layer: Layer, slots: range) -> None:
+        """Darken the layer, in place, by the SHADE ``slots``."""
+        for k, views, (top, left, bottom, right) in self._jobs(layer, slots):
+            place = (slice(None) if views is None else views, slice(None), slice(top, bottom), slice(left, right))
+            d, o = self._directions(k, place)
+            t = layer.depth[place]
+            x, y, z = (torch.addcmul(a, t, c) for a, c in zip(o, d, strict=True))
+            falloff = (1 - (x * x + y * y + z * z)).clamp_(min=0).square_()
+            worlds = slice(None) if views is None else slice(views.start // self.views_per_world, None)
+            strength = self.things.gloss[worlds, k, 0].repeat_interleave(self.views_per_world)
+            layer.color[(slice(None), *place)] *= 1 - strength[: len(t), None, None, None] * falloff
+
+    def _jobs(
+        self, layer: Layer, slots: range
+    ) -> Iterator[tuple[int, slice | None, tuple[int, int, int, int]]]:
+        """Slots, with the views of one world (None: all) and the rectangle to work on."""
+        if not self.by_rectangles:
+            yield from ((k, None, (0, 0, *self.cameras.size)) for k in slots)
             return
         rectangles, order = self._rectangles(slots)
-        V = self.cameras.batch_shape[1]
+        V = self.views_per_world
         for b, world_order in enumerate(order):
             for i in world_order:
                 top, left, bottom, right = rectangles[b][i]
                 if top >= bottom or left >= right:
                     continue
-                table = self.parameters[:, slots[i], b]
-                step = max(1, BAND // ((right - left) * layer.depth[0, :, 0, 0].numel() * V))
+                step = max(1, BAND // ((right - left) * layer.depth.shape[1] * V))
                 for y in range(top, bottom, step):
-                    band = (y, left, min(y + step, bottom), right)
-                    self._cast_slot(layer, slots[i], slice(b * V, (b + 1) * V), band, table, None)
+                    yield slots[i], slice(b * V, (b + 1) * V), (y, left, min(y + step, bottom), right)
+
+    def _directions(self, k: int, place: tuple[slice, slice, slice, slice]) -> tuple[list[Tensor], list[Tensor]]:
+        """Directions 3 x ``[L, S, h, w]`` of the rays at a place of a layer in the frame of thing k, and
+        the camera centres 3 x ``[L, 1, 1, 1]``."""
+        views, _, rows, columns = place
+        D, start = self.D[views, k], self.start[views, k]
+        side = D[:, :, 0, None] * self.x[columns]  # [L, 3, w]
+        down = start[..., None] + (D[:, :, 1, None] * self.y[rows])[:, :, None]  # [L, 3, S, h]
+        d = [down[:, i, :, :, None] + side[:, i, None, None] for i in range(3)]
+        return d, list(self.o[k][:, views, None, None, None].unbind())
 
     def _rectangles(self, slots: range) -> tuple[list[list[list[int]]], list[list[int]]]:
         """Bounds (top, left, bottom, right) in pixels over all views of a world, empty for what is not
         there, and the order from near to far."""
         things, cameras = self.things, self.cameras
         span = slice(slots.start, slots.stop)
-        corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)  # [8, 3]
+        ends = torch.tensor([-1.0, 1.0], device=self.device)
+        corners = torch.cartesian_prod(ends, ends, ends)  # [8, 3]
         extent = things.scale[:, span, None] * corners  # [B, K, 8, 3]
-        flat = torch.tensor([things.kinds[k] in (Kind.QUAD, Kind.CUT) for k in slots])
+        flat = torch.tensor([things.kinds[k] in (Kind.QUAD, Kind.CUT) for k in slots], device=self.device)
         extent[..., 2] *= ~flat[:, None]
         points = extent @ things.rotation[:, span].mT + things.center[:, span, None]
         B, V = cameras.batch_shape
@@ -189,31 +229,29 @@ class RayCaster:
         world: Tensor | None,  # [L] the world of each view, if there are several
     ) -> None:
         top, left, bottom, right = rectangle
-        rows, columns = slice(top, bottom), slice(left, right)
-        kind, D, start = self.things.kinds[k], self.D[views, k], self.start[views, k]
-        side = D[:, :, 0, None] * self.x[columns]  # [L, 3, w]
-        down = start[..., None] + (D[:, :, 1, None] * self.y[rows])[:, :, None]  # [L, 3, S, h]
-        d = [down[:, i, :, :, None] + side[:, i, None, None] for i in range(3)]  # 3 x [L, S, h, w]
-        t, inside = _intersect(kind, d, list(self.o[k][:, views, None, None, None].unbind()))
-        hit = t < layer.depth[views, :, rows, columns]
+        place = (views, slice(None), slice(top, bottom), slice(left, right))
+        kind = self.things.kinds[k]
+        d, o = self._directions(k, place)
+        t, inside = _intersect(kind, d, o)
+        hit = t < layer.depth[place]
         hit &= t > self.near[views]
         if inside is not None:
             hit &= inside
         found = hit.view(-1).nonzero()[:, 0]
         if found.numel() == 0:
             return
-        index = self.index[views, :, rows, columns].reshape(-1).index_select(0, found)
+        index = self.index[place].reshape(-1).index_select(0, found)
         view = self.view.index_select(0, index)
         hits = _Hits(*(c.view(-1).index_select(0, found) for c in (t, *d)), view, index)
         look_up = _LookUp(table, None if world is None else world.index_select(0, view))
-        point = [o.index_select(0, view).addcmul_(hits.t, c) for o, c in zip(self.o[k], hits.d, strict=True)]
+        point = [o.index_select(0, view).addcmul_(hits.t, c) for o, c in zip(self.o[k].unbind(), hits.d, strict=True)]
         if kind is Kind.CUT:
             kept = self.bank.inside_cut(look_up.cut, point[0], point[1]).nonzero()[:, 0]
             point = [c.index_select(0, kept) for c in point]
             hits, look_up = hits.select(kept), look_up.select(kept)
         color = self._shade(kind, hits, point, look_up)
         layer.depth.view(-1).scatter_(0, hits.index, hits.t)
-        for channel, value in zip(layer.color, color, strict=True):
+        for channel, value in zip(layer.color.unbind(), color, strict=True):
             channel.view(-1).scatter_(0, hits.index, value)
 
     def _shade(self, kind: Kind, hits: _Hits, point: list[Tensor], p: _LookUp) -> list[Tensor]:
@@ -373,9 +411,9 @@ def _intersect(kind: Kind, d: list[Tensor], o: list[Tensor]) -> tuple[Tensor, Te
     if kind is Kind.ROOM:
         # 1 / t of leaving: along each axis, the one of the two walls that lies ahead.
         ahead = [torch.maximum(c / (1 - a), c / (-1 - a)) for c, a in zip(d, o, strict=True)]
-        return 1 / torch.maximum(torch.maximum(ahead[0], ahead[1]), ahead[2]), None
+        return torch.maximum(torch.maximum(ahead[0], ahead[1]), ahead[2]).reciprocal_(), None
     if kind is Kind.BOX:
-        inverse = [1 / c for c in d]
+        inverse = [c.reciprocal() for c in d]
         middle = [-a * b for a, b in zip(o, inverse, strict=True)]
         half = [c.abs_() for c in inverse]
         leave = torch.minimum(torch.minimum(middle[0] + half[0], middle[1] + half[1]), middle[2] + half[2])
@@ -414,8 +452,8 @@ def _surface(
     if kind in (Kind.ROOM, Kind.BOX):
         ax, ay, az = x.abs(), y.abs(), z.abs()
         on_x = (ax >= torch.maximum(ay, az)).float()
-        on_y = (ay >= az).float() * (1 - on_x)
-        on_z = 1 - on_x - on_y
+        on_y = (ay >= az).float().mul_(on_x < 0.5)
+        on_z = (on_x + on_y).neg_().add_(1)
         metric = [x * s[0], y * s[1], z * s[2]]
         u = torch.lerp(metric[0], metric[2], on_x)
         v = torch.lerp(metric[1], metric[2], on_y)

@@ -100,7 +100,7 @@ def _target_center(rng: np.random.Generator, sources: Array, baseline: float, op
     return other * rng.uniform(0, 1) + free
 
 
-def rig_cameras(rigs: list[Rig], rngs: list[np.random.Generator], options: WorldOptions) -> tuple[Camera, Camera]:
+def rig_cameras(rigs: list[Rig], options: WorldOptions) -> tuple[Camera, Camera]:
     """Sources ``[B, V]`` and targets ``[B]`` in the reference cameras' frames."""
     T = np.tile(np.eye(4), (len(rigs), options.num_sources + 1, 1, 1))
     for b, rig in enumerate(rigs):

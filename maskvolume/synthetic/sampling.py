@@ -15,12 +15,13 @@ from maskvolume.synthetic.options import SyntheticSample, WorldOptions
 from maskvolume.synthetic.raycast import Layer, RayCaster, Things, start_layer
 from maskvolume.synthetic.rigs import draw_rig, rig_cameras
 from maskvolume.synthetic.textures import TextureBank, texture_bank
-from maskvolume.synthetic.worlds import MOVER_SLOTS, STATIC_SLOTS, draw_things
+from maskvolume.synthetic.worlds import MOVER_SHADES, MOVER_SLOTS, STATIC_SHADES, STATIC_SLOTS, draw_things
 
 Held = TypeVar("Held", Things, CameraEffects)
 
 NUM_CUTS = 64
 NEAR_CLIP = 0.5  # of a rig's near: guards the target that moves towards things
+EXPOSURES = (0.5, 2.2)  # between these, cameras expose as they like
 
 
 def sample_worlds(
@@ -44,23 +45,29 @@ def sample_worlds(
     device = torch.device(device)
     if isinstance(generator, torch.Generator):
         generator = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(generator).spawn(batch)]
+    # Streams of their own: what is drawn for one does not change the others.
+    streams = [seed.spawn(4) for seed in np.random.SeedSequence(generator).spawn(batch)]
+    rig_rngs, thing_rngs, effect_rngs, rngs = (
+        [np.random.default_rng(seeds[i]) for seeds in streams] for i in range(4)
+    )
     noise = torch.Generator(device).manual_seed(int(rngs[0].integers(2**62)))
 
     bank = texture_bank(options.texture_seed, options.num_textures, NUM_CUTS, device)
-    rigs = [draw_rig(rng, options) for rng in rngs]
-    sources, target = rig_cameras(rigs, rngs, options)
-    things = draw_things(rngs, rigs, bank, options)
-    effects = draw_effects(rngs, options)
-    exposure = torch.tensor([float(np.exp(rng.normal(0.1, 0.2))) for rng in rngs])
+    rigs = [draw_rig(rng, options) for rng in rig_rngs]
+    sources, target = rig_cameras(rigs, options)
+    things = draw_things(thing_rngs, rigs, bank, options)
+    effects = draw_effects(effect_rngs, options)
+    brightness = torch.tensor([rng.uniform(*options.brightness) for rng in rngs]).float()
     near = torch.tensor([rig.near for rig in rigs])
     turn = torch.from_numpy(np.stack([_random_pose(rng) for rng in rngs])).float()
 
     things, effects = _to(things, device), _to(effects, device)
     sources, target = sources.to(device), target.to(device)
-    near, exposure, turn = near.to(device), exposure.to(device), turn.to(device)
+    near, brightness, turn = near.to(device), brightness.to(device), turn.to(device)
 
     source_layers, target_layers = _render_all(things, sources, target, bank, near, options)
+    found = source_layers[0].color.unflatten(1, (batch, -1)).mean((0, 2, 3, 4, 5))
+    exposure = (brightness / found).clamp(*EXPOSURES)
     depth = source_layers[-1].depth.unflatten(0, (batch, -1))
     images, backgrounds = (_resolve(layer, exposure) for layer in (source_layers[-1], source_layers[0]))
     pictures = [_resolve(layer, exposure)[:, 0].clamp(0, 1) for layer in target_layers]
@@ -132,9 +139,11 @@ def _render(
     layer = start_layer(cameras, options.rays_per_side)
     caster = RayCaster(things, cameras, bank, near * NEAR_CLIP, options.rays_per_side)
     caster.cast(layer, STATIC_SLOTS)
+    caster.shade(layer, STATIC_SHADES)
     if not options.moving:
         return (layer,)
     full = layer.clone()
+    caster.shade(full, MOVER_SHADES)
     caster.cast(full, MOVER_SLOTS)
     return layer, full
 

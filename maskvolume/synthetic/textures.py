@@ -67,7 +67,7 @@ class TextureBank:
         x = torch.minimum(_mirror(u).mul_(scale).clamp_(min=0.5), high)
         y = torch.minimum(_mirror(v).mul_(scale).clamp_(min=0.5), high)
         x += TILE * (level - 127).clamp_(max=1)
-        y += (TILE - 2.0 * TILE * scale).clamp_(min=0.0) + texture * TILE
+        y += (-2.0 * TILE * scale).add_(TILE).clamp_(min=0.0) + texture * TILE
         x *= 2.0 / self.atlas.shape[3]
         y *= 2.0 / self.atlas.shape[2]
         grid = torch.stack([x, y]).sub_(1.0).T[None, None]
@@ -83,7 +83,7 @@ class TextureBank:
 def _mirror(x: Tensor) -> Tensor:
     """Texel coordinates in 0..TILE of mirrored repeats."""
     turn = x * (0.5 / TILE)
-    return TILE - (turn.sub_(turn.floor()).mul_(2.0 * TILE) - TILE).abs_()
+    return turn.sub_(turn.floor()).mul_(2.0 * TILE).sub_(TILE).abs_().neg_().add_(TILE)
 
 
 @lru_cache(maxsize=4)
@@ -160,7 +160,11 @@ def _noise(rng: np.random.Generator, falloff: float, channels: int = 1, stretch:
 def _palette(rng: np.random.Generator, count: int, contrast: float | None = None) -> Array:
     """``[count, 3]`` colours: a base, varied mostly in brightness, as in one material."""
     contrast = rng.uniform(0.08, 0.35) if contrast is None else contrast
-    base = rng.uniform(0.15, 0.85) + rng.normal(0, 0.16, 3) * rng.uniform(0, 1)
+    if rng.random() < 0.7:  # most materials lie between warm and cold greys
+        tint = rng.normal(0.3, 0.8) * np.array([0.09, 0.01, -0.09]) + rng.normal(0, 0.02, 3)
+    else:
+        tint = rng.normal(0, 0.2, 3)
+    base = rng.uniform(0.2, 0.85) + tint
     light = rng.normal(0, 1, (count, 1)) * contrast
     return np.clip(base + light + rng.normal(0, 0.35 * contrast, (count, 3)), 0.02, 0.98).astype(np.float32)
 

@@ -26,10 +26,15 @@ STATIC_KINDS = (
     + 7 * (Kind.POLE,)
 )
 MOVER_KINDS = 2 * (Kind.CUT,) + 8 * (Kind.BALL,) + 3 * (Kind.BOX,) + 6 * (Kind.TUBE,) + (Kind.POLE,)
-KINDS = STATIC_KINDS + MOVER_KINDS
+MAX_SHADES = 4
+KINDS = STATIC_KINDS + MOVER_KINDS + 2 * MAX_SHADES * (Kind.SHADE,)
 STATIC_SLOTS = range(len(STATIC_KINDS))
-MOVER_SLOTS = range(len(STATIC_KINDS), len(KINDS))
+MOVER_SLOTS = range(STATIC_SLOTS.stop, STATIC_SLOTS.stop + len(MOVER_KINDS))
+STATIC_SHADES = range(MOVER_SLOTS.stop, MOVER_SLOTS.stop + MAX_SHADES)
+MOVER_SHADES = range(STATIC_SHADES.stop, len(KINDS))
 FIRST_WALL, FIRST_THING = 2, 5
+TEXELS_PER_PIXEL = 2.0
+FRUSTUM_MARGIN = 1.5  # half width of what other cameras see, in half widths of the reference's picture
 
 
 @dataclass
@@ -39,7 +44,7 @@ class World:
     rng: np.random.Generator
     rig: Rig
     bank: TextureBank
-    texels: float  # per scene unit at depth 1, where a texel is as large as a ray
+    texels: float  # per scene unit at depth 1, at the usual sharpness
 
     def __post_init__(self) -> None:
         k = len(KINDS)
@@ -53,10 +58,10 @@ class World:
         self.color = np.zeros((k, 3, 4))
         self.gloss = np.tile(np.array([0.0, 1.0]), (k, 1))
         self.light = np.zeros(4)
-        self.free = {kind: [] for kind in Kind}
-        self.free_movers = {kind: [] for kind in Kind}
+        self.free: dict[Kind, list[int]] = {kind: [] for kind in Kind}
+        self.free_movers: dict[Kind, list[int]] = {kind: [] for kind in Kind}
         for i, kind in enumerate(KINDS):
-            if i >= FIRST_THING:
+            if FIRST_THING <= i < MOVER_SLOTS.stop:
                 (self.free_movers if i in MOVER_SLOTS else self.free)[kind].append(i)
 
     def place(
@@ -92,7 +97,7 @@ def draw_things(rngs: list[np.random.Generator], rigs: list[Rig], bank: TextureB
 
 
 def _draw_world(rng: np.random.Generator, rig: Rig, bank: TextureBank, options: WorldOptions) -> World:
-    world = World(rng, rig, bank, rig.focal * options.rays_per_side)
+    world = World(rng, rig, bank, TEXELS_PER_PIXEL * rig.focal)
     toward = np.array([rng.normal(0, 0.6), -1.0, rng.normal(-0.3, 0.6)])
     world.light[:3] = toward / np.linalg.norm(toward)
     world.light[3] = rng.uniform(0.35, 0.8)
@@ -100,21 +105,38 @@ def _draw_world(rng: np.random.Generator, rig: Rig, bank: TextureBank, options: 
     count = int(rng.integers(options.num_things[0], options.num_things[1] + 1))
     for i in rng.permutation(count):
         _place_thing(world, 1.0 - (i + rng.random()) / count)
+    for k in STATIC_SHADES[: int(rng.integers(MAX_SHADES + 1))]:
+        shaded = rng.choice(np.nonzero(world.active)[0])
+        _place_shade(world, k, world.center[shaded], float(world.scale[shaded].max()), rng.uniform(-0.4, 0.7))
     if options.moving:
-        for _ in range(int(rng.integers(options.num_movers[0], options.num_movers[1] + 1))):
-            _place_mover(world, log_uniform(rng, *options.mover_size))
+        for i in range(int(rng.integers(options.num_movers[0], options.num_movers[1] + 1))):
+            size = rng.uniform(*options.mover_size)
+            center = _place_mover(world, size)
+            if center is not None and i < MAX_SHADES and rng.random() < options.shadow_share:
+                half = size / 2 * rig.width / rig.focal * float(center[2])
+                _place_shade(world, MOVER_SHADES[i], center, half, rng.uniform(0.2, 0.8))
     return world
+
+
+def _place_shade(world: World, k: int, center: Array, half: float, strength: float) -> None:
+    """A shade on what lies behind and below a thing of this half size, away from the light."""
+    rng = world.rng
+    away = -world.light[:3] * half * rng.uniform(0.2, 1.2)
+    world.active[k] = True
+    world.scale[k] = half * np.array([rng.uniform(1, 2.2), rng.uniform(0.7, 2.2), rng.uniform(1, 6)])
+    world.center[k] = center + away + np.array([0, 0, 0.5 * float(world.scale[k, 2])])
+    world.gloss[k, 0] = strength
 
 
 def _random_colors(rng: np.random.Generator) -> Array:
     """``[3, 4]``: contrast, saturation, hue and lightness changed, around the middle grey."""
-    hue = rng.choice([0.0, rng.normal(0, 0.5), rng.uniform(0, 2 * np.pi)])
+    hue = rng.choice([0.0, rng.normal(0, 0.3), rng.uniform(0, 2 * np.pi)], p=[0.6, 0.25, 0.15])
     c, s = np.cos(hue), np.sin(hue)
-    saturation, contrast = rng.uniform(0.1, 1.4), log_uniform(rng, 0.35, 1.4)
+    saturation, contrast = rng.uniform(0.2, 1.4), log_uniform(rng, 0.5, 1.4)
     grey = np.full((3, 3), 1 / 3)
     axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     matrix = contrast * (grey + saturation * (c * (np.eye(3) - grey) + s * axis))
-    shift = rng.normal(0, 0.16) + rng.normal(0, 0.05, 3)
+    shift = rng.normal(0.02, 0.12) + rng.normal(0, 0.03, 3)
     return np.concatenate([matrix, (0.5 - matrix @ np.full(3, 0.5) + shift)[:, None]], 1)
 
 
@@ -122,31 +144,61 @@ def _place_backdrop(world: World) -> None:
     """A room, a dome or a far wall; a floor unless the room has one; sometimes walls in between."""
     rng, rig = world.rng, world.rig
     n, f = rig.near, rig.far
-    tx, ty = rig.tangents
     style = rng.choice(["room", "room", "dome", "wall"])
     turned = rotation_about(rng.normal(0, 4), rng.normal(0, 18), rng.normal(0, 3))
     if style == "dome":
         scale = f * rng.uniform(0.8, 1.4, 3)
-        world.place(1, np.array([0, 0, f - scale[2]]), scale, turned, 0.6 * f)
+        # Its poles, where the texture gathers, above and below.
+        upright = turned @ rotation_about(90, 0, 0)
+        world.place(1, np.array([0, 0, f - scale[1]]), scale, upright, 0.6 * f)
     elif style == "wall":
         world.place(0, np.array([0, 0, f / 2 - n]), np.array([9 * f, 9 * f, f / 2 + n]), turned, 0.7 * f)
     else:
-        sides = np.array([log_uniform(rng, max(n, a), max(2 * n, 1.3 * f * t)) for t, a in
-                          ((tx, n * (tx + 0.3)), (tx, n * (tx + 0.3)), (ty, n * (ty + 0.3)), (ty, n * (ty + 0.3)))])  # fmt: skip
-        low, high = np.array([-sides[0], -sides[2], -2 * n]), np.array([sides[1], sides[3], f])
-        detail = np.sqrt(f * min(float(sides.min()) / max(tx, ty), f))
-        world.place(0, (low + high) / 2, (high - low) / 2, turned, detail)
+        _place_room(world, turned)
     slot = FIRST_WALL
     if style != "room" and rng.random() < 0.65:
-        height = n * ty * log_uniform(rng, 1.05, 4.0)
-        slope = rotation_about(90 + rng.normal(0, 4), 0, 0) @ rotation_about(0, 0, rng.uniform(0, 90))
-        detail = np.sqrt(height / ty * min(4 * height / ty, f))
-        center = np.array([0, height, 0.5 * f])
-        world.place(slot, center, np.array([2 * f, 2 * f, 1.0]), rotation_about(0, 0, rng.normal(0, 4)) @ slope, detail)
+        _place_floor(world, slot)
         slot += 1
     for k in range(slot, FIRST_THING):
         if rng.random() < 0.25:
             _place_wall(world, k)
+
+
+def _frustum(rig: Rig) -> Array:
+    """``[25, 3]`` rays of depth 1 over a wider frustum: what any of the cameras may see."""
+    steps = np.linspace(-FRUSTUM_MARGIN, FRUSTUM_MARGIN, 5)
+    x, y = np.meshgrid(steps * rig.tangents[0], steps * rig.tangents[1])
+    return np.stack([x.ravel(), y.ravel(), np.ones(25)], 1)
+
+
+def _place_room(world: World, turned: Array) -> None:
+    """Walls, floor and ceiling around the cameras, no nearer than near where they are seen."""
+    rng, rig = world.rng, world.rig
+    n, f = rig.near, rig.far
+    tangents = np.repeat(rig.tangents, 2)
+    sides = np.array([log_uniform(rng, n, max(2 * n, 1.3 * f * tangent)) for tangent in tangents])
+    low, high = np.array([-sides[0], -sides[2], -2 * n]), np.array([sides[1], sides[3], f])
+    rays = _frustum(rig) @ turned  # in the room's frame, where it is a box around the origin
+    with np.errstate(divide="ignore"):
+        seen = np.maximum(rays[:, :2] / low[:2], rays[:, :2] / high[:2]).max()
+    grow = max(1.0, n * float(seen))
+    low[:2], high[:2] = low[:2] * grow, high[:2] * grow
+    detail = np.sqrt(f * min(float(sides.min() * grow) / max(rig.tangents), f))
+    world.place(0, turned @ ((low + high) / 2), (high - low) / 2, turned, detail)
+
+
+def _place_floor(world: World, k: int) -> None:
+    rng, rig = world.rng, world.rig
+    turned = rotation_about(90 + rng.normal(0, 4), 0, 0) @ rotation_about(0, 0, rng.uniform(0, 90))
+    turned = rotation_about(0, 0, rng.normal(0, 4)) @ turned
+    height = rig.near * rig.tangents[1] * log_uniform(rng, 1.05, 4.0)
+    center = np.array([0, height, 0.5 * rig.far])
+    # The plane's depth along each ray; it grows with the plane's distance.
+    inverse = _frustum(rig) @ turned[:, 2] / (center @ turned[:, 2])
+    grow = max(1.0, rig.near * float(inverse.max()))
+    depth = grow * height / rig.tangents[1]
+    detail = np.sqrt(depth * min(4 * depth, rig.far))
+    world.place(k, center * grow, np.array([3 * rig.far, 3 * rig.far, 1.0]), turned, detail)
 
 
 def _place_wall(world: World, k: int) -> None:
@@ -154,12 +206,12 @@ def _place_wall(world: World, k: int) -> None:
     rng, rig = world.rng, world.rig
     depth = 1 / rng.uniform(1 / rig.far, 0.6 / rig.near)
     side = rng.choice([-1.0, 1.0])
-    x = side * rig.tangents[0] * depth * rng.uniform(0.6, 1.3)
+    place = np.array([side * rng.uniform(0.6, 1.3), rng.normal(0, 0.3), 1.0])
     turned = rotation_about(rng.normal(0, 5), -side * rng.uniform(10, 70), rng.normal(0, 5))
-    half = depth * rig.tangents[0] * rng.uniform(0.4, 1.0)
-    half = min(half, 0.9 * (depth - rig.near) / max(abs(turned[2, 0]), 1e-3))
-    center = np.array([x, rng.normal(0, 0.3) * depth * rig.tangents[1], depth])
-    world.place(k, center, np.array([half, depth * rig.tangents[1] * rng.uniform(0.5, 1.5), 1.0]), turned)
+    half = depth * np.array([rig.tangents[0] * rng.uniform(0.4, 1.0), rig.tangents[1] * rng.uniform(0.5, 1.5)])
+    half *= min(1.0, 0.9 * (depth - rig.near) / float(np.abs(turned[2, :2]) @ half))
+    center = depth * place * np.array([*rig.tangents, 1.0])
+    world.place(k, center, np.array([*half, 1.0]), turned)
 
 
 def _place_thing(world: World, nearness: float) -> None:
@@ -206,6 +258,8 @@ def _place_shape(
     else:
         scale = np.exp(rng.normal(0, 0.25, 3))
         turned = rotation_about(rng.normal(0, 10), rng.uniform(-60, 60), roll)
+        if kind is Kind.BALL:
+            turned = turned @ rotation_about(90, 0, 0)
     size = radius * rig.width / rig.focal * depth
     extent = size * float(np.abs(turned[2]) @ scale)
     # Shrink what would come nearer than near, then push it back for the rest.
@@ -218,22 +272,24 @@ def _place_shape(
         world.scale[k, :2] = size * scale[:2]
 
 
-def _place_mover(world: World, size: float) -> None:
-    """A mover whose largest extent is ``size``: one shape, or a figure of several."""
+def _place_mover(world: World, size: float) -> Array | None:
+    """A mover whose largest extent is ``size``: one shape, or a figure of several; returns its centre."""
     rng = world.rng
     place = rng.uniform(-0.8, 0.8, 2)
     nearness = rng.uniform(0.3, 0.95)
     free = world.free_movers
     if rng.random() < 0.5 and len(free[Kind.BALL]) >= 2 and len(free[Kind.TUBE]) >= 2:
-        _place_figure(world, place, nearness, size)
-        return
+        return _place_figure(world, place, nearness, size)
     choices = [kind for kind in free if free[kind]]
-    if choices:
-        kind = Kind(rng.choice(np.array(choices)))
-        _place_shape(world, free[kind].pop(), kind, place, nearness, size / 2)
+    if not choices:
+        return None
+    kind = Kind(rng.choice(np.array(choices)))
+    k = free[kind].pop()
+    _place_shape(world, k, kind, place, nearness, size / 2)
+    return world.center[k]
 
 
-def _place_figure(world: World, place: Array, nearness: float, size: float) -> None:
+def _place_figure(world: World, place: Array, nearness: float, size: float) -> Array:
     """A body of ellipsoids or a box, a head, and limbs of tubes, in one leaning frame."""
     rng, rig, free = world.rng, world.rig, world.free_movers
     depth = 1 / (1 / rig.far + nearness * (1 / rig.near - 1 / rig.far))
@@ -266,3 +322,4 @@ def _place_figure(world: World, place: Array, nearness: float, size: float) -> N
         # The tube's axis is z; after the turn it hangs from its root.
         axis = turned[:, 2] * (1.0 if turned[1, 2] > 0 or not leg else -1.0)
         part(Kind.TUBE, root + axis * long, np.array([thick, thick, long]), turned, body)
+    return center

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from maskvolume.errors import InputError
@@ -37,7 +37,7 @@ def save_checkpoint(path: Path | str, model: MaskVolumeModel) -> None:
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     header = json.dumps({"version": FORMAT_VERSION, **asdict(model.meta)}, sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata={HEADER_KEY: header, "format": "pt"})
+        temporary.write_bytes(save(tensors, metadata={HEADER_KEY: header, "format": "pt"}))
 
 
 def load_model(

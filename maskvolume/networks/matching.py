@@ -163,7 +163,8 @@ def _unshuffle(x: Tensor) -> Tensor:
 
 def _halve(x: Tensor) -> Tensor:
     """Mean of 2x2 pixels: ``[B, C, D, H, W] -> [B, C, D, H / 2, W / 2]``."""
-    return F.avg_pool2d(x.flatten(1, 2), 2).unflatten(1, x.shape[1:3])
+    half = F.avg_pool2d(x.flatten(1, 2), 2)
+    return half.reshape(*x.shape[:3], *half.shape[-2:])
 
 
 def _box(x: Tensor, window: int) -> Tensor:

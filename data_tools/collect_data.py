@@ -1,0 +1,342 @@
+"""Make a collected clip, which the renderer takes, from a frame folder or from videos.
+
+    python data_tools/collect_data.py FRAMES FIRST END NAME       e.g. frames 0 20 qual
+
+writes frames FIRST to END-1 (END itself is left out, so that `0 20` are twenty frames):
+
+    FRAMES/NAME/00000/images/000.jpg ...    a folder per frame, a picture per camera
+    FRAMES/NAME/00000/poses_bounds.npy
+    FRAMES/background/cam00.png ...         the median over time of each camera
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from tqdm import tqdm
+
+from maskvolume.background import evenly_spaced, temporal_median
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.files import atomic_path, link_or_copy, require_writable_folder
+from maskvolume.io.frames import BACKGROUND_NAME, POSES_NAME, Videos, list_pictures
+from maskvolume.io.images import read_image, write_image
+from maskvolume.io.llff import RigPoses, write_poses_bounds
+from maskvolume.options import option, parse_options, positional
+from maskvolume.rig import RigClip
+
+SETTINGS_NAME = ".collected.json"  # what the pictures of a clip were made of
+PARTIAL_NAME = ".partial"  # frames that lack a picture as yet
+# What a frame's folder may hold for --overwrite to remove it.
+FRAME_CONTENTS = re.compile(r"images(_\d+x\d+)?|poses_bounds\.npy|\w*path\.(txt|npy)|\..*")
+RESERVED_NAME = re.compile(r"\d+|\..*|background|cam(era)?[ _-]?\d+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """Options of collect_data."""
+
+    frames: str = positional("folder with cam00/00000.jpg ... or cam00.mp4 ..., and poses_bounds.npy")
+    first: int = positional("number of the first frame")
+    end: int = positional("number after that of the last frame")
+    name: str = positional("name of the collected clip, a folder that is made in FRAMES")
+    out_dir: str | None = option(None, "folder for NAME and the backgrounds; none: FRAMES")
+    bg_dir: str | None = option(
+        None, "folder for the backgrounds; none: background in the output folder, or in NAME with --exclude"
+    )
+    img_wh: tuple[int, int] | None = option(
+        None, "width and height to bring the pictures to; none: files are linked, not encoded again"
+    )
+    ext: Literal["jpg", "png"] | None = option(None, "form of the pictures; none: the original's, jpg for videos")
+    exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
+    bg_frames: int = option(100, "frames, evenly spaced over the recording, that the backgrounds are made of")
+    overwrite: bool = option(False, "make everything again, also what is there")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a collected clip is made of.
+
+    Attributes:
+        clip: the recording.
+        cameras: those of its cameras that are collected.
+        frames: numbers of the recording's frames by the number that each has in its name.
+        size: ``(h, w)`` to bring the pictures to, or None to leave them.
+        suffix: ``.jpg`` or ``.png`` to encode to, or None to leave them.
+    """
+
+    clip: RigClip
+    cameras: tuple[int, ...]
+    frames: Mapping[int, int]
+    size: tuple[int, int] | None = None
+    suffix: str | None = None
+
+    def picture_name(self, position: int) -> str:
+        """Name of the picture of the camera at a position among those that are collected."""
+        return f"{position:03d}{self._suffix(self.cameras[position])}"
+
+    def is_kept(self, camera: int) -> bool:
+        """Whether the files of a camera are taken as they are."""
+        clip = self.clip
+        same_suffix = self._suffix(camera) == clip.file(camera, 0).suffix
+        return clip.layout.kind != "videos" and self.size in (None, clip.size) and same_suffix
+
+    def settings(self, folder: Path) -> dict[str, object]:
+        """All that the pictures in ``folder`` depend on, in a form that survives moving both together."""
+        clip = self.clip
+        return {
+            "source": Path(os.path.relpath(clip.root_dir.resolve(), folder.resolve())).as_posix(),
+            "cameras": [clip.names[camera] for camera in self.cameras],
+            "pictures": [self.picture_name(position) for position in range(len(self.cameras))],
+            "size": list(self.size or clip.size),
+        }
+
+    def _suffix(self, camera: int) -> str:
+        if self.suffix is not None:
+            return self.suffix
+        return ".jpg" if self.clip.layout.kind == "videos" else self.clip.file(camera, 0).suffix
+
+
+def choose_cameras(clip: RigClip, exclude: Sequence[str] = ()) -> tuple[int, ...]:
+    """The cameras of a clip but for those excluded by name.
+
+    Raises:
+        InputError: no such camera, or none is left.
+    """
+    excluded = {clip.index(name) for name in exclude}
+    cameras = tuple(camera for camera in range(len(clip.names)) if camera not in excluded)
+    if not cameras:
+        raise InputError(f"{clip.root_dir}: every camera is excluded; leave at least one")
+    return cameras
+
+
+def choose_frames(clip: RigClip, first: int, end: int) -> dict[int, int]:
+    """The frames numbered ``first`` to ``end - 1``: positions in the clip by number.
+
+    A frame's number is the one in its name where all names are numbers, else its position.
+
+    Raises:
+        InputError: an empty range, or one that reaches outside the clip.
+    """
+    names = clip.frame_names
+    numbers = [int(name) for name in names] if all(map(str.isdecimal, names)) else list(range(len(names)))
+    has = f"the clip has frames {numbers[0]} to {numbers[-1]}"
+    if end <= first:
+        raise InputError(f"{clip.root_dir}: frames {first} to {end}: END must be above FIRST; {has}")
+    if first < numbers[0] or end - 1 > numbers[-1]:
+        raise InputError(
+            f"{clip.root_dir}: frames {first} to {end}: {has}; choose FIRST >= {numbers[0]} and "
+            f"END <= {numbers[-1] + 1}"
+        )
+    frames = {number: i for i, number in enumerate(numbers) if first <= number < end}
+    if not frames:
+        raise InputError(f"{clip.root_dir}: frames {first} to {end}: none has a number in between; {has}")
+    return frames
+
+
+def collect_clip(collection: Collection, folder: Path, *, overwrite: bool = False) -> None:
+    """Make a collected clip in ``folder``; pictures that are there and up to date are kept.
+
+    A frame appears when all its pictures are there, so that an interruption leaves no frame by halves.
+
+    Raises:
+        InputError: ``folder`` holds other frames or other pictures and ``overwrite`` is not set, or a
+            picture cannot be read.
+    """
+    require_writable_folder(folder)
+    _prepare_folder(collection, folder, overwrite)
+    places = {}
+    for number in collection.frames:
+        final = folder / f"{number:05d}"
+        places[number] = final if final.is_dir() else folder / PARTIAL_NAME / final.name
+    total = len(collection.cameras) * len(places)
+    with tqdm(total=total, desc="frames", unit="picture", disable=None) as progress:
+        for position, camera in enumerate(collection.cameras):
+            for number, frame in collection.frames.items():
+                picture = places[number] / "images" / collection.picture_name(position)
+                _write_picture(collection, camera, frame, picture)
+                progress.update()
+            _close_video(collection.clip, camera)
+    for place in places.values():
+        _write_poses(collection, place / POSES_NAME)
+        if place.parent.name == PARTIAL_NAME:
+            place.rename(folder / place.name)
+    shutil.rmtree(folder / PARTIAL_NAME, ignore_errors=True)
+
+
+def make_backgrounds(
+    clip: RigClip, cameras: Sequence[int], folder: Path, *, count: int = 100, overwrite: bool = False
+) -> int:
+    """Write the background of each camera as ``folder/NAME.png``; those that are there are kept.
+
+    Args:
+        clip: the recording, all of which is looked at.
+        cameras: the cameras to make backgrounds of.
+        folder: created when missing.
+        count: frames, evenly spaced over the clip, that the median is taken of.
+        overwrite: make those that are there again.
+
+    Returns:
+        How many were made.
+
+    Raises:
+        InputError: ``folder`` holds pictures of other cameras, or a frame cannot be read.
+    """
+    require_writable_folder(folder)
+    names = [clip.names[camera] for camera in cameras]
+    there = list_pictures(folder)
+    if foreign := [name for name in there if name not in names]:
+        # A collected clip numbers its cameras anew and finds their backgrounds by their order.
+        raise InputError(
+            f"{there[foreign[0]]}: is no camera of this clip ({', '.join(names)}); remove it, or choose "
+            f"another folder with --bg_dir"
+        )
+    missing = [c for c in cameras if overwrite or not _is_whole(there.get(clip.names[c]))]
+    frames = evenly_spaced(clip.num_frames, count)
+    for camera in tqdm(missing, desc="backgrounds", unit="camera", disable=None):
+        background = folder / f"{clip.names[camera]}.png"
+        write_image(background, _median_picture(clip, camera, frames))
+        old = there.get(background.stem)
+        if old is not None and old.name != background.name:
+            old.unlink()
+        _close_video(clip, camera)
+    return len(missing)
+
+
+def _median_picture(clip: RigClip, camera: int, frames: Sequence[int]) -> np.ndarray:
+    return temporal_median(lambda i: clip.read(camera, frames[i]), len(frames))
+
+
+def _prepare_folder(collection: Collection, folder: Path, overwrite: bool) -> None:
+    """See to it that all frames in ``folder`` are frames of this collection."""
+    record = folder / SETTINGS_NAME
+    settings = collection.settings(folder)
+    there = sorted(path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+    other = [path for path in there if int(path.name) not in collection.frames]
+    advice = "choose another NAME, or give --overwrite to replace it"
+    is_same = _read_settings(record) == settings
+    if not overwrite and there and not is_same:
+        raise InputError(f"{folder}: holds a clip of other cameras, pictures or sizes; {advice}")
+    if not overwrite and other:
+        raise InputError(f"{folder}: holds frames outside the range, such as {other[0].name}; {advice}")
+    if overwrite or not is_same:
+        for path in there:
+            if strange := [p for p in path.iterdir() if not FRAME_CONTENTS.fullmatch(p.name)]:
+                raise InputError(f"{strange[0]}: is no part of a clip; move it away, or choose another NAME")
+        record.unlink(missing_ok=True)
+        for path in (*there, folder / PARTIAL_NAME):
+            shutil.rmtree(path, ignore_errors=path.name == PARTIAL_NAME)
+        with atomic_path(record) as partial:
+            partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_settings(record: Path) -> object:
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _write_picture(collection: Collection, camera: int, frame: int, picture: Path) -> None:
+    source = collection.clip.file(camera, frame)
+    is_kept = collection.is_kept(camera)
+    if _is_current(picture, source, is_kept):
+        return
+    if is_kept:
+        link_or_copy(source, picture)
+    else:
+        write_image(picture, collection.clip.read(camera, frame, collection.size))
+
+
+def _is_current(picture: Path, source: Path, is_kept: bool) -> bool:
+    """Whether a picture is there and its source has not changed since."""
+    try:
+        made, origin = picture.stat(), source.stat()
+    except FileNotFoundError:
+        return False
+    if is_kept and made.st_ino == origin.st_ino and made.st_dev == origin.st_dev:
+        return True
+    return made.st_mtime_ns >= origin.st_mtime_ns and (not is_kept or made.st_size == origin.st_size)
+
+
+def _write_poses(collection: Collection, path: Path) -> None:
+    """The poses of the collected cameras; never a link, so that editing the recording's leaves the clip."""
+    clip, rows = collection.clip, list(collection.cameras)
+    if len(rows) < len(clip.names):
+        write_poses_bounds(path, RigPoses(clip.poses.cameras[rows], clip.poses.bounds[rows]))
+        return
+    with atomic_path(path) as partial:
+        shutil.copyfile(clip.layout.poses_path, partial)
+
+
+def _close_video(clip: RigClip, camera: int) -> None:
+    """Free a decoder once its camera is done: a rig has many, and each holds many pictures."""
+    if isinstance(clip.layout.source, Videos):
+        clip.layout.source.videos[camera].close()
+
+
+def _is_whole(picture: Path | None) -> bool:
+    if picture is None:
+        return False
+    try:
+        read_image(picture)
+    except InputError:
+        return False
+    return True
+
+
+def _check_options(options: CollectOptions) -> None:
+    if Path(options.name).name != options.name or RESERVED_NAME.fullmatch(options.name):
+        raise InputError(
+            f"NAME {options.name!r}: a plain folder name expected, that is not a number, a camera or "
+            f"background, such as qual; NAME stands fourth, after FRAMES FIRST END"
+        )
+    if options.img_wh is not None and min(options.img_wh) < 1:
+        raise InputError(f"--img_wh {options.img_wh[0]} {options.img_wh[1]}: numbers above 0 expected")
+    if options.bg_frames < 1:
+        raise InputError(f"--bg_frames {options.bg_frames}: at least 1 frame is needed")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Collect the frames, then make the backgrounds."""
+    options = parse_options(
+        CollectOptions,
+        argv,
+        prog="collect_data.py",
+        description="Make a collected clip, which the renderer takes, from a frame folder or from videos. "
+        "Frames FIRST to END-1 are taken: `frames 0 20 qual` makes frames/qual of twenty frames.",
+    )
+    _check_options(options)
+    clip = RigClip.open(options.frames)
+    if options.name in clip.names:
+        raise InputError(f"NAME {options.name!r}: is a camera of {options.frames}; choose another name")
+    collection = Collection(
+        clip,
+        choose_cameras(clip, options.exclude),
+        choose_frames(clip, options.first, options.end),
+        (options.img_wh[1], options.img_wh[0]) if options.img_wh else None,
+        f".{options.ext}" if options.ext else None,
+    )
+    out_dir = Path(options.out_dir or options.frames)
+    folder = out_dir / options.name
+    collect_clip(collection, folder, overwrite=options.overwrite)
+    h, w = collection.size or clip.size
+    print(f"{folder}: {len(collection.frames)} frames of {len(collection.cameras)} cameras, {w} x {h}")
+    bg_dir = (folder if options.exclude else out_dir) / BACKGROUND_NAME
+    bg_dir = Path(options.bg_dir) if options.bg_dir else bg_dir
+    made = make_backgrounds(clip, collection.cameras, bg_dir, count=options.bg_frames, overwrite=options.overwrite)
+    print(f"{bg_dir}: {len(collection.cameras)} backgrounds, {len(collection.cameras) - made} of them kept")
+
+
+if __name__ == "__main__":
+    run_program(main)

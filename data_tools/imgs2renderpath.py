@@ -1,0 +1,102 @@
+"""Write the path of novel views that a clip is rendered along.
+
+python data_tools/imgs2renderpath.py FRAMES/qual
+python data_tools/imgs2renderpath.py FRAMES --kind spiral circle --num 60 --out spiral.npy --plot rig.png
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_tools.rig_plot import plot_rig
+from maskvolume.cameras import Camera
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.files import require_writable_folder
+from maskvolume.io.llff import RigPoses, read_poses_bounds, write_path
+from maskvolume.options import option, parse_options, positional
+from maskvolume.paths import PATH_KINDS, PathKind, join_paths, render_path
+
+POSES_NAME = "poses_bounds.npy"
+PATH_NAME = "qual_path.txt"
+
+
+@dataclass(frozen=True)
+class PathOptions:
+    """Options of imgs2renderpath."""
+
+    scene: str = positional("a folder with poses_bounds.npy, a collected clip, or a poses_bounds.npy itself")
+    out: str | None = option(None, f"path file to write, .txt or .npy; none: {PATH_NAME} beside the poses")
+    kind: tuple[PathKind, ...] = option(
+        ("all",),
+        f"one path or several that follow one another, of {', '.join(PATH_KINDS)}; all = x y z circle spiral",
+    )
+    num: int = option(30, "poses in a straight segment; a circle has twice, a spiral four times as many")
+    focus: float | None = option(None, "distance that every view looks at; none: from the bounds of the rig")
+    scale: float = option(1.0, "how wide the path is; 1 stays about as wide as the rig")
+    plot: str | None = option(None, "draw the rig and the path from above and from the front into this PNG")
+
+
+def find_poses(scene: str | Path) -> Path:
+    """The poses_bounds.npy of a scene: the file itself, in the folder, or in a collected clip's first frame.
+
+    Raises:
+        InputError: there is none.
+    """
+    scene = Path(scene)
+    if not scene.exists():
+        raise InputError(f"{scene}: no such file or folder; check the path")
+    if scene.is_file():
+        return scene
+    frames = sorted(entry for entry in scene.iterdir() if entry.name.isdigit() and entry.is_dir())
+    for folder in (scene, *frames[:1]):
+        if (folder / POSES_NAME).is_file():
+            return folder / POSES_NAME
+    raise InputError(f"{scene}: holds no {POSES_NAME}; give the folder of a rig, of a clip or of its first frame")
+
+
+def make_path(
+    poses: RigPoses,
+    kinds: Sequence[PathKind] = ("all",),
+    num: int = 30,
+    *,
+    focus: float | None = None,
+    scale: float = 1.0,
+) -> Camera:
+    """The cameras ``[P]`` of several paths, one after the other; see ``maskvolume.paths.render_path``."""
+    if not kinds:
+        raise InputError(f"--kind: name at least one path of {', '.join(PATH_KINDS)}")
+    return join_paths([render_path(poses, kind, num, focus=focus, scale=scale) for kind in kinds])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the path, write it and, where asked for, draw it."""
+    options = parse_options(
+        PathOptions,
+        argv,
+        prog="imgs2renderpath.py",
+        description="Write the path of novel views that a clip is rendered along.",
+    )
+    poses_path = find_poses(options.scene)
+    out = Path(options.out) if options.out else poses_path.with_name(PATH_NAME)
+    if out.suffix not in (".txt", ".npy"):
+        raise InputError(f"{out}: a path file ends in .txt or .npy; choose one of the two")
+    if options.plot and Path(options.plot).suffix.lower() != ".png":
+        raise InputError(f"{options.plot}: the plot is a PNG; give it a name that ends in .png")
+    poses = read_poses_bounds(poses_path)
+    path = make_path(poses, options.kind, options.num, focus=options.focus, scale=options.scale)
+    require_writable_folder(out.parent)
+    write_path(out, path)
+    count = len(poses.cameras)
+    print(f"{out}: {len(path)} poses around {count} camera{'s' if count > 1 else ''}")
+    if options.plot:
+        plot_rig(Path(options.plot), poses, path, options.focus)
+        print(f"{options.plot}: the rig and the path")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError
+from maskvolume.networks import ARCHITECTURES
 from maskvolume.planes import disparity_planes
 from maskvolume.synthetic import SyntheticSample, WorldOptions, sample_worlds
+from maskvolume.training import TrainOptions
 
 VALIDATION_SEED = 987_654_321  # apart from every training seed: those are seed * STEPS_PER_SEED + step
 STEPS_PER_SEED = 10_000_000
@@ -28,6 +30,7 @@ class SyntheticSource:
         seed: of the run.
         device: where they are rendered.
         val_samples: the number of fixed worlds.
+        num_sources: fewest and most source views; each step takes the next number of this range.
     """
 
     options: WorldOptions
@@ -35,11 +38,14 @@ class SyntheticSource:
     seed: int
     device: torch.device
     val_samples: int
+    num_sources: tuple[int, int] = (2, 2)
 
     def sample(self, step: int) -> SyntheticSample:
         """The batch of a training step."""
+        fewest, most = self.num_sources
+        options = replace(self.options, num_sources=fewest + step % (most - fewest + 1))
         seed = self.seed * STEPS_PER_SEED + step
-        return sample_worlds(self.options, self.batch_size, generator=seed, device=self.device)
+        return sample_worlds(options, self.batch_size, generator=seed, device=self.device)
 
     def validation(self) -> Iterator[SyntheticSample]:
         """The fixed worlds, one at a time, the same for every seed."""
@@ -77,3 +83,16 @@ def require_synthetic(dataset_name: str, root_dir: str, how_to_get: str) -> None
     """
     if dataset_name != "synthetic":
         raise InputError(f"root_dir {root_dir or '(not given)'}: {how_to_get}")
+
+
+def check_sources(options: TrainOptions) -> None:
+    """Refuse a number of source views that the architecture does not take.
+
+    Raises:
+        InputError: fewer than two, more than the architecture takes, or a range the wrong way round.
+    """
+    fewest, most = options.num_sources
+    limit = ARCHITECTURES[options.arch].max_views or most
+    if not 2 <= fewest <= most <= limit:
+        wanted = "2 or more, the fewest first" if limit >= most else f"2 to {limit} for {options.arch}"
+        raise InputError(f"num_sources: {wanted} expected, got {fewest} {most}")

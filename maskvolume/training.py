@@ -42,6 +42,7 @@ class TrainOptions:
     num_steps: int = option(20000, "optimizer steps in all")
     batch_size: int = option(1, "samples a step")
     img_hw: tuple[int, int] = option((144, 192), "height and width of the training pictures")
+    num_sources: tuple[int, int] = option((2, 2), "fewest and most source views; the steps take turns")
     num_planes: int = option(32, "planes of the multiplane images")
     margin: int = option(24, "pixels that the MPI's frustum is wider than the reference view, on each side")
     arch: str = option("matching", "architecture of the networks", choices=("matching", "original"))
@@ -94,7 +95,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """ "auto" takes bfloat16 where the hardware multiplies it, else float32."""
+    """The precision of an option: "auto" takes bfloat16 where the hardware multiplies it, else float32."""
     if name == "fp32":
         return "fp32"
     if name == "bf16":
@@ -298,11 +299,10 @@ class _Progress:
         except Exception as error:
             raise InputError(f"{path}: can't be read ({type(error).__name__}); remove it to start anew") from None
         if setup != self.setup:
-            changed = [
-                f"{key} {setup.get(key)} (now {value})" for key, value in self.setup.items() if setup.get(key) != value
-            ]
+            pairs = [(key, setup.get(key), value) for key, value in self.setup.items()]
+            changed = ", ".join(f"{key} {old} (now {new})" for key, old, new in pairs if old != new)
             raise InputError(
-                f"{path}: comes from a run with other options: {', '.join(changed)}; choose another --exp_name or --no-resume"
+                f"{path}: comes from a run with other options: {changed}; choose another --exp_name or --no-resume"
             )
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])

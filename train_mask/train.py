@@ -21,7 +21,7 @@ from maskvolume.model import Background, CheckpointMeta, FrameMPI, MaskVolumeMod
 from maskvolume.mpi import blend
 from maskvolume.options import option, parse_options, required
 from maskvolume.synthetic import SyntheticSample, WorldOptions
-from maskvolume.tasks import SyntheticSource, mpi_frustum, require_synthetic, validate_samples
+from maskvolume.tasks import SyntheticSource, check_sources, mpi_frustum, require_synthetic, validate_samples
 from maskvolume.training import TrainOptions, resolve_device, resolve_precision, train
 
 HOW_TO_GET = (
@@ -30,6 +30,7 @@ HOW_TO_GET = (
 )
 MASK_WEIGHT = 0.25  # Lin et al., ICCV 2021, section 3.4
 SPARSITY_WEIGHT = 0.10  # the same
+SHADOW_SHARE = 0.3  # of synthetic movers: a shadow is no matte, but the picture has to show it
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class MaskTask:
     def __init__(self, options: MaskTrainOptions, device: torch.device) -> None:
         self.options = options
         self.image_loss = IMAGE_LOSSES[options.image_loss]
-        worlds = WorldOptions(size=options.img_hw, moving=True)
+        worlds = WorldOptions(size=options.img_hw, moving=True, shadow_share=SHADOW_SHARE)
         samples = 1 if options.debug else options.val_samples
-        self.source = SyntheticSource(worlds, options.batch_size, options.seed, device, samples)
+        self.source = SyntheticSource(worlds, options.batch_size, options.seed, device, samples, options.num_sources)
 
     def sample(self, step: int) -> SyntheticSample:
         """See ``training.Task``."""
@@ -119,6 +120,7 @@ def main() -> None:
     """Read the options, build the model on a trained stage one, and train its mask network."""
     options = parse_options(MaskTrainOptions, prog="train.py", description=__doc__ or "")
     require_synthetic(options.dataset_name, options.root_dir, HOW_TO_GET)
+    check_sources(options)
     device = resolve_device(options.device)
     torch.manual_seed(options.seed)
     first = load_model(options.mpi_model, stage="mpi")

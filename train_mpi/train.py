@@ -20,7 +20,7 @@ from maskvolume.losses import IMAGE_LOSSES, psnr
 from maskvolume.model import CheckpointMeta, MaskVolumeModel
 from maskvolume.options import option, parse_options
 from maskvolume.synthetic import SyntheticSample, WorldOptions
-from maskvolume.tasks import SyntheticSource, mpi_frustum, require_synthetic, validate_samples
+from maskvolume.tasks import SyntheticSource, check_sources, mpi_frustum, require_synthetic, validate_samples
 from maskvolume.training import TrainOptions, resolve_device, resolve_precision, train
 
 HOW_TO_GET = (
@@ -48,7 +48,7 @@ class MPITask:
         self.image_loss = IMAGE_LOSSES[options.loss_type]
         worlds = WorldOptions(size=options.img_hw, moving=False)
         samples = 1 if options.debug else options.val_samples
-        self.source = SyntheticSource(worlds, options.batch_size, options.seed, device, samples)
+        self.source = SyntheticSource(worlds, options.batch_size, options.seed, device, samples, options.num_sources)
 
     def sample(self, step: int) -> SyntheticSample:
         """See ``training.Task``."""
@@ -84,6 +84,7 @@ def main() -> None:
     """Read the options, build the model and train it."""
     options = parse_options(MPITrainOptions, prog="train.py", description=__doc__ or "")
     require_synthetic(options.dataset_name, options.root_dir, HOW_TO_GET)
+    check_sources(options)
     device = resolve_device(options.device)
     torch.manual_seed(options.seed)
     meta = CheckpointMeta("mpi", options.arch, num_planes=options.num_planes)

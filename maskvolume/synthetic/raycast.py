@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maskvolume.cameras import Camera
 from maskvolume.synthetic.textures import TextureBank
 
-BAND = 32768  # rays of a band: what torch computes without starting threads
+BAND = 65536  # rays of a band: few enough for the cache, enough to outweigh the calls
 
 
 class Kind(IntEnum):
@@ -121,18 +122,19 @@ class RayCaster:
         center = -(R.mT @ t)  # [B, V, 3, 1]
         to_world = R.mT @ torch.linalg.inv(cameras.K)
         into = (things.rotation / things.scale[..., None, :]).mT  # [B, K, 3, 3]
-        D = into[:, None] @ to_world[:, :, None]
-        o = into[:, None] @ (center[:, :, None] - things.center[:, None, :, :, None])
+        o = into[:, None] @ (center[:, :, None] - things.center[:, None, :, :, None])  # [B, V, K, 3, 1]
         self.o = o[..., 0].flatten(0, 1).permute(1, 2, 0).contiguous()  # [K, 3, L]
-        self.D = D.flatten(0, 1)  # [L, K, 3, 3]
-        offsets = torch.tensor(ray_offsets(rays_per_side), device=self.device)
-        shift = torch.cat([offsets, torch.ones_like(offsets[:, :1])], dim=1)  # [S, 3]
-        self.start = self.D @ shift.mT  # [L, K, 3, S]: direction at the top left pixel
+        # Takes (x, y, 1) of a ray, in pixels, to its direction in the frame of a thing.
+        D = (into[:, None] @ to_world[:, :, None]).flatten(0, 1).permute(1, 2, 3, 0).contiguous()  # [K, 3, 3, L]
         h, w = cameras.size
-        self.x = torch.arange(w, device=self.device, dtype=torch.float32)
-        self.y = torch.arange(h, device=self.device, dtype=torch.float32)
         S = rays_per_side**2
-        self.focal = (0.5 * rays_per_side) * (cameras.K[..., 0, 0] + cameras.K[..., 1, 1]).flatten()
+        x = torch.arange(w, device=self.device, dtype=torch.float32)
+        y = torch.arange(h, device=self.device, dtype=torch.float32)
+        shift = torch.tensor(ray_offsets(rays_per_side), device=self.device)
+        side, down, start = (D[:, :, i, :, None, None, None] for i in range(3))  # [K, 3, L, 1, 1, 1]
+        self.side = side * x  # [K, 3, L, 1, 1, w]
+        start = start + side * shift[:, 0, None, None] + down * shift[:, 1, None, None]
+        self.down = start + down * y[:, None]  # [K, 3, L, S, h, 1]
         self.near = near.repeat_interleave(V)[:, None, None, None]
         shape = (B * V, S, h, w)
         self.index = torch.arange(B * V * S * h * w, device=self.device).view(shape)
@@ -141,7 +143,8 @@ class RayCaster:
         self.world = view // V
         # Rays of a pixel choose between two mip levels in turn, so that their mean blends the levels.
         dither = 2.0 ** ((torch.arange(S, device=self.device) + 0.5) / S - 0.5)
-        self.dither = dither[:, None, None].expand(shape).reshape(-1)
+        focal = (0.5 * rays_per_side) * (cameras.K[..., 0, 0] + cameras.K[..., 1, 1]).view(-1, 1, 1, 1)
+        self.width = (dither[:, None, None] / focal).expand(shape).reshape(-1)  # of rays, at depth 1
         self.parameters = _parameters(things)
 
     def cast(self, layer: Layer, slots: range) -> None:
@@ -158,12 +161,11 @@ class RayCaster:
         for k, views, (top, left, bottom, right) in self._jobs(layer, slots):
             place = (slice(None) if views is None else views, slice(None), slice(top, bottom), slice(left, right))
             d, o = self._directions(k, place)
-            t = layer.depth[place]
-            x, y, z = (torch.addcmul(a, t, c) for a, c in zip(o, d, strict=True))
-            falloff = (1 - (x * x + y * y + z * z)).clamp_(min=0).square_()
+            point = torch.addcmul(o, layer.depth[place], d)
+            falloff = (point * point).sum(0).neg_().add_(1).clamp_(min=0).square_()
             worlds = slice(None) if views is None else slice(views.start // self.views_per_world, None)
             strength = self.things.gloss[worlds, k, 0].repeat_interleave(self.views_per_world)
-            layer.color[(slice(None), *place)] *= 1 - strength[: len(t), None, None, None] * falloff
+            layer.color[(slice(None), *place)] *= 1 - strength[: len(falloff), None, None, None] * falloff
 
     def _jobs(
         self, layer: Layer, slots: range
@@ -183,15 +185,12 @@ class RayCaster:
                 for y in range(top, bottom, step):
                     yield slots[i], slice(b * V, (b + 1) * V), (y, left, min(y + step, bottom), right)
 
-    def _directions(self, k: int, place: tuple[slice, slice, slice, slice]) -> tuple[list[Tensor], list[Tensor]]:
-        """Directions 3 x ``[L, S, h, w]`` of the rays at a place of a layer in the frame of thing k, and
-        the camera centres 3 x ``[L, 1, 1, 1]``."""
+    def _directions(self, k: int, place: tuple[slice, slice, slice, slice]) -> tuple[Tensor, Tensor]:
+        """Directions ``[3, L, S, h, w]`` of the rays at a place of a layer in the frame of thing k, and the
+        camera centres ``[3, L, 1, 1, 1]``."""
         views, _, rows, columns = place
-        D, start = self.D[views, k], self.start[views, k]
-        side = D[:, :, 0, None] * self.x[columns]  # [L, 3, w]
-        down = start[..., None] + (D[:, :, 1, None] * self.y[rows])[:, :, None]  # [L, 3, S, h]
-        d = [down[:, i, :, :, None] + side[:, i, None, None] for i in range(3)]
-        return d, list(self.o[k][:, views, None, None, None].unbind())
+        d = self.down[k, :, views, :, rows] + self.side[k, :, views, :, :, columns]
+        return d, self.o[k, :, views, None, None, None]
 
     def _rectangles(self, slots: range) -> tuple[list[list[list[int]]], list[list[int]]]:
         """Bounds (top, left, bottom, right) in pixels over all views of a world, empty for what is not
@@ -242,66 +241,57 @@ class RayCaster:
             return
         index = self.index[place].reshape(-1).index_select(0, found)
         view = self.view.index_select(0, index)
-        hits = _Hits(*(c.view(-1).index_select(0, found) for c in (t, *d)), view, index)
-        look_up = _LookUp(table, None if world is None else world.index_select(0, view))
-        point = [o.index_select(0, view).addcmul_(hits.t, c) for o, c in zip(self.o[k].unbind(), hits.d, strict=True)]
+        t, d = t.reshape(-1).index_select(0, found), d.view(3, -1).index_select(1, found)
+        world = None if world is None else world.index_select(0, view)
+        point = self.o[k].index_select(1, view).addcmul_(t, d)
         if kind is Kind.CUT:
-            kept = self.bank.inside_cut(look_up.cut, point[0], point[1]).nonzero()[:, 0]
-            point = [c.index_select(0, kept) for c in point]
-            hits, look_up = hits.select(kept), look_up.select(kept)
-        color = self._shade(kind, hits, point, look_up)
-        layer.depth.view(-1).scatter_(0, hits.index, hits.t)
-        for channel, value in zip(layer.color.unbind(), color, strict=True):
-            channel.view(-1).scatter_(0, hits.index, value)
+            cut = _Parameters(table, world).cut
+            kept = self.bank.inside_cut(cut, point[0], point[1]).nonzero()[:, 0]
+            index, t, d, point = (c.index_select(-1, kept) for c in (index, t, d, point))
+            world = None if world is None else world.index_select(0, kept)
+        color = self._shade(kind, _Hits(t, d, point, t * self.width.index_select(0, index)), _Parameters(table, world))
+        layer.depth.view(-1).scatter_(0, index, t)
+        for channel, value in zip(layer.color.unbind(), color.unbind(), strict=True):
+            channel.view(-1).scatter_(0, index, value)
 
-    def _shade(self, kind: Kind, hits: _Hits, point: list[Tensor], p: _LookUp) -> list[Tensor]:
-        """Colours 3 x ``[n]``: texture at the level that fits the ray's footprint, ambient and diffuse
-        light, highlight."""
+    def _shade(self, kind: Kind, hits: _Hits, p: _Parameters) -> Tensor:
+        """Colours ``[3, n]``: texture at the level that fits the ray's footprint, ambient and diffuse light,
+        highlight."""
         scale = p.scale
-        u, v, face, normal = _surface(kind, point, scale, p)
+        uv, face, normal = _surface(kind, hits.point, scale, p)
         # Directions and normals in the thing's frame, unscaled, so that angles are true.
-        d = [a * b for a, b in zip(hits.d, scale, strict=True)]
-        length = torch.rsqrt(_dot(d, d))
-        cosine = _dot(d, normal) * length
+        d = F.normalize(hits.d * scale, dim=0)
+        cosine = (d * normal).sum(0)
         toward = p.light
-        facing = _dot(toward, normal) * -cosine.sign()
-        shade = p.ambient + p.diffuse * (facing + facing.clamp(min=0))
+        facing = (normal * toward).sum(0) * cosine.sign().neg_()
+        shade = torch.addcmul(p.ambient, p.diffuse, facing + facing.clamp(min=0))
 
-        a, b, c, e, f, g = p.mapping
-        slant = torch.rsqrt(cosine.abs().clamp_(min=0.03))
-        focal = self.focal.index_select(0, hits.view)
-        footprint = hits.t * p.density / focal * slant * slant.sqrt()
-        texture = p.texture(face)
-        texels = self.bank.sample(
-            texture, a * u + b * v + c, e * u + f * v + g, footprint * self.dither.index_select(0, hits.index)
-        )
-        color = p.recolor(texels, shade)
+        m = p.mapping
+        texels = torch.addcmul(torch.addcmul(m[4:6], m[0:2], uv[0]), m[2:4], uv[1])
+        slant = cosine.abs()
+        spread = torch.rsqrt(slant.clamp(min=0.03))
+        footprint = hits.width * p.density * spread * spread.sqrt()
+        c = self.bank.sample(p.texture(face), texels, footprint)
+        recolor = p.color.unflatten(0, (4, 3))
+        color = torch.addcmul(torch.addcmul(recolor[3], recolor[0], c[0]), recolor[1], c[1])
+        color = color.addcmul_(recolor[2], c[2]).clamp_(0, 1).mul_(shade)
         if p.has_gloss:
             # Reflected view direction against the light.
-            mirror = _dot(toward, d) * length + 2 * cosine.abs() * facing
-            highlight = p.gloss[0] * mirror.clamp(0, 1).pow(p.gloss[1])
-            color = [channel + highlight for channel in color]
+            mirror = (toward * d).sum(0) + 2 * slant * facing
+            strength, exponent = p.gloss
+            color += strength * mirror.clamp_(0, 1).pow(exponent)
         return color
 
 
 @dataclass(frozen=True)
 class _Hits:
-    """n rays that hit: depth, direction in the thing's frame, view and place in the layer, each ``[n]``."""
+    """n rays that hit: depth ``[n]``, direction and point ``[3, n]`` in the thing's frame, and how wide the
+    ray is there, ``[n]`` in scene units."""
 
     t: Tensor
-    dx: Tensor
-    dy: Tensor
-    dz: Tensor
-    view: Tensor
-    index: Tensor
-
-    @property
-    def d(self) -> list[Tensor]:
-        return [self.dx, self.dy, self.dz]
-
-    def select(self, kept: Tensor) -> _Hits:
-        fields = (self.t, self.dx, self.dy, self.dz, self.view, self.index)
-        return _Hits(*(c.index_select(0, kept) for c in fields))
+    d: Tensor
+    point: Tensor
+    width: Tensor
 
 
 def _parameters(things: Things) -> Tensor:
@@ -315,40 +305,36 @@ def _parameters(things: Things) -> Tensor:
         toward,
         ambient,
         0.5 * (1 - ambient),
-        things.mapping.flatten(2),
+        things.mapping.mT.flatten(2),
         density,
         things.texture,
         things.cut[..., None],
-        things.color.flatten(2),
+        things.color.mT.flatten(2),
         things.gloss,
     ]
     return torch.cat(parts, dim=-1).permute(2, 1, 0).contiguous()
 
 
-class _LookUp:
-    """The parameters of one slot: of one world (scalars), or of the world of each ray (``[n]``)."""
+class _Parameters:
+    """The parameters of one slot, each ``[count, 1]`` for one world, or ``[count, n]`` by the world of each ray."""
 
     def __init__(self, table: Tensor, world: Tensor | None) -> None:
         self.table, self.world = table, world
-        self.rows = table.unbind()
 
-    def select(self, kept: Tensor) -> _LookUp:
-        return self if self.world is None else _LookUp(self.table, self.world.index_select(0, kept))
-
-    def _get(self, start: int, count: int) -> list[Tensor]:
-        rows = self.rows[start : start + count]
-        return list(rows) if self.world is None else [row.index_select(0, self.world) for row in rows]
+    def _get(self, start: int, count: int) -> Tensor:
+        rows = self.table[start : start + count]
+        return rows[:, None] if self.world is None else rows.index_select(1, self.world)
 
     @property
-    def scale(self) -> list[Tensor]:
+    def scale(self) -> Tensor:
         return self._get(0, 3)
 
     @property
-    def inverse_scale(self) -> list[Tensor]:
+    def inverse_scale(self) -> Tensor:
         return self._get(3, 3)
 
     @property
-    def light(self) -> list[Tensor]:
+    def light(self) -> Tensor:
         return self._get(6, 3)
 
     @property
@@ -360,7 +346,8 @@ class _LookUp:
         return self._get(10, 1)[0]
 
     @property
-    def mapping(self) -> list[Tensor]:
+    def mapping(self) -> Tensor:
+        """Columns of the mapping, one below the other."""
         return self._get(11, 6)
 
     @property
@@ -380,95 +367,80 @@ class _LookUp:
     def cut(self) -> Tensor:
         return self._get(24, 1)[0]
 
-    def recolor(self, texels: Tensor, shade: Tensor) -> list[Tensor]:
-        """3 x ``[n]``: the affine change of colours ``texels [3, n]``, then the shade."""
-        if self.world is None:
-            matrix = self.table[25:37].view(3, 4)
-            return list(torch.addmm(matrix[:, 3:], matrix[:, :3], texels).clamp_(0, 1).mul_(shade))
-        rows = [self._get(25 + 4 * i, 4) for i in range(3)]
-        return [(_dot(row[:3], list(texels)) + row[3]).clamp_(0, 1) * shade for row in rows]
+    @property
+    def color(self) -> Tensor:
+        """Columns of the change of colours, one below the other."""
+        return self._get(25, 12)
 
     @property
     def has_gloss(self) -> bool:
-        return self.world is not None or float(self.rows[37]) > 0
+        return self.world is not None or float(self.table[37]) > 0
 
     @property
-    def gloss(self) -> list[Tensor]:
+    def gloss(self) -> Tensor:
         return self._get(37, 2)
 
 
-def _dot(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-def _intersect(kind: Kind, d: list[Tensor], o: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+def _intersect(kind: Kind, d: Tensor, o: Tensor) -> tuple[Tensor, Tensor | None]:
     """Depth of the first hit, and whether there is one; also none where the depth is NaN, infinite or
-    negative."""
+    negative. Of rays ``o + t d``, both ``[3, ...]``."""
     if kind in (Kind.QUAD, Kind.CUT):
         t = -o[2] / d[2]
-        u, v = torch.addcmul(o[0], t, d[0]).abs_(), torch.addcmul(o[1], t, d[1]).abs_()
-        return t, torch.maximum(u, v) <= 1
+        return t, torch.addcmul(o[:2], t, d[:2]).abs_().amax(0) <= 1
     if kind is Kind.ROOM:
         # 1 / t of leaving: along each axis, the one of the two walls that lies ahead.
-        ahead = [torch.maximum(c / (1 - a), c / (-1 - a)) for c, a in zip(d, o, strict=True)]
-        return torch.maximum(torch.maximum(ahead[0], ahead[1]), ahead[2]).reciprocal_(), None
+        return torch.maximum(d / (1 - o), d / (-1 - o)).amax(0).reciprocal_(), None
     if kind is Kind.BOX:
-        inverse = [c.reciprocal() for c in d]
-        middle = [-a * b for a, b in zip(o, inverse, strict=True)]
-        half = [c.abs_() for c in inverse]
-        leave = torch.minimum(torch.minimum(middle[0] + half[0], middle[1] + half[1]), middle[2] + half[2])
-        enter = torch.maximum(torch.maximum(middle[0] - half[0], middle[1] - half[1]), middle[2] - half[2])
-        return enter, enter <= leave
-    if kind in (Kind.TUBE, Kind.POLE):
-        a = d[0] * d[0] + d[1] * d[1]
-        b = o[0] * d[0] + o[1] * d[1]
-        cross = o[0] * d[1] - o[1] * d[0]
-        t = (b + (a - cross * cross).sqrt_()).neg_() / a
-        inside = (o[2] + t * d[2]).abs_() <= 1
-        if kind is Kind.POLE:
-            return t, inside
-        lid = (-d[2].sign() - o[2]) / d[2]
-        x, y = o[0] + lid * d[0], o[1] + lid * d[1]
-        on_lid = x * x + y * y <= 1
-        t = torch.minimum(torch.where(inside, t, torch.inf), torch.where(on_lid, lid, torch.inf))
+        inverse = d.reciprocal()
+        middle = inverse * -o
+        half = inverse.abs_()
+        enter = (middle - half).amax(0)
+        return enter, enter <= middle.add_(half).amin(0)
+    round_axes = 2 if kind in (Kind.TUBE, Kind.POLE) else 3
+    a_o, a_d = o[:round_axes], d[:round_axes]
+    a = (a_d * a_d).sum(0)
+    middle = (a_o * a_d).sum(0).div_(a).neg_()
+    # From the point nearest to the centre: no difference of large squares.
+    inner = torch.addcmul(a_o, middle, a_d).square_().sum(0).neg_().add_(1)
+    half = inner.div_(a).sqrt_()
+    if kind is Kind.DOME:
+        return middle + half, None
+    t = middle - half
+    if kind is Kind.BALL:
         return t, None
-    a = _dot(d, d)
-    b = _dot(o, d)
-    # |d|^2 - |o x d|^2 is the discriminant without the cancellation of b^2 - a c.
-    x, y, z = o[1] * d[2] - o[2] * d[1], o[2] * d[0] - o[0] * d[2], o[0] * d[1] - o[1] * d[0]
-    root = (a - (x * x + y * y + z * z)).sqrt_()
-    return ((root - b) if kind is Kind.DOME else (b + root).neg_()) / a, None
+    inside = torch.addcmul(o[2], t, d[2]).abs_() <= 1
+    if kind is Kind.POLE:
+        return t, inside
+    lid = (-d[2].sign() - o[2]) / d[2]
+    on_lid = torch.addcmul(o[:2], lid, d[:2]).square_().sum(0) <= 1
+    return torch.minimum(torch.where(inside, t, torch.inf), torch.where(on_lid, lid, torch.inf)), None
 
 
 def _surface(
-    kind: Kind, point: list[Tensor], s: list[Tensor], p: _LookUp
-) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
-    """Surface coordinates u, v in scene units, number of the face, unit normal (of either side), of points
-    3 x ``[n]`` in the canonical frame of a thing of half sizes ``s``."""
-    x, y, z = point
+    kind: Kind, point: Tensor, scale: Tensor, p: _Parameters
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Surface coordinates ``[2, n]`` in scene units, number of the face, unit normals ``[3, n]`` (of either
+    side), of points ``[3, n]`` in the canonical frame of a thing of half sizes ``scale``."""
     if kind in (Kind.QUAD, Kind.CUT):
-        zero = torch.zeros_like(s[0])
-        return x * s[0], y * s[1], None, [zero, zero, torch.ones_like(s[0])]
+        return point[:2] * scale[:2], None, torch.tensor([[0.0], [0.0], [1.0]], device=point.device)
     if kind in (Kind.ROOM, Kind.BOX):
-        ax, ay, az = x.abs(), y.abs(), z.abs()
+        ax, ay, az = point.abs().unbind()
         on_x = (ax >= torch.maximum(ay, az)).float()
-        on_y = (ay >= az).float().mul_(on_x < 0.5)
-        on_z = (on_x + on_y).neg_().add_(1)
-        metric = [x * s[0], y * s[1], z * s[2]]
-        u = torch.lerp(metric[0], metric[2], on_x)
-        v = torch.lerp(metric[1], metric[2], on_y)
-        positive = on_x * x + on_y * y + on_z * z > 0
-        return u, v, (on_y + 2 * on_z + 3 * positive).long(), [on_x, on_y, on_z]
-    inverse = p.inverse_scale
-    n = [a * b for a, b in zip(point, inverse, strict=True)]
-    around = torch.atan2(y, x) * (0.5 * (s[0] + s[1]))
+        on_y = (ay >= az).float() * (1 - on_x)
+        normal = torch.stack([on_x, on_y, 1 - on_x - on_y])
+        metric = point * scale
+        uv = torch.lerp(metric[:2], metric[2], normal[:2])
+        positive = (normal * point).sum(0) > 0
+        return uv, (3 * positive + 2 - 2 * on_x - on_y).long(), normal
+    outward = point * p.inverse_scale
+    x, y, z = (point * scale).unbind()
+    around = torch.atan2(point[1], point[0]) * scale[:2].mean(0)
     if kind in (Kind.TUBE, Kind.POLE):
-        length = torch.rsqrt(n[0] * n[0] + n[1] * n[1])
-        if kind is Kind.POLE:
-            return around, z * s[2], None, [n[0] * length, n[1] * length, torch.zeros_like(length)]
-        on_lid = (z.abs() > 0.9999).float()
-        side = length * (1 - on_lid)
-        u, v = torch.lerp(around, x * s[0], on_lid), torch.lerp(z * s[2], y * s[1], on_lid)
-        return u, v, None, [n[0] * side, n[1] * side, on_lid]
-    length = torch.rsqrt(_dot(n, n))
-    return around, 1.2 * z * s[2], None, [c * length for c in n]
+        outward[2] = 0
+    normal = F.normalize(outward, dim=0)
+    uv = torch.stack([around, z])
+    if kind is Kind.TUBE:
+        on_lid = (point[2].abs() > 0.9999).float()
+        normal = torch.lerp(normal, normal.new_tensor([[0.0], [0.0], [1.0]]), on_lid)
+        uv = torch.lerp(uv, torch.stack([x, y]), on_lid)
+    return uv, None, normal

@@ -53,9 +53,8 @@ class TextureBank:
 
     def sample(
         self,
-        texture: Tensor,  # [n] or [] float, which texture
-        u: Tensor,  # [n] texels of the finest level, any range
-        v: Tensor,  # [n]
+        texture: Tensor,  # [n] or [1] float, which texture
+        at: Tensor,  # [2, n] texels of the finest level, any range
         footprint: Tensor,  # [n] size of the sample in texels
     ) -> Tensor:
         """Colours ``[3, n]``: bilinear, mirrored repeat, of the mip level whose texels are the largest not
@@ -63,14 +62,14 @@ class TextureBank:
         # The exponent of a float is the floor of its logarithm.
         level = (footprint.view(torch.int32) >> 23).clamp_(127, 126 + LEVELS)
         scale = ((254 - level) << 23).view(torch.float32)
-        high = TILE * scale - 0.5
-        x = torch.minimum(_mirror(u).mul_(scale).clamp_(min=0.5), high)
-        y = torch.minimum(_mirror(v).mul_(scale).clamp_(min=0.5), high)
-        x += TILE * (level - 127).clamp_(max=1)
-        y += (-2.0 * TILE * scale).add_(TILE).clamp_(min=0.0) + texture * TILE
-        x *= 2.0 / self.atlas.shape[3]
-        y *= 2.0 / self.atlas.shape[2]
-        grid = torch.stack([x, y]).sub_(1.0).T[None, None]
+        turn = at * (0.5 / TILE)
+        mirrored = turn.sub_(turn.floor()).mul_(2.0 * TILE).sub_(TILE).abs_().neg_().add_(TILE)
+        place = torch.minimum(mirrored.mul_(scale).clamp_(min=0.5), TILE * scale - 0.5)
+        place[0] += TILE * (level - 127).clamp_(max=1)
+        place[1] += (-2.0 * TILE * scale).add_(TILE).clamp_(min=0.0).add_(TILE * texture)
+        place[0] *= 2.0 / self.atlas.shape[3]
+        place[1] *= 2.0 / self.atlas.shape[2]
+        grid = place.sub_(1.0).T[None, None]
         return F.grid_sample(self.atlas, grid, "bilinear", "border", align_corners=False)[0, :, 0]
 
     def inside_cut(self, cut: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -78,12 +77,6 @@ class TextureBank:
         y = (0.5 * CUT) * (v + 1.0).clamp_(1.0 / CUT, 2.0 - 1.0 / CUT) + cut * CUT
         grid = torch.stack([u, y * (2.0 / self.cuts.shape[2]) - 1.0]).T[None, None]
         return F.grid_sample(self.cuts, grid, "bilinear", "border", align_corners=False)[0, 0, 0] > 0.5
-
-
-def _mirror(x: Tensor) -> Tensor:
-    """Texel coordinates in 0..TILE of mirrored repeats."""
-    turn = x * (0.5 / TILE)
-    return turn.sub_(turn.floor()).mul_(2.0 * TILE).sub_(TILE).abs_().neg_().add_(TILE)
 
 
 @lru_cache(maxsize=4)

@@ -75,7 +75,19 @@ def test_samples_depend_on_seed_and_step_alone(arch: str) -> None:
 
 @pytest.mark.parametrize("arch", ["matching", "original"])
 def test_both_stages_run_from_the_command_line(run_program: Callable[..., Any], tmp_path: Path, arch: str) -> None:
-    common = (*SMALL, "--arch", arch, "--debug", "--log_dir", tmp_path / "logs", "--ckpt_dir", tmp_path / "ckpt")
+    views = "2 3" if arch == "matching" else "2 2"
+    common = (
+        *SMALL,
+        "--arch",
+        arch,
+        "--num_sources",
+        *views.split(),
+        "--debug",
+        "--log_dir",
+        tmp_path / "logs",
+        "--ckpt_dir",
+        tmp_path / "ckpt",
+    )
     run = run_program("train_mpi/train.py", "--config", "train_synthetic.txt", *common, cwd=ROOT / "train_mpi")
     assert run.rc == 0, run.stderr
     first = tmp_path / "ckpt" / "debug" / "model.safetensors"
@@ -97,6 +109,11 @@ def test_both_stages_run_from_the_command_line(run_program: Callable[..., Any], 
 def test_missing_data_says_how_to_get_it(run_program: Callable[..., Any], program: str, config: str, word: str) -> None:
     run = run_program(f"{program}/train.py", "--config", config, cwd=ROOT / program)
     run.check_input_error("root_dir", word, "synthetic")
+
+
+def test_more_views_than_the_architecture_takes_are_refused(run_program: Callable[..., Any], tmp_path: Path) -> None:
+    run = run_program("train_mpi/train.py", "--arch", "original", "--num_sources", "2", "3", cwd=tmp_path)
+    run.check_input_error("num_sources", "original")
 
 
 def test_stage_two_refuses_what_is_no_stage_one(run_program: Callable[..., Any], tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""Render a novel-view video of the bundled clip with the shipped weights, and a contact sheet of it.
+
+python examples/demo.py
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from examples.sheets import Row, draw_sheet
+from maskvolume.errors import run_program
+from maskvolume.io.files import require_writable_folder
+from maskvolume.io.images import read_image
+from maskvolume.io.llff import write_path
+from maskvolume.options import option, parse_options
+from maskvolume.paths import render_path
+from maskvolume.rendering import RenderReport, color_map, read_disparity
+from maskvolume.rig import RigClip
+from render.render_llff_video import RenderOptions, render
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOWN = 4  # poses on the contact sheet
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Options of the demo."""
+
+    root_dir: str = option(str(ROOT / "examples/rig"), "the clip")
+    ckpt_path: str = option(str(ROOT / "checkpoints/mask_volume.safetensors"), "the weights")
+    out_dir: str = option(str(ROOT / "out/demo"), "where the video and the contact sheet go")
+    indices: tuple[str, ...] | None = option(None, "source cameras; none: the two nearest to the path's middle")
+    img_wh: tuple[int, int] | None = option(None, "width and height; none: the clip's")
+    scale: float = option(1.0, "width of the spiral; 1 is about as wide as the rig")
+    num_poses: int = option(80, "poses of the spiral, a multiple of 4")
+    fps: float = option(20.0, "frames a second")
+
+
+def make_sheet(clip: RigClip, report: RenderReport) -> Path:
+    """Draw sources, novel views, disparity and mask of a few poses."""
+    folder, frames = report.folder, report.frames
+    poses = [(2 * i + 1) * len(frames) // (2 * SHOWN) for i in range(SHOWN)]
+    captions = [f"pose {pose}, frame {frames[pose]}" for pose in poses]
+    names = [clip.names[index] for index in report.indices]
+    seen = [clip.read(index, frames[poses[0]]) for index in report.indices]
+    backgrounds = [read_image(folder.background / f"{name}.png") for name in names]
+    rows = [
+        Row(
+            "Input: two cameras, and their backgrounds",
+            [*seen, *backgrounds],
+            [*(f"{name}, frame {frames[poses[0]]}" for name in names), *(f"{name}, median" for name in names)],
+        ),
+        Row("Views from where no camera stood", [read_image(folder.frame(pose)) for pose in poses], captions),
+        Row("Disparity", [color_map(read_disparity(folder.disparity(pose))) for pose in poses]),
+        Row("Mask: what moves", [read_image(folder.mask(pose)) for pose in poses]),
+    ]
+    path = folder.root / "contact_sheet.png"
+    draw_sheet(path, f"{clip.num_frames} frames of {len(clip.names)} cameras", rows)
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Render the video, draw the sheet, and say where they are."""
+    start = time.monotonic()
+    options = parse_options(
+        DemoOptions,
+        argv,
+        prog="demo.py",
+        description="Render a novel-view video of the bundled clip with the shipped weights.",
+    )
+    out = require_writable_folder(options.out_dir)
+    clip = RigClip.open(options.root_dir)
+    path = out / "path.txt"
+    write_path(path, render_path(clip.poses, "spiral", options.num_poses // 4, scale=options.scale))
+    report = render(
+        RenderOptions(
+            root_dir=options.root_dir,
+            ckpt_path=options.ckpt_path,
+            out_dir=options.out_dir,
+            img_wh=options.img_wh,
+            indices=options.indices,
+            path=str(path),
+            time="loop",
+            fps=options.fps,
+            save_disparity=True,
+            save_mask=True,
+            overwrite=True,
+        )
+    )
+    sheet = make_sheet(clip, report)
+    print(f"video:          {report.folder.video}")
+    print(f"disparity:      {report.folder.disparity_video}")
+    print(f"contact sheet:  {sheet}")
+    print(f"{report.made} views of {clip.num_frames} frames in {time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,76 @@
+"""Contact sheets: rows of labelled pictures in one PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from maskvolume.io.images import write_image
+
+WIDTH = 1600  # pixels
+MARGIN, GAP, LABEL, CAPTION, TITLE, NOTE = 24, 10, 28, 18, 54, 28  # pixels
+INK, PALE, PAPER = "#1c1e21", "#5d646d", "#ffffff"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures that stand side by side, drawn at the same height.
+
+    Attributes:
+        label: above the row.
+        pictures: uint8 ``[h, w, 3]`` or ``[h, w]``, all of one size.
+        captions: one below each picture, or none at all.
+    """
+
+    label: str
+    pictures: Sequence[np.ndarray]
+    captions: Sequence[str] = ()
+
+
+def draw_sheet(path: Path, title: str, rows: Sequence[Row], note: str = "") -> None:
+    """Draw a sheet and write it as a PNG; rows may have different numbers of pictures, ``note`` stands below."""
+    heights = [_picture_height(row) for row in rows]
+    total = TITLE + sum(_row_height(row) for row in rows) + (NOTE if note else MARGIN - GAP)
+    figure = Figure(figsize=(WIDTH / 100, total / 100), dpi=100, facecolor=PAPER)
+    canvas = FigureCanvasAgg(figure)
+
+    def text(x: float, y: float, content: str, size: float, **style: Any) -> None:
+        figure.text(x / WIDTH, 1 - y / total, content, fontsize=size, va="baseline", **style)
+
+    text(MARGIN, TITLE - 22, title, 15, color=INK, weight="bold")
+    top = TITLE
+    for row, height in zip(rows, heights, strict=True):
+        text(MARGIN, top + LABEL - 8, row.label, 11, color=INK, weight="bold")
+        width = _picture_width(row)
+        for number, picture in enumerate(row.pictures):
+            left = MARGIN + number * (width + GAP)
+            if row.captions:
+                text(left, top + LABEL + height + CAPTION - 4, row.captions[number], 9.5, color=PALE)
+            box = (left / WIDTH, 1 - (top + LABEL + height) / total, width / WIDTH, height / total)
+            axes = figure.add_axes(box)
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="antialiased", aspect="auto")
+            axes.set_axis_off()
+        top += _row_height(row)
+    text(MARGIN, total - 14, note, 10.5, color=INK)
+    canvas.draw()
+    write_image(path, np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
+
+
+def _picture_width(row: Row) -> float:
+    count = len(row.pictures)
+    return (WIDTH - 2 * MARGIN - (count - 1) * GAP) / count
+
+
+def _picture_height(row: Row) -> int:
+    h, w = row.pictures[0].shape[:2]
+    return round(_picture_width(row) * h / w)
+
+
+def _row_height(row: Row) -> int:
+    return LABEL + _picture_height(row) + (CAPTION if row.captions else 0) + GAP

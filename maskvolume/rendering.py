@@ -1,0 +1,347 @@
+"""A clip rendered to pictures and videos: which pose looks at which frame, and the threads around it.
+
+Poses are worked off by clip frame, so the MPI of a frame is made once however many poses look at it. The
+next frame is decoded while one is computed, and pictures are encoded and written beside it. Memory does not
+grow with the number of poses or frames.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from maskvolume.background import evenly_spaced, temporal_median
+from maskvolume.cameras import Camera
+from maskvolume.errors import InputError
+from maskvolume.io.images import read_image, write_image
+from maskvolume.io.video import VideoWriter
+from maskvolume.outputs import DISPARITY_STEPS, RenderFolder
+from maskvolume.pipeline import ClipRenderer, View
+from maskvolume.rig import RigClip
+
+WRITERS = 2  # threads that encode and write pictures
+WAITING = 8  # poses whose pictures may wait for them, in memory
+BACKGROUND_FRAMES = 100  # of a clip, evenly spaced, that a background is the median of; as in collect_data
+
+
+@dataclass(frozen=True)
+class Shots:
+    """What to render: picture i is the view of ``targets[i]`` at frame ``frames[i]`` of the clip.
+
+    Attributes:
+        targets: cameras ``[N]`` of the size of the pictures.
+        frames: N numbers of frames.
+    """
+
+    targets: Camera
+    frames: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def by_frame(self, poses: Iterable[int]) -> list[tuple[int, list[int]]]:
+        """The poses that look at each frame, in the order of the frames."""
+        groups: dict[int, list[int]] = {}
+        for pose in poses:
+            groups.setdefault(self.frames[pose], []).append(pose)
+        return sorted(groups.items())
+
+
+@dataclass(frozen=True)
+class RenderReport:
+    """What a rendering made.
+
+    Attributes:
+        folder: where it lies.
+        indices: the source cameras, the reference first.
+        frames: which frame each pose shows.
+        made: number of poses that were rendered now.
+        kept: number of poses that were there already.
+        seconds: for everything.
+    """
+
+    folder: RenderFolder
+    indices: tuple[int, ...]
+    frames: tuple[int, ...]
+    made: int
+    kept: int
+    seconds: float
+
+
+def path_shots(path: Camera, time_mode: str, clip_frames: int, count: int | None = None) -> Shots:
+    """Walk along a path while time goes by.
+
+    Args:
+        path: poses ``[N]``.
+        time_mode: ``loop`` (pose i shows frame i modulo the clip), ``pingpong`` (forth and back) or
+            ``fix:T``.
+        clip_frames: frames of the clip.
+        count: at most so many poses.
+    """
+    number = len(path) if count is None else min(count, len(path))
+    return Shots(path[:number], _cycle(time_order(time_mode, clip_frames), number))
+
+
+def fixed_shots(target: Camera, time_mode: str, clip_frames: int, count: int | None = None) -> Shots:
+    """Stand still at ``target []`` while time goes by: ``count`` pictures, or one pass through time."""
+    order = time_order(time_mode, clip_frames)
+    number = len(order) if count is None else count
+    poses = Camera(target.T_cam_world.expand(number, 4, 4), target.K.expand(number, 3, 3), target.size)
+    return Shots(poses, _cycle(order, number))
+
+
+def _cycle(order: tuple[int, ...], number: int) -> tuple[int, ...]:
+    return tuple(order[i % len(order)] for i in range(number))
+
+
+def time_order(time_mode: str, clip_frames: int) -> tuple[int, ...]:
+    """One period of the frames that follow each other: see ``path_shots``."""
+    if time_mode == "loop":
+        return tuple(range(clip_frames))
+    if time_mode == "pingpong":
+        return (*range(clip_frames), *range(clip_frames - 2, 0, -1))
+    head, _, number = time_mode.partition(":")
+    if head != "fix" or not number.isdecimal():
+        raise InputError(f"time: loop, pingpong or fix:T expected, as in fix:0, got {time_mode!r}")
+    if int(number) >= clip_frames:
+        raise InputError(f"time: {time_mode}: the clip has frames 0 to {clip_frames - 1}; choose one of them")
+    return (int(number),)
+
+
+def fixed_camera(view: str, clip: RigClip) -> int | None:
+    """The camera of ``fix:CAMERA`` (a name or a number), None for ``path``."""
+    if view == "path":
+        return None
+    head, _, camera = view.partition(":")
+    if head != "fix" or not camera:
+        raise InputError(f"view: path or fix:CAMERA expected, as in fix:{clip.names[0]}, got {view!r}")
+    return clip.index(camera)
+
+
+def nearest_cameras(clip: RigClip, targets: Camera, count: int = 2) -> tuple[int, ...]:
+    """The cameras nearest to the middle of the targets, the nearest one first: the reference."""
+    middle = targets.center.double().mean(dim=0)
+    distances = (clip.cameras().center.double() - middle).norm(dim=-1)
+    # Rounded, so that of cameras that are as near as each other the first ones are taken on every machine.
+    order = torch.argsort((distances / distances.max().clamp_min(1e-12)).round(decimals=4), stable=True)
+    return tuple(order[:count].tolist())
+
+
+def background_folder(clip: RigClip, folder: RenderFolder) -> Path:
+    """Where the backgrounds of a clip are: its own folder of them, or the output's, to be filled."""
+    return clip.background_dir if clip.background_dir.is_dir() else folder.background
+
+
+def make_backgrounds(clip: RigClip, cameras: Sequence[int], folder: Path, *, keep: bool) -> None:
+    """Write the median over time of each of the cameras as ``camNN.png``.
+
+    Args:
+        folder: where to.
+        keep: leave pictures that are there as they are.
+    """
+    frames = evenly_spaced(clip.num_frames, BACKGROUND_FRAMES)
+    paths = {camera: folder / f"{clip.names[camera]}.png" for camera in cameras}
+    missing = [camera for camera, path in paths.items() if not (keep and path.is_file())]
+    if missing:
+        print(f"{folder}: making backgrounds, the median over {len(frames)} frames, since the clip has none")
+    for camera in missing:
+        median = temporal_median(partial(_read_nth, clip, camera, frames), len(frames))
+        write_image(paths[camera], median)
+
+
+def _read_nth(clip: RigClip, camera: int, frames: Sequence[int], number: int) -> np.ndarray:
+    return clip.read(camera, frames[number])
+
+
+def render_clip(renderer: ClipRenderer, shots: Shots, folder: RenderFolder, *, fps: float, crf: int) -> RenderReport:
+    """Render what is missing in the folder, then encode the videos.
+
+    Pictures appear whole or not at all, so a run that was interrupted at any moment goes on where it stopped.
+
+    Raises:
+        InputError: a picture of the clip can't be read.
+        OSError: a file can't be written.
+    """
+    start = time.monotonic()
+    size = shots.targets.size
+    with ThreadPoolExecutor(WRITERS) as pool:
+        done = list(pool.map(lambda pose: folder.is_done(pose, size), range(len(shots))))
+    missing = [pose for pose, there in enumerate(done) if not there]
+    if folder.with_disparity:
+        folder.write_scale(*_depth_range(renderer.depths))
+    if missing:
+        render_shots(renderer, shots, folder, missing)
+    frames = [folder.frame(pose) for pose in range(len(shots))]
+    encode_video(frames, folder.video, fps=fps, crf=crf)
+    if folder.with_disparity:
+        nearest, farthest = _depth_range(renderer.depths)
+        pictures = [folder.disparity(pose) for pose in range(len(shots))]
+        encode_video(
+            pictures,
+            folder.disparity_video,
+            fps=fps,
+            crf=crf,
+            read=lambda path: color_map(read_disparity(path), lowest=nearest / farthest),
+        )
+    made, seconds = len(missing), time.monotonic() - start
+    return RenderReport(folder, renderer.indices, shots.frames, made, len(shots) - made, seconds)
+
+
+def render_shots(renderer: ClipRenderer, shots: Shots, folder: RenderFolder, poses: Sequence[int]) -> None:
+    """Render some of the poses into the folder; see ``render_clip``."""
+    groups = shots.by_frame(poses)
+    nearest, _ = _depth_range(renderer.depths)
+    if renderer.model.has_mask:
+        renderer.background()
+    with (
+        ThreadPoolExecutor(1) as reader,
+        Writers() as writers,
+        _progress(len(shots), "render", len(poses)) as bar,
+    ):
+        upcoming = reader.submit(renderer.read, groups[0][0])
+        for number, (frame, members) in enumerate(groups):
+            pictures = upcoming.result()
+            if number + 1 < len(groups):
+                upcoming = reader.submit(renderer.read, groups[number + 1][0])
+            renderer.frame_mpi(frame, pictures)
+            for pose in members:
+                view = renderer.render(frame, shots.targets[pose], with_mask=folder.with_mask)
+                writers.submit(_write_all, _to_pictures(view, folder, pose, nearest))
+                bar.update()
+
+
+class Writers:
+    """Threads that run what is submitted; a context manager that joins them and raises their errors.
+
+    No more than ``WAITING`` calls wait at once: ``submit`` blocks instead.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(WRITERS)
+        self._pending: deque[Future[Any]] = deque()
+
+    def __enter__(self) -> Writers:
+        return self
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run ``function(*args)`` in a thread; raises the error of an earlier call that failed."""
+        while self._pending and (len(self._pending) >= WAITING or self._pending[0].done()):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(function, *args))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+        if error is None:
+            for future in self._pending:
+                future.result()
+
+
+def encode_video(
+    pictures: Sequence[Path],
+    out: Path,
+    *,
+    fps: float,
+    crf: int,
+    read: Callable[[Path], np.ndarray] = read_image,
+) -> None:
+    """Encode picture files as a video, in order, a few in memory at a time.
+
+    Args:
+        read: a file to uint8 ``[H, W, 3]`` RGB.
+    """
+    with closing(_read_ahead(pictures, read)) as loaded, _progress(len(pictures), out.name) as bar:
+        first = next(loaded)
+        with VideoWriter(out, first.shape[:2], fps, crf) as writer:
+            for picture in itertools.chain([first], loaded):
+                writer.append(picture)
+                bar.update()
+
+
+def _read_ahead(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Generator[np.ndarray, None, None]:
+    with ThreadPoolExecutor(WRITERS) as pool:
+        pending: deque[Future[np.ndarray]] = deque()
+        try:
+            for path in paths:
+                pending.append(pool.submit(read, path))
+                if len(pending) >= WAITING:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """``[C, h, w]`` in 0..1 to uint8 ``[h, w, C]``, clamped and rounded; ``[h, w]`` for one channel."""
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
+    return np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def disparity_to_uint16(
+    disparity: Tensor,  # [1, h, w]
+    nearest: float,
+) -> np.ndarray:
+    """Steps of ``1 / nearest / 65535`` as uint16 ``[h, w]``."""
+    steps = (disparity[0].double().cpu() * nearest).clamp(0, 1) * DISPARITY_STEPS
+    return steps.round().numpy().astype(np.uint16)
+
+
+def read_disparity(path: Path) -> np.ndarray:
+    """A disparity picture, float32 ``[h, w]`` in 0..1 (1 is the nearest plane)."""
+    steps = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if steps is None or steps.dtype != np.uint16 or steps.ndim != 2:
+        raise InputError(f"{path}: not a disparity picture; remove it and run the same command again")
+    return steps.astype(np.float32) / DISPARITY_STEPS
+
+
+def color_map(disparity: np.ndarray, lowest: float = 0.0) -> np.ndarray:
+    """Disparity ``[h, w]`` in ``lowest``..1 as colours uint8 ``[h, w, 3]``, near things bright."""
+    stretched = ((disparity - lowest) / (1 - lowest)).clip(0, 1)
+    colors = cv2.applyColorMap((stretched * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
+
+
+def _to_pictures(view: View, folder: RenderFolder, pose: int, nearest: float) -> dict[Path, np.ndarray]:
+    """The files of a pose, the picture last: where it is, the others are."""
+    pictures: dict[Path, np.ndarray] = {}
+    if folder.with_disparity:
+        pictures[folder.disparity(pose)] = disparity_to_uint16(view.disparity, nearest)
+    if folder.with_mask and view.mask is not None:
+        pictures[folder.mask(pose)] = to_uint8(view.mask)
+    pictures[folder.frame(pose)] = to_uint8(view.color)
+    return pictures
+
+
+def _write_all(pictures: dict[Path, np.ndarray]) -> None:
+    for path, picture in pictures.items():
+        write_image(path, picture)
+
+
+def _depth_range(depths: Tensor) -> tuple[float, float]:
+    return float(depths.min()), float(depths.max())
+
+
+def _progress(total: int, what: str, left: int | None = None) -> tqdm:
+    """A bar with frames a second and the time left; a line now and then where there is no terminal."""
+    interval = 0.1 if sys.stderr.isatty() else 30.0
+    initial = 0 if left is None else total - left
+    return tqdm(total=total, initial=initial, desc=what, unit=" frames", mininterval=interval, dynamic_ncols=True)

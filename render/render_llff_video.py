@@ -1,0 +1,238 @@
+"""Render novel views of a clip along a path of poses: pictures and an H.264 video.
+
+    python render_llff_video.py --config render_video.txt
+    python render_llff_video.py --config render_video.txt --root_dir FRAMES --path circle --out_dir OUT
+
+What is written where is told by maskvolume/outputs.py. An interrupted run goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import maskvolume
+from maskvolume.cameras import Camera
+from maskvolume.checkpoints import load_model
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.llff import read_path
+from maskvolume.model import MaskVolumeModel
+from maskvolume.ops import available_backends
+from maskvolume.options import option, parse_options, required
+from maskvolume.outputs import RenderFolder, digest
+from maskvolume.paths import PATH_KINDS, PathKind, render_path
+from maskvolume.pipeline import ClipRenderer
+from maskvolume.rendering import (
+    RenderReport,
+    Shots,
+    background_folder,
+    fixed_camera,
+    fixed_shots,
+    make_backgrounds,
+    nearest_cameras,
+    path_shots,
+    render_clip,
+)
+from maskvolume.rig import RigClip
+from maskvolume.training import resolve_device, resolve_precision
+
+PATH_NAME = "qual_path.txt"
+PATH_PLACES = (f"00000/{PATH_NAME}", PATH_NAME)
+MIN_SIDE = 16  # pixels; below it the networks see nothing
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Options of render_llff_video."""
+
+    root_dir: str = required("a collected clip, a frame folder (camNN/00000.jpg ...) or a folder of camNN.mp4")
+    ckpt_path: str = required("checkpoint: .safetensors, or a .ckpt of the original")
+    out_dir: str = required("folder for pictures and videos; made when missing")
+    bg_dir: str | None = option(
+        None,
+        "folder of the backgrounds camNN.png; none: the clip's, or made in OUT_DIR/background if it has none",
+    )
+    img_wh: tuple[int, int] | None = option(
+        None, "width and height at which pictures are read and rendered, K scaled per axis; none: the clip's"
+    )
+    indices: tuple[str, ...] | None = option(
+        None,
+        "source cameras, two or more names or numbers, the first the reference; none: the two nearest to the "
+        "middle of the path",
+    )
+    path: str | None = option(
+        None,
+        f"path file (.txt or .npy), or one of {', '.join(PATH_KINDS)}; none: ROOT_DIR/"
+        f"{' or ROOT_DIR/'.join(PATH_PLACES)}",
+    )
+    time: str = option(
+        "loop",
+        "loop: pose i shows frame i modulo the clip; pingpong: forth and back; fix:T: time stands still",
+    )
+    view: str = option("path", "path: walk along it; fix:CAMERA: look on from a camera of the rig, by name or number")
+    num_frames: int | None = option(
+        None,
+        "at most so many poses of the path; for a fixed view exactly so many, none: one pass through time",
+    )
+    save_disparity: bool = option(False, "write disparity as 16 bit pictures and a colour-mapped video too")
+    save_mask: bool = option(False, "write how much of each pixel comes from what moves too")
+    frame_format: Literal["png", "jpg"] = option("png", "format of the pictures")
+    fps: float = option(30.0, "frames a second of the videos")
+    crf: int = option(18, "quality of the videos, 0 (no loss) to 51 (worst)")
+    num_planes: int | None = option(None, "planes of the multiplane images; none: as the checkpoint was trained")
+    margin: int | None = option(
+        None, "pixels by which the planes reach beyond the reference view; none: what the path needs"
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = option("auto", "where to compute")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the networks; auto: bf16 where it is fast")
+    backend: str | None = option(None, "implementation of the sweep and of the rendering; none: the fastest")
+    overwrite: bool = option(False, "render again what is there already")
+
+
+def check_options(options: RenderOptions) -> None:
+    """Find the numbers that can't be meant, before anything is read."""
+    if options.img_wh is not None and min(options.img_wh) < MIN_SIDE:
+        got = " x ".join(str(side) for side in options.img_wh)
+        raise InputError(f"--img_wh: width and height of at least {MIN_SIDE} pixels are needed, got {got}")
+    limits: list[tuple[str, float | None, float, float]] = [
+        ("num_frames", options.num_frames, 1, float("inf")),
+        ("num_planes", options.num_planes, 2, 1024),
+        ("margin", options.margin, 0, 4096),
+        ("fps", options.fps, 0.1, 1000),
+        ("crf", options.crf, 0, 51),
+    ]
+    for name, value, low, high in limits:
+        if value is not None and not low <= value <= high:
+            wanted = f"{low:g} to {high:g}" if high < float("inf") else f"{low:g} or more"
+            raise InputError(f"--{name}: {wanted} expected, got {value:g}")
+
+
+def load_path(options: RenderOptions, clip: RigClip, size: tuple[int, int]) -> Camera:
+    """The poses ``[N]`` of the path, K scaled per axis from the size that the path names to the pictures'."""
+    if options.path in PATH_KINDS:
+        return render_path(clip.poses, cast(PathKind, options.path)).scaled(size)
+    if options.path is not None:
+        return read_path(options.path, size)
+    places = [clip.root_dir / place for place in PATH_PLACES]
+    for place in places:
+        if place.is_file():
+            return read_path(place, size)
+    raise InputError(
+        f"{places[0 if clip.layout.kind == 'collected' else 1]}: no such path of poses; make one with "
+        f"data_tools/imgs2renderpath.py, or choose a ready one, as in --path spiral"
+    )
+
+
+def make_shots(options: RenderOptions, clip: RigClip, size: tuple[int, int]) -> tuple[Shots, Camera]:
+    """What to render, and the cameras ``[N]`` that the planes have to reach: those of the whole path."""
+    fixed = fixed_camera(options.view, clip)
+    if fixed is None:
+        path = load_path(options, clip, size)
+        return path_shots(path, options.time, clip.num_frames, options.num_frames), path
+    targets = clip.cameras(size)[fixed : fixed + 1]
+    return fixed_shots(targets[0], options.time, clip.num_frames, options.num_frames), targets
+
+
+def load_checkpoint(options: RenderOptions) -> MaskVolumeModel:
+    """The model on its device; a stage-one checkpoint renders each frame without mask and background."""
+    device = resolve_device(options.device)
+    backends = available_backends(device)
+    if options.backend is not None and options.backend not in backends:
+        raise InputError(
+            f"--backend: {options.backend} can't run on {device.type}; choose one of {', '.join(backends)}"
+        )
+    precision = resolve_precision(options.precision, device)
+    model = load_model(options.ckpt_path, device, precision, backend=options.backend or backends[0])
+    if options.save_mask and not model.has_mask:
+        raise InputError(
+            f"{options.ckpt_path}: a stage-one checkpoint has no mask; leave out --save_mask, or give one of stage two"
+        )
+    if not model.has_mask:
+        print(f"{options.ckpt_path}: stage one; frames are rendered without mask and background")
+    return model
+
+
+def made_of(options: RenderOptions, renderer: ClipRenderer, clip: RigClip, targets: Camera) -> dict[str, object]:
+    """What decides the pixels, for a later run that is to go on.
+
+    The pictures of the clip are not compared, only where they lie and how many they are.
+    """
+    model, rig = renderer.model, clip.poses
+    return {
+        "version": maskvolume.__version__,
+        "root_dir": str(clip.root_dir.resolve()),
+        "bg_dir": str(clip.background_dir.resolve()) if model.has_mask else None,
+        "clip_frames": clip.num_frames,
+        "poses": digest(rig.cameras.T_cam_world, rig.cameras.K, rig.bounds),
+        "ckpt_path": digest(Path(options.ckpt_path)),
+        "path": digest(targets.T_cam_world, targets.K),
+        "indices": [clip.names[index] for index in renderer.indices],
+        "img_wh": [renderer.size[1], renderer.size[0]],
+        "time": options.time,
+        "view": options.view,
+        "num_planes": len(renderer.depths),
+        "margin": options.margin,
+        "device": renderer.device.type,
+        "precision": model.precision,
+        "backend": model.backend,
+        "frame_format": options.frame_format,
+    }
+
+
+def render(options: RenderOptions) -> RenderReport:
+    """Render the pictures that are missing, and the videos.
+
+    Raises:
+        InputError: what the user has to mend; found before the first picture is made, where it can be.
+    """
+    check_options(options)
+    clip = RigClip.open(options.root_dir, options.bg_dir)
+    size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
+    shots, targets = make_shots(options, clip, size)
+    if options.indices is None:
+        indices = nearest_cameras(clip, targets)
+    else:
+        indices = tuple(clip.index(camera) for camera in options.indices)
+    model = load_checkpoint(options)
+    folder = RenderFolder(Path(options.out_dir), options.frame_format, options.save_disparity, options.save_mask)
+    if model.has_mask and options.bg_dir is None:
+        clip = replace(clip, background_dir=background_folder(clip, folder))
+    renderer = ClipRenderer(
+        clip,
+        model,
+        indices,
+        targets=targets,
+        size=size,
+        num_planes=options.num_planes,
+        margin=options.margin,
+    )
+    contents = made_of(options, renderer, clip, targets)
+    goes_on = folder.prepare(contents, options, overwrite=options.overwrite)
+    if model.has_mask and clip.background_dir == folder.background:
+        make_backgrounds(clip, indices, folder.background, keep=goes_on)
+    names = ", ".join(clip.names[index] for index in indices)
+    print(f"{folder.root}: {len(shots)} pictures of {size[1]} x {size[0]} from {names}")
+    return render_clip(renderer, shots, folder, fps=options.fps, crf=options.crf)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the options, render, and say where the video is."""
+    options = parse_options(
+        RenderOptions,
+        argv,
+        prog="render_llff_video.py",
+        description="Render novel views of a clip along a path of poses: pictures and an H.264 video.",
+    )
+    report = render(options)
+    kept = f", {report.kept} kept" if report.kept else ""
+    print(f"{report.made} pictures rendered{kept}, in {report.seconds:.1f} s")
+    print(f"video: {report.folder.video}")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,83 @@
+"""What the tests of the renderer share: random weights, and the program run in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskvolume import errors
+from maskvolume.checkpoints import save_checkpoint
+from maskvolume.model import CheckpointMeta, MaskVolumeModel, Stage
+from render.render_llff_video import main
+
+NUM_PLANES = 6
+
+
+def save_random_weights(path: Path, stage: Stage) -> Path:
+    """Weights for few planes; nudged off their start, at which half of the layers are zero."""
+    torch.manual_seed(0)
+    model = MaskVolumeModel(CheckpointMeta(stage, "matching", num_planes=NUM_PLANES))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 0:
+                parameter += 0.02 * torch.randn_like(parameter)
+    save_checkpoint(path, model)
+    return path
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage-two checkpoint."""
+    return save_random_weights(tmp_path_factory.mktemp("weights") / "mask.safetensors", "mask")
+
+
+@pytest.fixture(scope="session")
+def stage_one_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage-one checkpoint."""
+    return save_random_weights(tmp_path_factory.mktemp("weights") / "mpi.safetensors", "mpi")
+
+
+class Outcome:
+    """How a program ended."""
+
+    def __init__(self, rc: int, stdout: str, stderr: str) -> None:
+        self.rc, self.stdout, self.stderr = rc, stdout, stderr
+
+    def check(self) -> Outcome:
+        """Assert that it went well."""
+        assert self.rc == 0, self.stderr
+        return self
+
+    def check_input_error(self, *words: str) -> None:
+        """Assert that it ended on bad input, with one line that holds ``words``."""
+        assert self.rc == 2, f"{self.rc}: {self.stderr}"
+        lines = [line for line in self.stderr.splitlines() if "it/s" not in line and "frames" not in line[:60]]
+        assert "Traceback" not in self.stderr
+        last = self.stderr.strip().splitlines()[-1]
+        assert ": error: " in last, lines
+        missing = [word for word in words if word not in last]
+        assert not missing, f"{missing} expected in: {last}"
+
+
+@pytest.fixture
+def render(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weights: Path
+) -> Callable[..., Outcome]:
+    """Run the renderer in this process, as a program: ``render(root_dir, out_dir, *options)``."""
+    monkeypatch.setattr(errors.signal, "signal", lambda *_: None)
+
+    def run(root: object, out: object, *options: object, ckpt: Path | None = weights) -> Outcome:
+        arguments = ["--root_dir", root, "--out_dir", out, "--device", "cpu", "--precision", "fp32", *options]
+        arguments += ["--ckpt_path", ckpt] if ckpt is not None else []
+        monkeypatch.setattr(sys, "argv", ["render_llff_video.py"])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            errors.run_program(lambda: main([str(argument) for argument in arguments]))
+        output = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), output.out, output.err)
+
+    return run

@@ -98,11 +98,16 @@ class MaskVolumeModel(nn.Module):
         mpi_camera: Camera,  # [...]
         depths: Tensor,  # [..., D]
     ) -> Tensor:
-        """Plane sweep volume ``[..., V, 3, D, H, W]`` in the checkpoint's sampling convention."""
+        """Plane sweep volume ``[..., V, 3, D, H, W]`` in the checkpoint's sampling convention.
+
+        It is float16 where the networks run in bfloat16: colours in 0..1 keep 11 bits, in half the memory.
+        """
         limit = self.arch.max_views
         if images.shape[-4] < 2 or (limit is not None and images.shape[-4] > limit):
             wanted = f"2 to {limit}" if limit not in (None, 2) else ("2" if limit else "2 or more")
             raise ValueError(f"images: {wanted} views expected by {self.meta.arch!r}, got {images.shape[-4]}")
+        if self.precision == "bf16":
+            images = images.half()
         return ops.sweep_planes(images, sources, mpi_camera, depths, sampling=self.meta.sampling, backend=self.backend)
 
     def mpi_from_sweep(self, sweep: Tensor, mpi_camera: Camera, depths: Tensor) -> MultiplaneImage:

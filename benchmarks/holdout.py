@@ -52,12 +52,8 @@ class Targets:
             InputError: no targets there, or not as many as poses.
         """
         if not folder.is_dir():
-            raise InputError(
-                f"{folder}: no such folder; a folder of held-out cameras is needed (--target_dir)"
-            )
-        names = tuple(
-            sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "masks")
-        )
+            raise InputError(f"{folder}: no such folder; a folder of held-out cameras is needed (--target_dir)")
+        names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "masks"))
         if not names:
             raise InputError(f"{folder}: no folder of a held-out camera in it; check --target_dir")
         poses = read_poses_bounds(folder / "poses_bounds.npy")
@@ -93,12 +89,6 @@ class Targets:
 def to_tensor(picture: np.ndarray) -> Tensor:
     """uint8 ``[H, W, 3]`` to ``[3, H, W]`` in 0..1."""
     return torch.from_numpy(picture).permute(2, 0, 1).float() / 255
-
-
-def nearest_cameras(cameras: Camera, target: Camera, count: int = 2) -> tuple[int, ...]:
-    """The ``count`` cameras of a rig whose centres are nearest to the target's, the nearest first."""
-    distance = (cameras.center - target.center).norm(dim=-1)
-    return tuple(distance.argsort(stable=True)[:count].tolist())
 
 
 @contextmanager

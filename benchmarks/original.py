@@ -202,9 +202,7 @@ def _normalise(projected: Tensor, height: int, width: int) -> Tensor:
 
 def sweep_all(images: Sequence[Tensor], sources: Sequence[View], reference: View, depths: Tensor) -> Tensor:
     """``[3V, D, H, W]``: the sweeps of all images, view after view."""
-    return torch.cat(
-        [sweep_view(image, view, reference, depths) for image, view in zip(images, sources, strict=True)]
-    )
+    return torch.cat([sweep_view(image, view, reference, depths) for image, view in zip(images, sources, strict=True)])
 
 
 def mpi_planes(network: OriginalUNet, sweep: Tensor) -> Tensor:
@@ -244,9 +242,7 @@ def warp_planes(mpi: Mpi, target: View) -> Tensor:
         H_tgt_mpi = target.K @ (R + t @ normal / depth) @ torch.linalg.inv(mpi.view.K)
         in_mpi = (torch.linalg.inv(H_tgt_mpi) @ pixels).mT.reshape(height, width, 3)
         grids.append(_normalise(in_mpi, height, width))
-    return F.grid_sample(
-        mpi.rgba, torch.stack(grids), mode="bilinear", padding_mode="zeros", align_corners=False
-    )
+    return F.grid_sample(mpi.rgba, torch.stack(grids), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def composite(planes: Tensor) -> Tensor:

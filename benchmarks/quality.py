@@ -1,6 +1,7 @@
 """How good the views of held-out cameras are: the nearest camera, classical stereo and ours.
 
-Every method sees the same two cameras of the rig, those nearest to the held-out one. Figures are means over
+Every method sees the same two cameras of the rig, those nearest to the held-out one; the last row shows what ours
+makes of the four nearest, as the renderer takes them by default. Figures are means over
 frames of PSNR (dB) and SSIM of the whole picture, of the pixels where something moves, and of the interior.
 """
 
@@ -23,7 +24,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.classical import plane_sweep_stereo
-from benchmarks.holdout import Targets, nearest_cameras, open_with_background, to_tensor
+from benchmarks.holdout import Targets, open_with_background, to_tensor
 from benchmarks.record import (
     REPO_ROOT,
     RESULTS_FOLDER,
@@ -33,7 +34,7 @@ from benchmarks.record import (
     shown_path,
     write_result,
 )
-from maskvolume.cameras import Camera, stack_cameras
+from maskvolume.cameras import Camera, nearest_cameras, stack_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.errors import InputError, run_program
 from maskvolume.io.images import resize_image, write_image
@@ -45,6 +46,8 @@ from maskvolume.rig import RigClip
 from maskvolume.training import resolve_device, resolve_precision
 
 METHODS = ("nearest camera", "classical plane sweep", "ours")
+MORE_CAMERAS = 4
+OURS_MORE = f"ours, {MORE_CAMERAS} cameras"  # where the checkpoint's architecture takes more than two
 MEASURES = ("psnr", "ssim", "psnr_dynamic", "ssim_dynamic", "psnr_interior", "ssim_interior")
 INTERIOR = 32  # pixels off every border; less where that is more than an eighth of the picture
 SHEET_WIDTH = 320  # of a picture on the contact sheet
@@ -105,34 +108,32 @@ def main() -> None:
     }
     write_result(Path(options.out), result)
     print(format_table(result))
-    print(
-        f"\n{len(frames)} frames of {size[1]} x {size[0]}; checkpoint {result['checkpoint']}; {options.out}"
-    )
+    print(f"\n{len(frames)} frames of {size[1]} x {size[0]}; checkpoint {result['checkpoint']}; {options.out}")
 
 
 def _measure(
     clip: RigClip, targets: Targets, model: MaskVolumeModel, frames: range, sheet_path: str | None
 ) -> dict[str, Any]:
-    result: dict[str, Any] = {"targets": {}}
+    methods = [*METHODS, OURS_MORE] if model.arch.max_views is None else list(METHODS)
+    result: dict[str, Any] = {"methods": methods, "targets": {}}
     sheet = []
     bar = tqdm(total=len(targets.names) * len(frames), unit="view", disable=None)
     for index, name in enumerate(targets.names):
-        indices = nearest_cameras(clip.cameras(targets.size), targets.camera(index))
-        values: dict[str, list[list[float]]] = {method: [] for method in METHODS}
+        indices = nearest_cameras(clip.cameras(targets.size), targets.camera(index), MORE_CAMERAS)
+        values: dict[str, list[list[float]]] = {method: [] for method in methods}
         for frame, item in zip(frames, compare(clip, targets, index, model, indices, frames), strict=True):
-            for method in METHODS:
+            for method in methods:
                 values[method].append(_figures(item.pictures[method], item.truth, item.dynamic))
             if sheet_path and frame == frames[len(frames) // 2]:
                 sheet.append(_sheet_row(name, item))
             bar.update()
         result["targets"][name] = {
             "sources": [clip.names[i] for i in indices],
-            **{method: _mean_over(values[method]) for method in METHODS},
+            **{method: _mean_over(values[method]) for method in methods},
         }
     bar.close()
     result["mean"] = {
-        method: _mean_over([list(entry[method].values()) for entry in result["targets"].values()])
-        for method in METHODS
+        method: _mean_over([list(entry[method].values()) for entry in result["targets"].values()]) for method in methods
     }
     if sheet_path:
         write_image(sheet_path, np.concatenate(sheet))
@@ -154,21 +155,27 @@ def compare(
         targets: the held-out cameras.
         index: which of them.
         model: ours.
-        indices: the source cameras, the nearest first.
+        indices: the source cameras, the nearest first: two for every method, all for the last row.
         frames: numbers of the frames.
     """
     camera = targets.camera(index)
     near, far = clip.near_far()
     cameras = clip.cameras(targets.size)
-    sources = stack_cameras([cameras[i] for i in indices])
-    renderer = ClipRenderer(clip, model, indices, targets=camera_batch(camera), size=targets.size)
+    sources = stack_cameras([cameras[i] for i in indices[:2]])
+    views = {"ours": indices[:2]}
+    if model.arch.max_views is None:
+        views[OURS_MORE] = indices
+    batch = camera_batch(camera)
+    renderers = {
+        method: ClipRenderer(clip, model, chosen, targets=batch, size=targets.size) for method, chosen in views.items()
+    }
     for frame in frames:
-        images = torch.stack([to_tensor(clip.read(i, frame, targets.size)) for i in indices])
+        images = torch.stack([to_tensor(clip.read(i, frame, targets.size)) for i in indices[:2]])
         name = clip.frame_names[frame]
         pictures = {
             "nearest camera": images[0],
             "classical plane sweep": plane_sweep_stereo(images, sources, camera, near, far).color,
-            "ours": renderer.render(frame, camera).color.float().cpu(),
+            **{method: r.render(frame, camera).color.float().cpu() for method, r in renderers.items()},
         }
         clamped = {method: picture.clamp(0, 1) for method, picture in pictures.items()}
         yield Comparison(targets.picture(index, name), targets.dynamic(index, name), clamped)
@@ -222,10 +229,8 @@ def format_table(result: dict[str, Any]) -> str:
     ]
     rows = []
     for name, entry in [*result["targets"].items(), ("mean", result["mean"])]:
-        for method in METHODS:
-            rows.append(
-                [f"{name}, {method}", *(_cell_text(measure, entry[method][measure]) for measure in MEASURES)]
-            )
+        for method in result["methods"]:
+            rows.append([f"{name}, {method}", *(_cell_text(measure, entry[method][measure]) for measure in MEASURES)])
     return markdown_table(header, rows)
 
 
@@ -239,10 +244,7 @@ def _sheet_row(name: str, item: Comparison) -> np.ndarray:
     """uint8 ``[h, w, 3]``: the truth, every method, and the error of every method."""
     cells = [_cell(item.truth, f"{name}: true")]
     cells += [_cell(picture, method) for method, picture in item.pictures.items()]
-    cells += [
-        _cell(_error_map(picture, item.truth), f"error: {method}")
-        for method, picture in item.pictures.items()
-    ]
+    cells += [_cell(_error_map(picture, item.truth), f"error: {method}") for method, picture in item.pictures.items()]
     return np.concatenate(cells, axis=1)
 
 

@@ -26,9 +26,7 @@ def run_record() -> dict[str, Any]:
     """Where and how a figure was measured."""
     return {
         "commit": _commit(),
-        "command": shlex.join(
-            ["python", *(_relative(word) if os.path.isabs(word) else word for word in _words())]
-        ),
+        "command": shlex.join(["python", *(_relative(word) if os.path.isabs(word) else word for word in _words())]),
         "machine": {
             "cpu": _cpu_name(),
             "cores": os.cpu_count(),
@@ -75,9 +73,7 @@ def default_checkpoint() -> Path:
             found.append(path)
     if len(found) != 1:
         have = ", ".join(path.name for path in found) or "none"
-        raise InputError(
-            f"{CHECKPOINTS_FOLDER}: stage-two checkpoints there: {have}; name one by --ckpt_path"
-        )
+        raise InputError(f"{CHECKPOINTS_FOLDER}: stage-two checkpoints there: {have}; name one by --ckpt_path")
     return found[0]
 
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import original
 from benchmarks.costs import gflop, peak_bytes
-from benchmarks.holdout import Targets, nearest_cameras, open_with_background, to_tensor
+from benchmarks.holdout import Targets, open_with_background, to_tensor
 from benchmarks.record import (
     REPO_ROOT,
     RESULTS_FOLDER,
@@ -34,7 +34,7 @@ from benchmarks.record import (
     shown_path,
     write_result,
 )
-from maskvolume.cameras import Camera, stack_cameras
+from maskvolume.cameras import Camera, nearest_cameras, stack_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.errors import InputError, run_program
 from maskvolume.model import MaskVolumeModel
@@ -97,9 +97,7 @@ def main() -> None:
     options = parse_options(SpeedOptions, prog="speed.py", description=__doc__ or "")
     width, height = options.img_wh
     if width % 8 or height % 8 or options.num_planes % 8:
-        raise InputError(
-            "--img_wh, --num_planes: multiples of 8 expected, as the plain reading takes no other"
-        )
+        raise InputError("--img_wh, --num_planes: multiples of 8 expected, as the plain reading takes no other")
     if options.repeats < 1:
         raise InputError(f"--repeats: 1 or more expected, got {options.repeats}")
     if options.threads:
@@ -108,10 +106,8 @@ def main() -> None:
     # Before this process grows: until it starts a program, a child counts the memory of its parent.
     memory = {} if options.memory_of else {side: _peak_memory(options, side) for side in ("ours", "original")}
     with open_with_background(root, None) as clip:
-        targets = Targets.open(
-            Path(options.target_dir) if options.target_dir else root / "targets", (height, width)
-        )
-        indices = nearest_cameras(clip.cameras(targets.size), targets.camera(0))
+        targets = Targets.open(Path(options.target_dir) if options.target_dir else root / "targets", (height, width))
+        indices = nearest_cameras(clip.cameras(targets.size), targets.camera(0), 2)
         setting = Setting(clip, (height, width), options.num_planes, indices, targets.camera(0))
         if options.memory_of:
             _run_alone(setting, options)
@@ -219,9 +215,7 @@ def _our_frame(renderer: ClipRenderer, setting: Setting, repeat: int, seconds: S
         _timed(seconds, "fill unseen", fill_unseen, rendering)
 
 
-def _measure_views(
-    setting: Setting, renderer: ClipRenderer, repeats: int
-) -> dict[str, tuple[Seconds, Seconds]]:
+def _measure_views(setting: Setting, renderer: ClipRenderer, repeats: int) -> dict[str, tuple[Seconds, Seconds]]:
     """Views of finished MPIs by both: of random planes, and of what the networks made of the first frame."""
     made = renderer.frame_mpi(0).mpi
     reference = setting.cameras()[0]
@@ -327,9 +321,7 @@ def _peak_memory(options: SpeedOptions, side: str) -> float:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     marks = [line for line in done.stdout.splitlines() if line.startswith(MEMORY_MARK)]
     if done.returncode or not marks:
-        raise InputError(
-            f"--memory_of {side}: ended with status {done.returncode}; run it by itself to see why"
-        )
+        raise InputError(f"--memory_of {side}: ended with status {done.returncode}; run it by itself to see why")
     return round(int(marks[0].removeprefix(MEMORY_MARK)) / 1e9, 3)
 
 
@@ -355,11 +347,7 @@ def _print_result(result: dict[str, Any]) -> None:
     print(markdown_table(["MPI", "original", "ours", "ratio"], rows))
     print("\nPeak memory of a process that makes frames:\n")
     memory = result["peak_memory_gb"]
-    print(
-        markdown_table(
-            ["", "original", "ours"], [["GB", f"{memory['original']:.2f}", f"{memory['ours']:.2f}"]]
-        )
-    )
+    print(markdown_table(["", "original", "ours"], [["GB", f"{memory['original']:.2f}", f"{memory['ours']:.2f}"]]))
     print("\nWork of the networks, GFLOP a run:\n")
     rows = [[name, f"{value:.0f}"] for name, value in result["gflop"].items()]
     print(markdown_table(["network", "GFLOP"], rows))
@@ -368,9 +356,7 @@ def _print_result(result: dict[str, Any]) -> None:
 def _parts_table(frame: dict[str, Any]) -> str:
     parts = list(dict.fromkeys([*frame["original"], *frame["ours"]]))
     parts = [part for part in parts if part != "total"]
-    rows = [
-        [part, _seconds(frame["original"].get(part)), _seconds(frame["ours"].get(part)), ""] for part in parts
-    ]
+    rows = [[part, _seconds(frame["original"].get(part)), _seconds(frame["ours"].get(part)), ""] for part in parts]
     total = frame["original"]["total"], frame["ours"]["total"]
     rows.append(["a frame", *(_seconds(value) for value in total), f"{frame['ratio']:.1f}"])
     return markdown_table(["part", "original", "ours", "ratio"], rows)

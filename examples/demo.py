@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,7 +20,7 @@ from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
 from maskvolume.options import option, parse_options
 from maskvolume.paths import render_path
-from maskvolume.rendering import RenderReport, color_map, read_disparity
+from maskvolume.rendering import RenderReport, background_folder, color_map, read_disparity
 from maskvolume.rig import RigClip
 from render.render_llff_video import RenderOptions, render
 
@@ -35,7 +35,7 @@ class DemoOptions:
     root_dir: str = option(str(ROOT / "examples/rig"), "the clip")
     ckpt_path: str = option(str(ROOT / "checkpoints/mask_volume.safetensors"), "the weights")
     out_dir: str = option(str(ROOT / "out/demo"), "where the video and the contact sheet go")
-    indices: tuple[str, ...] | None = option(None, "source cameras; none: the two nearest to the path's middle")
+    indices: tuple[str, ...] | None = option(None, "source cameras; none: those nearest to the path's middle")
     img_wh: tuple[int, int] | None = option(None, "width and height; none: the clip's")
     scale: float = option(1.0, "width of the spiral; 1 is about as wide as the rig")
     num_poses: int = option(80, "poses of the spiral, a multiple of 4")
@@ -45,16 +45,21 @@ class DemoOptions:
 def make_sheet(clip: RigClip, report: RenderReport) -> Path:
     """Draw sources, novel views, disparity and mask of a few poses."""
     folder, frames = report.folder, report.frames
+    clip = replace(clip, background_dir=background_folder(clip, folder))
+    size = read_image(folder.frame(0)).shape[:2]
     poses = [(2 * i + 1) * len(frames) // (2 * SHOWN) for i in range(SHOWN)]
     captions = [f"pose {pose}, frame {frames[pose]}" for pose in poses]
-    names = [clip.names[index] for index in report.indices]
-    seen = [clip.read(index, frames[poses[0]]) for index in report.indices]
-    backgrounds = [read_image(folder.background / f"{name}.png") for name in names]
+    sources, first = report.indices[:SHOWN], frames[poses[0]]
+    names = [clip.names[index] for index in sources]
     rows = [
         Row(
-            "Input: two cameras, and their backgrounds",
-            [*seen, *backgrounds],
-            [*(f"{name}, frame {frames[poses[0]]}" for name in names), *(f"{name}, median" for name in names)],
+            f"What the cameras saw, frame {first}",
+            [clip.read(index, first, size) for index in sources],
+            [f"{names[0]}, the reference", *names[1:]],
+        ),
+        Row(
+            "Their backgrounds: medians over time",
+            [clip.read_background(index, size) for index in sources],
         ),
         Row("Views from where no camera stood", [read_image(folder.frame(pose)) for pose in poses], captions),
         Row("Disparity", [color_map(read_disparity(folder.disparity(pose))) for pose in poses]),

@@ -34,9 +34,10 @@ class Row:
 
 
 def draw_sheet(path: Path, title: str, rows: Sequence[Row], note: str = "") -> None:
-    """Draw a sheet and write it as a PNG; rows may have different numbers of pictures, ``note`` stands below."""
-    heights = [_picture_height(row) for row in rows]
-    total = TITLE + sum(_row_height(row) for row in rows) + (NOTE if note else MARGIN - GAP)
+    """Draw a sheet and write it as a PNG; rows may hold different numbers of pictures, ``note`` stands below."""
+    columns = max(len(row.pictures) for row in rows)
+    width = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) // columns
+    total = TITLE + sum(_row_height(row, width) for row in rows) + (NOTE if note else MARGIN - GAP)
     figure = Figure(figsize=(WIDTH / 100, total / 100), dpi=100, facecolor=PAPER)
     canvas = FigureCanvasAgg(figure)
 
@@ -45,9 +46,9 @@ def draw_sheet(path: Path, title: str, rows: Sequence[Row], note: str = "") -> N
 
     text(MARGIN, TITLE - 22, title, 15, color=INK, weight="bold")
     top = TITLE
-    for row, height in zip(rows, heights, strict=True):
+    for row in rows:
+        height = _picture_height(row, width)
         text(MARGIN, top + LABEL - 8, row.label, 11, color=INK, weight="bold")
-        width = _picture_width(row)
         for number, picture in enumerate(row.pictures):
             left = MARGIN + number * (width + GAP)
             if row.captions:
@@ -57,21 +58,16 @@ def draw_sheet(path: Path, title: str, rows: Sequence[Row], note: str = "") -> N
             colors = picture if picture.ndim == 3 else picture[..., None].repeat(3, axis=-1)
             axes.imshow(colors, interpolation="antialiased", aspect="auto")
             axes.set_axis_off()
-        top += _row_height(row)
+        top += _row_height(row, width)
     text(MARGIN, total - 14, note, 10.5, color=INK)
     canvas.draw()
     write_image(path, np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
 
 
-def _picture_width(row: Row) -> float:
-    count = len(row.pictures)
-    return (WIDTH - 2 * MARGIN - (count - 1) * GAP) / count
-
-
-def _picture_height(row: Row) -> int:
+def _picture_height(row: Row, width: int) -> int:
     h, w = row.pictures[0].shape[:2]
-    return round(_picture_width(row) * h / w)
+    return round(width * h / w)
 
 
-def _row_height(row: Row) -> int:
-    return LABEL + _picture_height(row) + (CAPTION if row.captions else 0) + GAP
+def _row_height(row: Row, width: int) -> int:
+    return LABEL + _picture_height(row, width) + (CAPTION if row.captions else 0) + GAP

@@ -107,3 +107,16 @@ def invert_rigid(T: Tensor) -> Tensor:
 def relative_pose(dst: Camera, src: Camera) -> Tensor:
     """``T_dst_src [..., 4, 4]``: from the source camera's frame to the destination camera's."""
     return dst.T_cam_world @ invert_rigid(src.T_cam_world)
+
+
+def nearest_cameras(
+    cameras: Camera,  # [N]
+    targets: Camera,  # [...]
+    count: int,
+) -> tuple[int, ...]:
+    """The ``count`` cameras whose centres are nearest to the middle of the targets', the nearest first."""
+    middle = targets.center.double().reshape(-1, 3).mean(dim=0)
+    distances = (cameras.center.double() - middle).norm(dim=-1)
+    # Rounded, so that of cameras that are as near as each other the first ones are taken on every machine.
+    order = torch.argsort((distances / distances.max().clamp_min(1e-12)).round(decimals=4), stable=True)
+    return tuple(order[:count].tolist())

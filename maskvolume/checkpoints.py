@@ -1,8 +1,8 @@
 """Checkpoints: strict save and load, and the import of the original's.
 
 Native form: ``.safetensors`` whose header holds, under the key "maskvolume", the JSON of a ``CheckpointMeta``.
-The original's: Lightning ``.ckpt`` (``state_dict`` -> ``models.mpi_net.*``, ``models.mask_net.*``, ``loss.*``) or a bare
-dict of the same keys, read without executing anything that is in it.
+The original's: Lightning ``.ckpt`` (``state_dict`` -> ``models.mpi_net.*``, ``models.mask_net.*``, ``loss.*``) or a
+bare dict of the same keys, read without executing anything that is in it.
 """
 
 from __future__ import annotations

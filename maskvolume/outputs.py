@@ -38,7 +38,7 @@ DISPARITY_STEPS = 2**16 - 1
 
 _PICTURE = re.compile(r"\d{5,}\.(png|jpg)")
 # What a killed run leaves: the temporary files of ``maskvolume.io.files.atomic_path``.
-_LEFTOVER = re.compile(r"\.(\d{5,}|scale|options|video|disparity)\.[0-9a-f]{12}\.(png|jpg|json|mp4)")
+_LEFTOVER = re.compile(r"\.\w[\w.-]*\.[0-9a-f]{12}(\.\w+)?")
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,10 @@ class RenderFolder:
             raise InputError(f"{path}: damaged, or not written by this program; choose another --out_dir") from None
 
     def _remove_leftovers(self) -> None:
-        for folder in (self.root, self.root / FRAMES, self.root / DISPARITY, self.root / MASK):
-            if folder.is_dir():
-                for path in folder.iterdir():
-                    if _LEFTOVER.fullmatch(path.name):
-                        path.unlink(missing_ok=True)
+        for folder in (self.root, *(self.root / name for name in (FRAMES, DISPARITY, MASK, BACKGROUND))):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if _LEFTOVER.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
 
 def digest(*content: bytes | Tensor | Path) -> str:

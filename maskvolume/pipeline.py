@@ -186,9 +186,7 @@ class ClipRenderer:
         if len(set(indices)) != len(indices) or len(indices) < 2:
             raise InputError(f"indices: two or more different cameras are needed, got {list(indices)}")
         if limit is not None and len(indices) > limit:
-            raise InputError(
-                f"indices: the checkpoint's architecture takes {limit} cameras, got {len(indices)}"
-            )
+            raise InputError(f"indices: the checkpoint's architecture takes {limit} cameras, got {len(indices)}")
         self.clip, self.model, self.indices = clip, model, indices
         self.size = size or clip.size
         self.device = next(model.parameters()).device
@@ -212,9 +210,7 @@ class ClipRenderer:
         """The background's sweep and MPI; made at the first call."""
         if self._background is None:
             pictures = [self.clip.read_background(index, self.size) for index in self.indices]
-            self._background = self.model.background(
-                self.to_tensor(pictures), self.sources, self.camera, self.depths
-            )
+            self._background = self.model.background(self.to_tensor(pictures), self.sources, self.camera, self.depths)
         return self._background
 
     def read(self, frame: int) -> list[np.ndarray]:

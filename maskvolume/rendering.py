@@ -134,15 +134,6 @@ def fixed_camera(view: str, clip: RigClip) -> int | None:
     return clip.index(camera)
 
 
-def nearest_cameras(clip: RigClip, targets: Camera, count: int = 2) -> tuple[int, ...]:
-    """The cameras nearest to the middle of the targets, the nearest one first: the reference."""
-    middle = targets.center.double().mean(dim=0)
-    distances = (clip.cameras().center.double() - middle).norm(dim=-1)
-    # Rounded, so that of cameras that are as near as each other the first ones are taken on every machine.
-    order = torch.argsort((distances / distances.max().clamp_min(1e-12)).round(decimals=4), stable=True)
-    return tuple(order[:count].tolist())
-
-
 def background_folder(clip: RigClip, folder: RenderFolder) -> Path:
     """Where the backgrounds of a clip are: its own folder of them, or the output's, to be filled."""
     return clip.background_dir if clip.background_dir.is_dir() else folder.background

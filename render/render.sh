@@ -6,7 +6,7 @@
 # FRAMES    folder of the rig, relative to where this is called: camNN/00000.jpg ... or camNN.mp4, poses_bounds.npy
 # FIRST END numbers of the frames, END itself not among them
 # NAME      of what is made:
-#   FRAMES/NAME          the collected clip, its path in FRAMES/NAME/00000/qual_path.txt
+#   FRAMES/NAME          the collected clip, its path in the first frame's folder: FRAMES/NAME/00000/qual_path.txt
 #   FRAMES/background    each camera's background
 #   FRAMES/NAME_video    the pictures and video.mp4
 #
@@ -35,7 +35,6 @@ fi
 
 clip=$frames/$name
 "$python" "$root/data_tools/collect_data.py" "$frames" "$first" "$end" "$name"
-"$python" "$root/data_tools/imgs2renderpath.py" "$clip" --out "$clip/00000/qual_path.txt"
+"$python" "$root/data_tools/imgs2renderpath.py" "$clip"
 "$python" "$root/render/render_llff_video.py" --config "$root/configs/render_video.txt" \
-    --root_dir "$clip" --bg_dir "$frames/background" --out_dir "${clip}_video" \
-    --path "$clip/00000/qual_path.txt" "$@"
+    --root_dir "$clip" --bg_dir "$frames/background" --out_dir "${clip}_video" --path none "$@"

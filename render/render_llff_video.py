@@ -17,7 +17,7 @@ from typing import Literal, cast
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import maskvolume
-from maskvolume.cameras import Camera
+from maskvolume.cameras import Camera, nearest_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.errors import InputError, run_program
 from maskvolume.io.llff import read_path
@@ -34,7 +34,6 @@ from maskvolume.rendering import (
     fixed_camera,
     fixed_shots,
     make_backgrounds,
-    nearest_cameras,
     path_shots,
     render_clip,
 )
@@ -42,7 +41,7 @@ from maskvolume.rig import RigClip
 from maskvolume.training import resolve_device, resolve_precision
 
 PATH_NAME = "qual_path.txt"
-PATH_PLACES = (f"00000/{PATH_NAME}", PATH_NAME)
+DEFAULT_SOURCES = 4  # cameras, where the architecture takes any number
 MIN_SIDE = 16  # pixels; below it the networks see nothing
 
 
@@ -62,13 +61,13 @@ class RenderOptions:
     )
     indices: tuple[str, ...] | None = option(
         None,
-        "source cameras, two or more names or numbers, the first the reference; none: the two nearest to the "
+        "source cameras, two or more names or numbers, the first the reference; none: those nearest to the "
         "middle of the path",
     )
     path: str | None = option(
         None,
         f"path file (.txt or .npy), or one of {', '.join(PATH_KINDS)}; none: ROOT_DIR/"
-        f"{' or ROOT_DIR/'.join(PATH_PLACES)}",
+        f"{PATH_NAME}, in a collected clip in the first frame's folder",
     )
     time: str = option(
         "loop",
@@ -118,13 +117,12 @@ def load_path(options: RenderOptions, clip: RigClip, size: tuple[int, int]) -> C
         return render_path(clip.poses, cast(PathKind, options.path)).scaled(size)
     if options.path is not None:
         return read_path(options.path, size)
-    places = [clip.root_dir / place for place in PATH_PLACES]
-    for place in places:
-        if place.is_file():
-            return read_path(place, size)
+    beside_poses = clip.layout.poses_path.with_name(PATH_NAME)
+    if beside_poses.is_file():
+        return read_path(beside_poses, size)
     raise InputError(
-        f"{places[0 if clip.layout.kind == 'collected' else 1]}: no such path of poses; make one with "
-        f"data_tools/imgs2renderpath.py, or choose a ready one, as in --path spiral"
+        f"{beside_poses}: no such path of poses; make one with data_tools/imgs2renderpath.py, or choose a ready one, "
+        f"as in --path spiral"
     )
 
 
@@ -194,11 +192,11 @@ def render(options: RenderOptions) -> RenderReport:
     clip = RigClip.open(options.root_dir, options.bg_dir)
     size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
     shots, targets = make_shots(options, clip, size)
+    model = load_checkpoint(options)
     if options.indices is None:
-        indices = nearest_cameras(clip, targets)
+        indices = nearest_cameras(clip.cameras(), targets, model.arch.max_views or DEFAULT_SOURCES)
     else:
         indices = tuple(clip.index(camera) for camera in options.indices)
-    model = load_checkpoint(options)
     folder = RenderFolder(Path(options.out_dir), options.frame_format, options.save_disparity, options.save_mask)
     if model.has_mask and options.bg_dir is None:
         clip = replace(clip, background_dir=background_folder(clip, folder))

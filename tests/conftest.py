@@ -105,13 +105,9 @@ def write_rig(
     """
     rng = np.random.default_rng(seed)
     h, w = size
-    wall = cv2.resize(
-        rng.integers(30, 226, (h // 4, w // 4, 3), np.uint8), (2 * w, h), interpolation=cv2.INTER_CUBIC
-    )
+    wall = cv2.resize(rng.integers(30, 226, (h // 4, w // 4, 3), np.uint8), (2 * w, h), interpolation=cv2.INTER_CUBIC)
     side = h // 3
-    square = cv2.resize(
-        rng.integers(0, 256, (4, 4, 3), np.uint8), (side, side), interpolation=cv2.INTER_CUBIC
-    )
+    square = cv2.resize(rng.integers(0, 256, (4, 4, 3), np.uint8), (side, side), interpolation=cv2.INTER_CUBIC)
     rows = []
     for index, name in enumerate(cameras):
         x = (index - (len(cameras) - 1) / 2) * RIG_BASELINE

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import make_camera, project
 
-from maskvolume.cameras import Camera, invert_rigid, relative_pose, stack_cameras
+from maskvolume.cameras import Camera, invert_rigid, nearest_cameras, relative_pose, stack_cameras
 
 
 def test_inverse_and_composition() -> None:
@@ -47,3 +47,16 @@ def test_wrong_shapes_are_named(name: str) -> None:
     good = {"T_cam_world": torch.eye(4), "K": torch.eye(3)}
     with pytest.raises(ValueError, match=name):
         Camera(**{**good, name: torch.eye(2)}, size=(4, 4))
+
+
+def test_nearest_cameras_start_with_the_nearest_and_ties_go_to_the_first() -> None:
+    base = make_camera(0, shift=0, turn=0)
+    cameras = []
+    for x in (0.0, 1.0, 2.0, 3.0):
+        T = base.T_cam_world.clone()
+        T[0, 3] = -x
+        cameras.append(Camera(T, base.K, base.size))
+    row = stack_cameras(cameras)
+    assert nearest_cameras(row, row[2], 3) == (2, 1, 3)
+    assert nearest_cameras(row, row, 2) == (1, 2)
+    assert nearest_cameras(row[:2], row, 4) == (1, 0)

@@ -18,7 +18,7 @@ def to_float(camera: Camera) -> Camera:
     return camera.to(torch.float32)
 
 
-# --- planes ---------------------------------------------------------------------------------------------------------
+# --- planes ---------------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
@@ -37,7 +37,7 @@ def test_planes_refuse_a_wrong_range(near: float, far: float) -> None:
         disparity_planes(near, far, 4)
 
 
-# --- homographies -----------------------------------------------------------------------------------------------------
+# --- homographies ---------------------------------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None)
@@ -57,7 +57,7 @@ def test_homography_maps_the_projections_of_a_point() -> None:
     torch.testing.assert_close(mapped[:2] / mapped[2], project(source, point))
 
 
-# --- plane sweep ------------------------------------------------------------------------------------------------------
+# --- plane sweep ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(36, 64), (37, 51)])
@@ -140,7 +140,7 @@ def test_sweep_in_bfloat16_keeps_float32_coordinates() -> None:
     assert (half.float() - full).abs().max() < 1e-2  # two roundings of values up to 1 at 8 bits
 
 
-# --- compositing and rendering ------------------------------------------------------------------------------------------
+# --- compositing and rendering --------------------------------------------------------------------
 
 
 def composite_by_definition(rgba: torch.Tensor, depths: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -261,7 +261,7 @@ def test_blend_interpolates_colour_and_opacity() -> None:
         blend(ones, a, MultiplaneImage(b.rgba, camera, depths, premultiplied=False))
 
 
-# --- dispatch -----------------------------------------------------------------------------------------------------------
+# --- dispatch -------------------------------------------------------------------------------------
 
 
 def test_an_unknown_backend_raises() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_schedules_warm_up_and_do_not_rise_again(options: TrainOptions, schedule
     rates = [learning_rate(chosen, step) for step in range(1000)]
     assert rates[0] == pytest.approx(chosen.lr / 100)
     assert max(rates) <= chosen.lr
-    assert all(a >= b for a, b in zip(rates[100:], rates[101:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[100:]))
     assert rates[-1] < 0.02 * chosen.lr or schedule == "none"
 
 

@@ -124,9 +124,7 @@ def list_pictures(folder: str | Path) -> dict[str, Path]:
         if path.suffix.lower() not in PICTURE_SUFFIXES:
             continue
         if path.stem in pictures:
-            raise InputError(
-                f"{path}: {pictures[path.stem].name} has the same name; keep one of the two pictures"
-            )
+            raise InputError(f"{path}: {pictures[path.stem].name} has the same name; keep one of the two pictures")
         pictures[path.stem] = path
     return pictures
 
@@ -205,9 +203,7 @@ def _open_videos(root: Path, paths: list[Path]) -> Layout:
                 f"the videos to the same frames"
             )
     frame_names = tuple(f"{i:05d}" for i in range(videos[0].count))
-    return Layout(
-        "videos", root, tuple(stems), frame_names, videos[0].size, root / POSES_NAME, Videos(videos)
-    )
+    return Layout("videos", root, tuple(stems), frame_names, videos[0].size, root / POSES_NAME, Videos(videos))
 
 
 def _require_same(expected: list[str], found: dict[str, Path], folder: Path, first: str, what: str) -> None:
@@ -232,9 +228,7 @@ def _common_size(paths: Iterable[Path]) -> tuple[int, int]:
     return first
 
 
-def _size_error(
-    path: Path, size: tuple[int, ...], other: str | Path, expected: tuple[int, int]
-) -> InputError:
+def _size_error(path: Path, size: tuple[int, ...], other: str | Path, expected: tuple[int, int]) -> InputError:
     return InputError(
         f"{path}: {size[1]} x {size[0]} pixels, but {other} has {expected[1]} x {expected[0]}; bring all "
         f"cameras to one size"

@@ -39,9 +39,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     if not _is_whole(data):
         raise InputError(f"{path}: the picture is cut short; {_MEND}")
     try:
-        picture = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        )
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         picture = None
     if picture is None:

@@ -190,13 +190,10 @@ def _require_rotation(rotation: np.ndarray, columns: tuple[str, ...], path: Path
     expected = f"three unit columns at right angles, [{', '.join(columns)}], expected"
     if np.abs(rotation.T @ rotation - np.eye(3)).max() > _ORTHONORMAL_TOLERANCE:
         raise InputError(
-            f"{path}: {what}: the rotation is singular or not orthonormal, {expected}; "
-            f"estimate this pose again"
+            f"{path}: {what}: the rotation is singular or not orthonormal, {expected}; estimate this pose again"
         )
     if np.linalg.det(rotation) < 0:
-        raise InputError(
-            f"{path}: {what}: the rotation is mirrored, {expected}; check the order and signs of the axes"
-        )
+        raise InputError(f"{path}: {what}: the rotation is mirrored, {expected}; check the order and signs of the axes")
 
 
 def _require_intrinsics(hwf: np.ndarray, first: np.ndarray, path: Path, what: str) -> None:
@@ -216,9 +213,7 @@ def _require_intrinsics(hwf: np.ndarray, first: np.ndarray, path: Path, what: st
 def _require_finite(values: np.ndarray, path: Path, what: str) -> None:
     bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     if bad.any():
-        raise InputError(
-            f"{path}: {what} {int(bad.argmax())} holds NaN or infinity; estimate this pose again"
-        )
+        raise InputError(f"{path}: {what} {int(bad.argmax())} holds NaN or infinity; estimate this pose again")
 
 
 def _read_path_text(path: Path) -> np.ndarray:
@@ -246,9 +241,7 @@ def _read_path_text(path: Path) -> np.ndarray:
             raise InputError(f"{path}: line {number}: {len(row)} numbers, 15 expected; {again}")
         rows.append(row)
     if count != len(rows) or count < 1:
-        raise InputError(
-            f"{path}: line 1 says {count} poses, but {len(rows)} follow; correct the number or {again}"
-        )
+        raise InputError(f"{path}: line 1 says {count} poses, but {len(rows)} follow; correct the number or {again}")
     return np.array(rows).reshape(-1, 5, 3).transpose(0, 2, 1)
 
 
@@ -273,8 +266,7 @@ def _load_array(path: Path) -> np.ndarray:
 
 def _pickle_error(path: Path) -> InputError:
     return InputError(
-        f"{path}: holds pickled objects, which can run code and are not opened; save it again as a plain "
-        f"float64 array"
+        f"{path}: holds pickled objects, which can run code and are not opened; save it again as a plain float64 array"
     )
 
 

@@ -55,8 +55,7 @@ def _read_moov(file: BinaryIO, end: int, path: Path) -> bytes:
         position += size
     if moov is None:
         raise InputError(
-            f"{path}: the video has no index, since it is cut short or was never finished; "
-            f"copy or record it again"
+            f"{path}: the video has no index, since it is cut short or was never finished; copy or record it again"
         )
     return moov
 
@@ -93,9 +92,7 @@ def _sample_times(table: dict[bytes, bytes]) -> np.ndarray | None:
     return np.cumsum(durations) - durations + offsets
 
 
-def _shows_all(
-    ticks: np.ndarray, track: dict[bytes, bytes], movie: dict[bytes, bytes], timescale: int
-) -> bool:
+def _shows_all(ticks: np.ndarray, track: dict[bytes, bytes], movie: dict[bytes, bytes], timescale: int) -> bool:
     """Whether the edit list, if there is one, shows every sample once."""
     edits = dict(_boxes(track.get(b"edts", b""))).get(b"elst")
     if edits is None:

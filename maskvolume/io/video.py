@@ -205,9 +205,7 @@ class VideoWriter:
     def append(self, frame: np.ndarray) -> None:
         """Add one frame, uint8 ``[H, W, 3]`` RGB of the writer's size."""
         if frame.dtype != np.uint8 or frame.shape != (*self.size, 3):
-            raise ValueError(
-                f"frame: uint8 {[*self.size, 3]} expected, got {frame.dtype} {list(frame.shape)}"
-            )
+            raise ValueError(f"frame: uint8 {[*self.size, 3]} expected, got {frame.dtype} {list(frame.shape)}")
         if self._process is None or self._process.stdin is None:
             raise ValueError("append: the writer is not open; use it in a with block")
         h, w = self.size

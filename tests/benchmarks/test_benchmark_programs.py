@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.holdout import Targets, nearest_cameras
-from benchmarks.quality import MEASURES, METHODS
+from benchmarks.holdout import Targets
+from benchmarks.quality import MEASURES, METHODS, OURS_MORE
 from benchmarks.record import markdown_table
-from maskvolume.cameras import stack_cameras
+from maskvolume.cameras import nearest_cameras, stack_cameras
 from maskvolume.checkpoints import save_checkpoint
 from maskvolume.errors import InputError
 from maskvolume.io.images import read_image
@@ -59,13 +59,13 @@ def test_quality_measures_every_method(rig: Path, checkpoint: Path, tmp_path: Pa
     assert {"commit", "machine", "torch", "command", "checkpoint", "frames"} <= set(result)
     assert result["frames"] == [0, 2]
     assert set(result["targets"]["target0"]["sources"]) == {"cam01", "cam02"}
-    for method in METHODS:
+    for method in (*METHODS, OURS_MORE):
         assert set(result["mean"][method]) == set(MEASURES)
         assert f"target0, {method}" in done.stdout
     gain = result["mean"]["classical plane sweep"]["psnr"] - result["mean"]["nearest camera"]["psnr"]
     assert gain > 3  # it sees the depth that copying ignores
     picture = read_image(sheet)
-    assert picture.shape[1] == 320 * (1 + 2 * len(METHODS))
+    assert picture.shape[1] == 320 * (1 + 2 * (len(METHODS) + 1))
 
 
 @pytest.mark.slow
@@ -83,9 +83,7 @@ def test_speed_compares_both_sides(rig: Path, checkpoint: Path, tmp_path: Path, 
         assert result["peak_memory_gb"][side] > 0
     assert set(result["view"]) == {"random MPI", "network's MPI"}
     assert all(value > 0 for value in result["gflop"].values())
-    assert result["gflop"]["original, mpi network"] == pytest.approx(
-        711 * 8 * 48 * 64 / (32 * 360 * 640), rel=0.05
-    )
+    assert result["gflop"]["original, mpi network"] == pytest.approx(711 * 8 * 48 * 64 / (32 * 360 * 640), rel=0.05)
 
 
 def test_missing_targets_are_said(tmp_path: Path) -> None:

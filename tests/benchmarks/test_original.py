@@ -54,7 +54,5 @@ def test_sweep_is_no_data_behind_the_source() -> None:
     K = torch.tensor([[16.0, 0.0, 10.0], [0.0, 16.0, 6.0], [0.0, 0.0, 1.0]])
     turned = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0]))
     depths = original.plane_depths(1.0, 10.0, 4)
-    swept = original.sweep_view(
-        torch.rand(3, 12, 20), original.View(turned, K), original.View(torch.eye(4), K), depths
-    )
+    swept = original.sweep_view(torch.rand(3, 12, 20), original.View(turned, K), original.View(torch.eye(4), K), depths)
     assert (swept == -1.0).all()

@@ -61,9 +61,7 @@ def test_poses_bounds_round_trip(tmp_path_factory: pytest.TempPathFactory, count
 
 @settings(max_examples=20, deadline=None)
 @given(count=st.integers(1, 6), seed=st.integers(0, 10**6))
-def test_path_text_and_array_say_the_same(
-    tmp_path_factory: pytest.TempPathFactory, count: int, seed: int
-) -> None:
+def test_path_text_and_array_say_the_same(tmp_path_factory: pytest.TempPathFactory, count: int, seed: int) -> None:
     folder = tmp_path_factory.mktemp("llff")
     cameras = random_poses(count, seed).cameras
     write_path(folder / "path.txt", cameras)

@@ -274,9 +274,7 @@ def test_written_video_reads_back(tmp_path: Path, size: tuple[int, int]) -> None
 
 def test_colours_survive(tmp_path: Path) -> None:
     """Strong colours tell the matrix of BT.709 from that of BT.601, which is up to 27 levels off."""
-    colors = np.array(
-        [(200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (128, 128, 128)], np.uint8
-    )
+    colors = np.array([(200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (128, 128, 128)], np.uint8)
     frame = np.ascontiguousarray(np.broadcast_to(colors.repeat(16, axis=0), (32, 80, 3)))
     with VideoWriter(tmp_path / "a.mp4", (32, 80), 30, 2) as writer:
         for _ in range(3):

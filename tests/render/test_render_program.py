@@ -33,7 +33,7 @@ def test_everything_is_written_where_it_belongs(render, tiny_rig: Path, tmp_path
     assert sorted(path.name for path in (out / "frames").iterdir()) == names
     assert sorted(path.name for path in (out / "mask").iterdir()) == names
     assert sorted(path.name for path in (out / "disparity").iterdir()) == [*names, "scale.json"]
-    assert sorted(path.name for path in (out / "background").iterdir()) == ["cam00.png", "cam01.png"]
+    assert sorted(path.name for path in (out / "background").iterdir()) == ["cam00.png", "cam01.png", "cam02.png"]
     assert f"video: {out / 'video.mp4'}" in outcome.stdout
     assert "background" in outcome.stdout
     steps = cv2.imread(str(out / "disparity/00000.png"), cv2.IMREAD_UNCHANGED)
@@ -43,7 +43,7 @@ def test_everything_is_written_where_it_belongs(render, tiny_rig: Path, tmp_path
     assert 0.99 * scale["nearest_plane"] < depth.min() <= depth.max() < 1.01 * scale["farthest_plane"]
     record = json.loads((out / "options.json").read_text())
     assert record["options"]["fps"] == 12
-    assert record["made_of"]["indices"] == ["cam01", "cam00"]
+    assert record["made_of"]["indices"] == ["cam01", "cam00", "cam02"]
 
 
 def test_the_videos_play_everywhere(render, tiny_rig: Path, tmp_path: Path) -> None:

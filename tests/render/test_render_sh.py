@@ -64,3 +64,5 @@ def test_frames_become_a_video(script: Path, tiny_rig: Path, tmp_path: Path, wei
     assert failed.returncode == 2
     assert "nowhere" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+

@@ -29,7 +29,6 @@ from maskvolume.rendering import (
     fixed_camera,
     fixed_shots,
     make_backgrounds,
-    nearest_cameras,
     path_shots,
     read_disparity,
     render_clip,
@@ -85,12 +84,6 @@ def test_view_names_a_camera_by_name_or_number(clip: RigClip) -> None:
     for view in ("fix:7", "fix:", "fix", "cam01", "fix:cam09"):
         with pytest.raises(InputError):
             fixed_camera(view, clip)
-
-
-def test_nearest_cameras_start_with_the_nearest(clip: RigClip) -> None:
-    cameras = clip.cameras()
-    assert nearest_cameras(clip, cameras[2:3]) == (2, 1)
-    assert nearest_cameras(clip, cameras) == (1, 0)
 
 
 class CountingClip:

@@ -71,7 +71,7 @@ class MaskVolumeModel(nn.Module):
 
     Args:
         meta: architecture and conventions; a mask network is made for stage "mask" alone.
-        precision: "bf16" runs the networks under autocast; planes and warps stay float32.
+        precision: "bf16" runs the networks under autocast and keeps sweeps in float16; MPIs stay float32.
         backend: of the operations; None for the best of the device.
     """
 

@@ -14,9 +14,9 @@ from maskvolume.errors import InputError
 from maskvolume.io.frames import BACKGROUND_NAME, Layout, list_pictures, open_layout
 from maskvolume.io.images import read_image, resize_image
 from maskvolume.io.llff import RigPoses, read_poses_bounds
+from maskvolume.planes import RIG_FAR_FACTOR, RIG_NEAR_FACTOR
 
 # The planes begin a little before the nearest thing and end well behind the farthest.
-NEAR_FACTOR, FAR_FACTOR = 0.9, 2.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class RigClip:
 
     def near_far(self) -> tuple[float, float]:
         """Depths of the nearest and the farthest plane for this rig."""
-        return NEAR_FACTOR * float(self.bounds.min()), FAR_FACTOR * float(self.bounds.max())
+        return RIG_NEAR_FACTOR * float(self.bounds.min()), RIG_FAR_FACTOR * float(self.bounds.max())
 
     def cameras(self, size: tuple[int, int] | None = None) -> Camera:
         """The cameras ``[N]``, float32, K scaled per axis to ``size`` (h, w), by default the clip's."""

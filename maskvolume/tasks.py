@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from maskvolume.cameras import Camera
+from maskvolume.checkpoints import load_model
 from maskvolume.errors import InputError
+from maskvolume.model import MaskVolumeModel
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.planes import disparity_planes
 from maskvolume.synthetic import SyntheticSample, WorldOptions, sample_worlds
@@ -94,5 +96,17 @@ def check_sources(options: TrainOptions) -> None:
     fewest, most = options.num_sources
     limit = ARCHITECTURES[options.arch].max_views or most
     if not 2 <= fewest <= most <= limit:
-        wanted = "2 or more, the fewest first" if limit >= most else f"2 to {limit} for {options.arch}"
+        wanted = "2 or more, the fewest first," if limit >= most else f"at most {limit} for --arch {options.arch}"
         raise InputError(f"num_sources: {wanted} expected, got {fewest} {most}")
+
+
+def load_stage_one(path: str, arch: str) -> MaskVolumeModel:
+    """The stage-one network that another training starts from.
+
+    Raises:
+        InputError: no such checkpoint, a damaged one, or one of another architecture.
+    """
+    model = load_model(path, stage="mpi")
+    if model.meta.arch != arch:
+        raise InputError(f"{path}: architecture {model.meta.arch!r}, but --arch is {arch!r}; make them agree")
+    return model

@@ -29,6 +29,28 @@ from maskvolume.model import MaskVolumeModel, Precision
 from maskvolume.options import option, save_options
 
 GRADIENT_CLIP = 1.0
+# Options that a resumed run may change: the others decide what is learned from what.
+CHANGEABLE = frozenset(
+    [
+        "exp_name",
+        "log_dir",
+        "ckpt_dir",
+        "num_steps",
+        "lr",
+        "lr_scheduler",
+        "warmup_steps",
+        "device",
+        "precision",
+        "save_every",
+        "val_every",
+        "val_samples",
+        "max_minutes",
+        "resume",
+        "debug",
+        "root_dir",
+        "val_dir",
+    ]
+)
 LAST_NAME, BEST_NAME, MODEL_NAME = "last.pt", "best.safetensors", "model.safetensors"
 
 
@@ -48,7 +70,7 @@ class TrainOptions:
     arch: str = option("matching", "architecture of the networks", choices=("matching", "original"))
     optimizer: str = option("adamw", "adam, adamw or sgd", choices=("adam", "adamw", "sgd"))
     lr: float = option(1e-3, "learning rate at its highest")
-    lr_scheduler: str = option("cosine", "how it falls to 1 %% of that", choices=("cosine", "steplr", "none"))
+    lr_scheduler: str = option("cosine", "how it falls to 1 % of that", choices=("cosine", "steplr", "none"))
     warmup_steps: int = option(200, "steps of linear warm-up")
     weight_decay: float = option(1e-4, "weight decay (adamw and sgd)")
     ema_decay: float = option(0.998, "decay of the averaged weights that are validated and shipped; 0 for none")
@@ -198,14 +220,16 @@ def train(task: Task, model: MaskVolumeModel, options: TrainOptions) -> Path:
         KeyboardInterrupt: stopped by a signal, after last.pt has been written.
     """
     if options.debug:
-        options = replace(options, num_steps=4, val_every=2, save_every=2, val_samples=1, exp_name="debug")
+        options = replace(
+            options, num_steps=4, val_every=2, save_every=2, val_samples=1, exp_name="debug", resume=False
+        )
     folder = Path(options.ckpt_dir) / options.exp_name
     require_writable_folder(folder)
-    save_options(options, folder / "options.json")
     optimizer = make_optimizer(options, model)
     averaged = Averaged(model, options.ema_decay)
     state = _Progress(folder, model, optimizer, averaged, options)
     step = state.load() if options.resume else 0
+    save_options(options, folder / "options.json")
     started = time.monotonic()
     log_folder = Path(options.log_dir) / options.exp_name
     require_writable_folder(log_folder)
@@ -244,15 +268,15 @@ def _train_step(
         group["lr"] = learning_rate(options, step)
     batch = task.sample(step)
     loss, scalars = task.loss(model, batch)
-    if not bool(torch.isfinite(loss)):
-        raise InputError(
-            f"{options.exp_name}: the loss is not finite at step {step}; lower --lr and run again "
-            "(it goes on from the last checkpoint)"
-        )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
+    if not bool(torch.isfinite(loss)) or not bool(torch.isfinite(norm)):
+        raise InputError(
+            f"{options.exp_name}: the loss or its gradient is not finite at step {step}; lower --lr or take "
+            "--precision fp32, and run again (it goes on from the last checkpoint)"
+        )
     optimizer.step()
     named = {"loss": loss.detach(), "gradient_norm": norm, **scalars}
     return {name: float(value) for name, value in named.items()}
@@ -273,7 +297,8 @@ class _Progress:
         self.averaged, self.options = averaged, options
         self.best = float("-inf")
         self.metrics: dict[str, float] = {}
-        self.setup = {key: getattr(options, key) for key in ("arch", "num_planes", "optimizer", "seed")}
+        fixed = {key: value for key, value in vars(options).items() if key not in CHANGEABLE}
+        self.setup = {key: list(value) if isinstance(value, tuple) else value for key, value in fixed.items()}
 
     def save(self, step: int) -> None:
         content = {
@@ -301,6 +326,7 @@ class _Progress:
         if setup != self.setup:
             pairs = [(key, setup.get(key), value) for key, value in self.setup.items()]
             changed = ", ".join(f"{key} {old} (now {new})" for key, old, new in pairs if old != new)
+            changed = changed or "options that this version does not know"
             raise InputError(
                 f"{path}: comes from a run with other options: {changed}; choose another --exp_name or --no-resume"
             )

@@ -21,13 +21,13 @@ from maskvolume.options import parse_options
 
 ROOT = Path(__file__).resolve().parents[1]
 README = "README.md"
-PROGRAM_FOLDERS = ("preprocessing", "data_tools", "train_mpi", "train_mask", "render", "examples", "benchmarks")
+PROGRAM_FOLDERS = ("preprocessing", "data_tools", "train_mpi", "train_mask", "render", "examples", "benchmarks", "docs")
 PAGES = (README, "CONTRIBUTING.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
 PAGES_WITH_COMMANDS = (README, "docs/formats.md", "docs/rendering.md", "docs/training.md")
 
 RENDERER = ROOT / "render/render_llff_video.py"
 # What render.sh gives to the renderer, before the options of its caller.
-RENDER_SH_GIVES = ("--config", "render_video.txt", "--root_dir", "clip", "--out_dir", "out", "--path", "path.txt")
+RENDER_SH_GIVES = ("--config", "render_video.txt", "--root_dir", "clip", "--out_dir", "out", "--path", "none")
 RENDER_SH_PLACES = 4  # FRAMES FIRST END NAME
 
 FENCE = re.compile(r"^```(?:sh|bash|shell|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -55,12 +55,17 @@ def read_page(page: str) -> str:
 
 
 def commands_of(text: str) -> Iterator[Command]:
-    """The simple commands of the fenced shell blocks; each block and each line starts in the root."""
+    """The simple commands of the fenced shell blocks.
+
+    A block starts in the root. A ``cd`` that stands alone on its line holds for the rest of the block, any other one
+    for the rest of its line.
+    """
     for block in FENCE.findall(text):
+        start = ROOT
         for line in block.replace("\\\n", " ").splitlines():
             lexer = shlex.shlex(line.strip().removeprefix("$ "), posix=True, punctuation_chars=True)
             lexer.whitespace_split = True
-            cwd, words = ROOT, []
+            cwd, words, commands = start, [], 0
             for word in [*lexer, ";"]:
                 if not set(word) <= set(";&|"):
                     words.append(word)
@@ -68,8 +73,11 @@ def commands_of(text: str) -> Iterator[Command]:
                 if words[:1] == ["cd"]:
                     cwd = cwd / words[1]
                 elif words:
+                    commands += 1
                     yield Command(tuple(words), cwd)
                 words = []
+            if not commands:
+                start = cwd
 
 
 def program_of(command: Command) -> Path | None:
@@ -223,6 +231,8 @@ def test_a_command_that_could_not_be_run_is_found(monkeypatch: pytest.MonkeyPatc
     assert first.words[-3:] == ("--img_hw", "3", "4")
     assert second.words == ("tee", "x")
     assert program_of(first) == RENDERER
+    alone, after = commands_of("```sh\ncd render\ncd x && make test\nmake lint\n```\n")
+    assert (alone.cwd, after.cwd) == (ROOT / "render/x", ROOT / "render")
     with pytest.raises(InputError, match="img_wh"):
         check_arguments(RENDERER, list(first.words[2:]))
     with pytest.raises(AssertionError, match="bake"):

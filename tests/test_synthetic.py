@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from maskvolume.cameras import Camera, relative_pose
 from maskvolume.synthetic import SyntheticSample, WorldOptions, sample_worlds
+from maskvolume.synthetic.raycast import RayCaster
 
 TEXTURES = 24  # a small bank is quick to make
 CLEAN = WorldOptions(
@@ -199,3 +201,31 @@ def test_cuda_renders_what_the_cpu_renders(moving: SyntheticSample) -> None:
     there = sample_worlds(MOVING, 6, generator=4, device="cuda")
     difference = (there.target_image.cpu() - moving.target_image).abs()
     assert difference.median() < 1e-3 and (difference > 0.05).float().mean() < 0.01
+
+
+def test_one_batch_of_all_worlds_is_what_rectangles_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices other than the CPU cast whole pictures of all worlds at once."""
+    options = replace(MOVING, shadow_share=1.0, source_depth=False)
+    by_rectangles = sample_worlds(options, 3, generator=13, device="cpu")
+    start = RayCaster.__init__
+
+    def start_batched(self: RayCaster, *args: Any) -> None:
+        start(self, *args, by_rectangles=False)
+
+    monkeypatch.setattr(RayCaster, "__init__", start_batched)
+    batched = sample_worlds(options, 3, generator=13, device="cpu")
+    for name in ("images", "backgrounds", "target_image", "target_background", "matte"):
+        difference = (getattr(batched, name) - getattr(by_rectangles, name)).abs()
+        assert difference.mean() < 1e-3 and (difference > 0.02).float().mean() < 5e-3, name
+    assert torch.allclose(batched.near, by_rectangles.near, rtol=1e-3)
+
+
+def test_movers_darken_what_is_around_them() -> None:
+    plain, shaded = (
+        sample_worlds(replace(MOVING, shadow_share=share), 6, generator=14, device="cpu") for share in (0.0, 1.0)
+    )
+    assert torch.equal(plain.matte, shaded.matte)
+    assert torch.equal(plain.target_background, shaded.target_background)
+    still = (plain.matte == 0).expand_as(plain.target_image)
+    change = (shaded.target_image - plain.target_image)[still]
+    assert change.max() <= 0 and change.min() < -0.05

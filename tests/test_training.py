@@ -94,10 +94,24 @@ def test_a_loss_that_is_not_finite_stops(options: TrainOptions) -> None:
     assert torch.load(Path(options.ckpt_dir) / "default" / LAST_NAME, weights_only=True)["step"] == 10
 
 
+def test_a_gradient_that_is_not_finite_stops_before_it_is_used(options: TrainOptions) -> None:
+    class Task(FitTask):
+        def loss(self, model: MaskVolumeModel, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            loss, scalars = super().loss(model, batch)
+            poison = torch.sqrt(loss.detach() * 0 + 0 * loss)  # 0, with an infinite slope
+            return loss + poison, scalars
+
+    model = make_model()
+    with pytest.raises(InputError, match="gradient is not finite at step 0"):
+        train(Task(), model, options)
+    assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
+
+
 def test_another_set_up_is_not_resumed(options: TrainOptions) -> None:
     train(FitTask(), make_model(), options)
-    with pytest.raises(InputError, match=r"last\.pt.*seed 0 \(now 1\)"):
-        train(FitTask(), make_model(), replace(options, seed=1))
+    with pytest.raises(InputError, match=r"last\.pt.*margin 24 \(now 8\), seed 0 \(now 1\)"):
+        train(FitTask(), make_model(), replace(options, seed=1, margin=8))
+    train(FitTask(), make_model(), replace(options, num_steps=35, lr=1e-3))
 
 
 def test_a_damaged_state_is_named(options: TrainOptions) -> None:

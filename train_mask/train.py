@@ -14,14 +14,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor
 
-from maskvolume.checkpoints import load_model
-from maskvolume.errors import InputError, run_program
+from maskvolume.errors import run_program
 from maskvolume.losses import IMAGE_LOSSES, mask_loss, psnr
 from maskvolume.model import Background, CheckpointMeta, FrameMPI, MaskVolumeModel
 from maskvolume.mpi import blend
 from maskvolume.options import option, parse_options, required
 from maskvolume.synthetic import SyntheticSample, WorldOptions
-from maskvolume.tasks import SyntheticSource, check_sources, mpi_frustum, require_synthetic, validate_samples
+from maskvolume.tasks import (
+    SyntheticSource,
+    check_sources,
+    load_stage_one,
+    mpi_frustum,
+    require_synthetic,
+    validate_samples,
+)
 from maskvolume.training import TrainOptions, resolve_device, resolve_precision, train
 
 HOW_TO_GET = (
@@ -123,11 +129,7 @@ def main() -> None:
     check_sources(options)
     device = resolve_device(options.device)
     torch.manual_seed(options.seed)
-    first = load_model(options.mpi_model, stage="mpi")
-    if first.meta.arch != options.arch:
-        raise InputError(
-            f"{options.mpi_model}: architecture {first.meta.arch!r}, but --arch is {options.arch!r}; make them agree"
-        )
+    first = load_stage_one(options.mpi_model, options.arch)
     meta = CheckpointMeta("mask", options.arch, first.meta.sampling, options.num_planes)
     model = MaskVolumeModel(meta, resolve_precision(options.precision, device))
     model.mpi_net.load_state_dict(first.mpi_net.state_dict())

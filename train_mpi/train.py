@@ -14,13 +14,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor
 
-from maskvolume.checkpoints import load_model
 from maskvolume.errors import run_program
 from maskvolume.losses import IMAGE_LOSSES, psnr
 from maskvolume.model import CheckpointMeta, MaskVolumeModel
 from maskvolume.options import option, parse_options
 from maskvolume.synthetic import SyntheticSample, WorldOptions
-from maskvolume.tasks import SyntheticSource, check_sources, mpi_frustum, require_synthetic, validate_samples
+from maskvolume.tasks import (
+    SyntheticSource,
+    check_sources,
+    load_stage_one,
+    mpi_frustum,
+    require_synthetic,
+    validate_samples,
+)
 from maskvolume.training import TrainOptions, resolve_device, resolve_precision, train
 
 HOW_TO_GET = (
@@ -90,7 +96,7 @@ def main() -> None:
     meta = CheckpointMeta("mpi", options.arch, num_planes=options.num_planes)
     model = MaskVolumeModel(meta, resolve_precision(options.precision, device))
     if options.init_ckpt:
-        model.mpi_net.load_state_dict(load_model(options.init_ckpt, stage="mpi").mpi_net.state_dict())
+        model.mpi_net.load_state_dict(load_stage_one(options.init_ckpt, options.arch).mpi_net.state_dict())
     path = train(MPITask(options, device), model.to(device), options)
     print(f"written: {path}")
 

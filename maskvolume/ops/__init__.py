@@ -6,8 +6,6 @@ that is unknown or can't run here raises.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -28,7 +26,6 @@ __all__ = [
 ]
 
 NO_DATA = _reference.NO_DATA
-BackendName = Literal["reference"]
 
 _BACKENDS: dict[str, Backend] = {"reference": _reference.ReferenceBackend()}
 

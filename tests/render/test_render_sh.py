@@ -60,9 +60,12 @@ def test_frames_become_a_video(script: Path, tiny_rig: Path, tmp_path: Path, wei
     assert len(list((tiny_rig / "background").glob("cam*.png"))) == 3
     assert not (tiny_rig / "qual_video/background").exists()
 
+    late = run_sh(script, "frames", 1, 3, "late", "--ckpt_path", weights, "--num_frames", 1, cwd=tmp_path)
+    assert late.returncode == 0, late.stderr
+    assert sorted(path.name for path in (tiny_rig / "late").glob("0*")) == ["00001", "00002"]
+    assert (tiny_rig / "late/00001/qual_path.txt").is_file()
+
     failed = run_sh(script, "nowhere", 0, 2, "qual", cwd=tmp_path)
     assert failed.returncode == 2
     assert "nowhere" in failed.stderr
     assert "Traceback" not in failed.stderr
-
-

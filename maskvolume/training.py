@@ -31,25 +31,11 @@ from maskvolume.options import option, save_options
 GRADIENT_CLIP = 1.0
 # Options that a resumed run may change: the others decide what is learned from what.
 CHANGEABLE = frozenset(
-    [
-        "exp_name",
-        "log_dir",
-        "ckpt_dir",
-        "num_steps",
-        "lr",
-        "lr_scheduler",
-        "warmup_steps",
-        "device",
-        "precision",
-        "save_every",
-        "val_every",
-        "val_samples",
-        "max_minutes",
-        "resume",
-        "debug",
-        "root_dir",
-        "val_dir",
-    ]
+    (
+        *("exp_name", "log_dir", "ckpt_dir", "root_dir", "val_dir", "resume", "debug"),
+        *("num_steps", "lr", "lr_scheduler", "warmup_steps", "max_minutes"),
+        *("device", "precision", "save_every", "val_every", "val_samples"),
+    )
 )
 LAST_NAME, BEST_NAME, MODEL_NAME = "last.pt", "best.safetensors", "model.safetensors"
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "mpi": {"cameras", "homography", "ops", "planes", "errors"},
     "model": {"cameras", "mpi", "networks", "ops", "planes", "errors"},
     "io": {"cameras", "errors"},
-    "rig": {"cameras", "io", "errors"},
+    "rig": {"cameras", "io", "planes", "errors"},
     "options": {"io", "option_fields", "errors"},
 }
 TOUCHES_NO_FILE = ("cameras", "planes", "homography", "ops", "networks", "mpi")

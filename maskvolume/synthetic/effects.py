@@ -14,8 +14,14 @@ from maskvolume.synthetic.options import WorldOptions
 
 @dataclass(frozen=True)
 class CameraEffects:
-    """Per source of each world: ``gain [B, V, 3]``, ``kernel [B, V, 2, 5]`` (vertical and horizontal blur),
-    ``noise [B, V, 2]`` (read and shot), ``steps [B, V]`` (of the quantizer, 0: none)."""
+    """What each source of each world does to its pictures.
+
+    Attributes:
+        gain: ``[B, V, 3]``.
+        kernel: ``[B, V, 2, 5]`` vertical and horizontal blur.
+        noise: ``[B, V, 2]`` standard deviations of read noise, and of shot noise at full brightness.
+        steps: ``[B, V]`` of the quantizer; 0: none.
+    """
 
     gain: Tensor
     kernel: Tensor
@@ -24,6 +30,7 @@ class CameraEffects:
 
 
 def draw_effects(rngs: list[np.random.Generator], options: WorldOptions) -> CameraEffects:
+    """Random effects, on the CPU; the cameras of a world are alike."""
     V = options.num_sources
     taps = np.arange(-2, 3)
     gains, kernels, noises, steps = [], [], [], []

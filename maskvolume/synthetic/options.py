@@ -59,7 +59,7 @@ class WorldOptions:
     brightness: tuple[float, float] = (0.28, 0.52)
     gain: float = 0.03
     white_balance: float = 0.015
-    blur: float = 0.6
+    blur: float = 0.45
     noise: float = 0.012
     block_noise_share: float = 0.3
     rays_per_side: int = 2

@@ -15,11 +15,12 @@ Array = NDArray[np.float64]
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A random number whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def rotation_about(pitch: float, yaw: float, roll: float) -> Array:
-    """Rotation by degrees about x, then y, then z... read from the right: roll, pitch, yaw."""
+    """``[3, 3]`` rotation in degrees about z (roll), then x (pitch), then y (yaw)."""
     (cx, sx), (cy, sy), (cz, sz) = ((np.cos(a), np.sin(a)) for a in np.radians([pitch, yaw, roll]))
     x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -52,6 +53,7 @@ class Rig:
 
 
 def draw_rig(rng: np.random.Generator, options: WorldOptions) -> Rig:
+    """A random rig."""
     h, w = options.size
     near = log_uniform(rng, *options.near)
     far = near * log_uniform(rng, *options.far_ratio)

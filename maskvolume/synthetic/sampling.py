@@ -12,8 +12,9 @@ from torch import Tensor
 from maskvolume.cameras import Camera
 from maskvolume.synthetic.effects import CameraEffects, apply_effects, draw_effects
 from maskvolume.synthetic.options import SyntheticSample, WorldOptions
-from maskvolume.synthetic.raycast import Layer, RayCaster, Things, start_layer
+from maskvolume.synthetic.raycast import Layer, RayCaster, start_layer
 from maskvolume.synthetic.rigs import draw_rig, rig_cameras
+from maskvolume.synthetic.shapes import Things
 from maskvolume.synthetic.textures import TextureBank, texture_bank
 from maskvolume.synthetic.worlds import MOVER_SHADES, MOVER_SLOTS, STATIC_SHADES, STATIC_SLOTS, draw_things
 
@@ -47,9 +48,7 @@ def sample_worlds(
         generator = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     # Streams of their own: what is drawn for one does not change the others.
     streams = [seed.spawn(4) for seed in np.random.SeedSequence(generator).spawn(batch)]
-    rig_rngs, thing_rngs, effect_rngs, rngs = (
-        [np.random.default_rng(seeds[i]) for seeds in streams] for i in range(4)
-    )
+    rig_rngs, thing_rngs, effect_rngs, rngs = ([np.random.default_rng(seeds[i]) for seeds in streams] for i in range(4))
     noise = torch.Generator(device).manual_seed(int(rngs[0].integers(2**62)))
 
     bank = texture_bank(options.texture_seed, options.num_textures, NUM_CUTS, device)
@@ -155,8 +154,10 @@ def _resolve(layer: Layer, exposure: Tensor) -> Tensor:
 
 
 def _resolve_depth(depth: Tensor) -> Tensor:
-    """``[L, 1, h, w]`` of ``[L, S, h, w]``: at the pixel's centre where its rays hit one surface, else the
-    nearest."""
+    """Depth of pixels ``[L, 1, h, w]`` from that of their rays ``[L, S, h, w]``.
+
+    At the pixel's centre where its rays hit one surface, else the nearest.
+    """
     inverse = 1 / depth
     nearest, mean = inverse.amax(1, keepdim=True), inverse.mean(1, keepdim=True)
     return 1 / torch.where(nearest - mean < 0.02 * nearest, mean, nearest)

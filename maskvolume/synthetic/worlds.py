@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from maskvolume.synthetic.options import WorldOptions
-from maskvolume.synthetic.raycast import Kind, Things
+from maskvolume.synthetic.patterns import TILE
 from maskvolume.synthetic.rigs import Rig, log_uniform, rotation_about
-from maskvolume.synthetic.textures import TILE, TextureBank
+from maskvolume.synthetic.shapes import Kind, Things
+from maskvolume.synthetic.textures import TextureBank
 
 Array = NDArray[np.float64]
 
@@ -64,9 +65,7 @@ class World:
             if FIRST_THING <= i < MOVER_SLOTS.stop:
                 (self.free_movers if i in MOVER_SLOTS else self.free)[kind].append(i)
 
-    def place(
-        self, k: int, center: Array, scale: Array, rotation: Array, detail_depth: float | None = None
-    ) -> None:
+    def place(self, k: int, center: Array, scale: Array, rotation: Array, detail_depth: float | None = None) -> None:
         """Put slot k there, with a random surface whose texels suit ``detail_depth`` (its own depth)."""
         rng = self.rng
         self.active[k] = True
@@ -105,22 +104,23 @@ def _draw_world(rng: np.random.Generator, rig: Rig, bank: TextureBank, options: 
     count = int(rng.integers(options.num_things[0], options.num_things[1] + 1))
     for i in rng.permutation(count):
         _place_thing(world, 1.0 - (i + rng.random()) / count)
-    for k in STATIC_SHADES[: int(rng.integers(MAX_SHADES + 1))]:
-        shaded = rng.choice(np.nonzero(world.active)[0])
-        _place_shade(world, k, world.center[shaded], float(world.scale[shaded].max()), rng.uniform(-0.4, 0.7))
+    shade_rng = np.random.default_rng(int(rng.integers(2**62)))
+    for k in STATIC_SHADES[: int(shade_rng.integers(MAX_SHADES + 1))]:
+        shaded = shade_rng.choice(np.nonzero(world.active[FIRST_WALL:])[0]) + FIRST_WALL
+        half = float(world.scale[shaded].max())
+        _place_shade(world, shade_rng, k, world.center[shaded], half, shade_rng.uniform(-0.4, 0.7))
     if options.moving:
         for i in range(int(rng.integers(options.num_movers[0], options.num_movers[1] + 1))):
             size = rng.uniform(*options.mover_size)
             center = _place_mover(world, size)
-            if center is not None and i < MAX_SHADES and rng.random() < options.shadow_share:
+            if center is not None and i < MAX_SHADES and shade_rng.random() < options.shadow_share:
                 half = size / 2 * rig.width / rig.focal * float(center[2])
-                _place_shade(world, MOVER_SHADES[i], center, half, rng.uniform(0.2, 0.8))
+                _place_shade(world, shade_rng, MOVER_SHADES[i], center, half, shade_rng.uniform(0.2, 0.8))
     return world
 
 
-def _place_shade(world: World, k: int, center: Array, half: float, strength: float) -> None:
+def _place_shade(world: World, rng: np.random.Generator, k: int, center: Array, half: float, strength: float) -> None:
     """A shade on what lies behind and below a thing of this half size, away from the light."""
-    rng = world.rng
     away = -world.light[:3] * half * rng.uniform(0.2, 1.2)
     world.active[k] = True
     world.scale[k] = half * np.array([rng.uniform(1, 2.2), rng.uniform(0.7, 2.2), rng.uniform(1, 6)])

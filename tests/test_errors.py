@@ -36,6 +36,8 @@ def start(tmp_path: Path, repo_root: Path) -> Callable[..., subprocess.Popen[str
             stdout=stdout,  # type: ignore[arg-type]
             stderr=subprocess.PIPE,
             text=True,
+            # A test runner in the background passes on that interruptions are ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     return run

@@ -36,6 +36,7 @@ from benchmarks.record import (
 )
 from maskvolume.cameras import Camera, nearest_cameras, stack_cameras
 from maskvolume.checkpoints import load_model
+from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError, run_program
 from maskvolume.io.images import resize_image, write_image
 from maskvolume.metrics import psnr, ssim
@@ -43,7 +44,6 @@ from maskvolume.model import MaskVolumeModel
 from maskvolume.options import option, parse_options
 from maskvolume.pipeline import ClipRenderer
 from maskvolume.rig import RigClip
-from maskvolume.training import resolve_device, resolve_precision
 
 METHODS = ("nearest camera", "classical plane sweep", "ours")
 MORE_CAMERAS = 4

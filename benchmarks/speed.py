@@ -36,13 +36,13 @@ from benchmarks.record import (
 )
 from maskvolume.cameras import Camera, nearest_cameras, stack_cameras
 from maskvolume.checkpoints import load_model
+from maskvolume.devices import resolve_precision
 from maskvolume.errors import InputError, run_program
 from maskvolume.model import MaskVolumeModel
 from maskvolume.mpi import MultiplaneImage, blend
 from maskvolume.options import option, parse_options
 from maskvolume.pipeline import ClipRenderer, fill_unseen
 from maskvolume.rig import RigClip
-from maskvolume.training import resolve_precision
 
 T = TypeVar("T")
 Seconds = dict[str, list[float]]  # times of each part, one a repeat

@@ -47,7 +47,8 @@ def make_sheet(clip: RigClip, report: RenderReport) -> Path:
     folder, frames = report.folder, report.frames
     clip = replace(clip, background_dir=background_folder(clip, folder))
     size = read_image(folder.frame(0)).shape[:2]
-    poses = [(2 * i + 1) * len(frames) // (2 * SHOWN) for i in range(SHOWN)]
+    step, turn = len(frames) // (2 * SHOWN), clip.num_frames // SHOWN  # apart along the path, and in time
+    poses = sorted(((2 * i + 1) * step + i * turn) % len(frames) for i in range(SHOWN))
     captions = [f"pose {pose}, frame {frames[pose]}" for pose in poses]
     sources, first = report.indices[:SHOWN], frames[poses[0]]
     names = [clip.names[index] for index in sources]

@@ -24,13 +24,13 @@ import torch
 from examples.sheets import Row, draw_sheet
 from maskvolume.cameras import Camera
 from maskvolume.checkpoints import load_model
+from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError, run_program
 from maskvolume.io.images import resize_image
 from maskvolume.options import option, parse_options
 from maskvolume.outputs import RenderFolder, digest
 from maskvolume.pipeline import ClipRenderer
 from maskvolume.rendering import color_map, path_shots, render_clip, to_uint8
-from maskvolume.training import resolve_device, resolve_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 FOCAL, CENTER_X, CENTER_Y = 994.978, 311.193, 254.877  # pixels, of the left camera

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def _read_native(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
 
 def _read_original(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: what can't be read is refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(

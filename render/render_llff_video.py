@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import maskvolume
 from maskvolume.cameras import Camera, nearest_cameras
 from maskvolume.checkpoints import load_model
+from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError, run_program
 from maskvolume.io.llff import read_path
 from maskvolume.model import MaskVolumeModel
@@ -38,7 +39,6 @@ from maskvolume.rendering import (
     render_clip,
 )
 from maskvolume.rig import RigClip
-from maskvolume.training import resolve_device, resolve_precision
 
 PATH_NAME = "qual_path.txt"
 DEFAULT_SOURCES = 4  # cameras, where the architecture takes any number

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maskvolume.checkpoints import load_model
+from maskvolume.devices import resolve_device
 from maskvolume.errors import InputError
 from maskvolume.losses import l1_ssim_grad_loss, mask_loss, psnr, ssim_map
 from maskvolume.model import CheckpointMeta, MaskVolumeModel
@@ -20,7 +21,6 @@ from maskvolume.training import (
     TrainOptions,
     learning_rate,
     make_optimizer,
-    resolve_device,
     train,
 )
 

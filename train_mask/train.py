@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor
 
+from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import run_program
 from maskvolume.losses import IMAGE_LOSSES, mask_loss, psnr
 from maskvolume.model import Background, CheckpointMeta, FrameMPI, MaskVolumeModel
@@ -28,7 +29,7 @@ from maskvolume.tasks import (
     require_synthetic,
     validate_samples,
 )
-from maskvolume.training import TrainOptions, resolve_device, resolve_precision, train
+from maskvolume.training import TrainOptions, train
 
 HOW_TO_GET = (
     "recorded rigs can't be read for training yet; they are to be folders with sceneNNN.h5 and sceneNNN_pb.npy, as on "

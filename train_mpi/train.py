@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor
 
+from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import run_program
 from maskvolume.losses import IMAGE_LOSSES, psnr
 from maskvolume.model import CheckpointMeta, MaskVolumeModel
@@ -27,7 +28,7 @@ from maskvolume.tasks import (
     require_synthetic,
     validate_samples,
 )
-from maskvolume.training import TrainOptions, resolve_device, resolve_precision, train
+from maskvolume.training import TrainOptions, train
 
 HOW_TO_GET = (
     "RealEstate10K can't be read yet: its links are at google.github.io/realestate10k, and the programs of "

@@ -37,6 +37,8 @@ CHANGEABLE = frozenset(
         *("device", "precision", "save_every", "val_every", "val_samples"),
     )
 )
+# Options that a checkpoint does not tell to others: where things lie on the machine that trained it.
+PRIVATE = frozenset(("log_dir", "ckpt_dir", "root_dir", "val_dir", "mpi_model", "init_ckpt"))
 LAST_NAME, BEST_NAME, MODEL_NAME = "last.pt", "best.safetensors", "model.safetensors"
 
 
@@ -309,7 +311,11 @@ class _Progress:
         info = {
             "steps": step,
             "metrics": {name: round(value, 4) for name, value in self.metrics.items()},
-            "options": {key: list(v) if isinstance(v, tuple) else v for key, v in vars(self.options).items()},
+            "options": {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in vars(self.options).items()
+                if key not in PRIVATE
+            },
             "commit": current_commit(),
         }
         self.model.meta = replace(self.model.meta, info=info)

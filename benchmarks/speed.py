@@ -210,6 +210,7 @@ def _our_frame(renderer: ClipRenderer, setting: Setting, repeat: int, seconds: S
         mask = _timed(seconds, "mask network", model.mask_from_sweeps, sweep, background, dynamic)
         del sweep
         mpi = _timed(seconds, "blend", blend, mask, dynamic, still)
+    mpi = _timed(seconds, "lay out", mpi.prepared)
     rendering = _timed(seconds, "render", mpi.render, setting.target, model.backend)
     if model.meta.sampling == "exact":
         _timed(seconds, "fill unseen", fill_unseen, rendering)
@@ -229,7 +230,7 @@ def _measure_views(setting: Setting, renderer: ClipRenderer, repeats: int) -> di
     random = random_planes(setting.num_planes, setting.size)
     premultiplied = torch.cat([random[:, :3] * random[:, 3:], random[:, 3:]], dim=1)
     pairs = {
-        "random MPI": (random, MultiplaneImage(premultiplied, reference, made.depths)),
+        "random MPI": (random, MultiplaneImage(premultiplied, reference, made.depths).prepared()),
         "network's MPI": (straight, made),
     }
     target = _original_view(setting.target)

@@ -37,7 +37,7 @@ class DemoOptions:
     out_dir: str = option(str(ROOT / "out/demo"), "where the video and the contact sheet go")
     indices: tuple[str, ...] | None = option(None, "source cameras; none: those nearest to the path's middle")
     img_wh: tuple[int, int] | None = option(None, "width and height; none: the clip's")
-    scale: float = option(1.0, "width of the spiral; 1 is about as wide as the rig")
+    scale: float = option(0.6, "width of the spiral; 1 is about as wide as the rig")
     num_poses: int = option(80, "poses of the spiral, a multiple of 4")
     fps: float = option(20.0, "frames a second")
 

@@ -133,8 +133,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="stereo.py",
         description="Fly between the photographs of a real stereo pair; compare its disparity with the true one.",
     )
-    if options.num_frames < 2 or options.num_planes < 2 or options.shrink < 1:
-        raise InputError("--num_frames, --num_planes and --shrink: at least 2, 2 and 1 are needed")
+    if options.num_frames < 2 or options.num_planes < 2 or not 1 <= options.shrink <= 16:
+        raise InputError("--num_frames, --num_planes and --shrink: at least 2, 2 and 1 (at most 16) are needed")
+    if not 0.1 <= options.fps <= 1000:
+        raise InputError(f"--fps: 0.1 to 1000 expected, got {options.fps:g}")
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     model = load_model(options.ckpt_path, device, precision, stage="mpi")

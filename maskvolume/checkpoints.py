@@ -86,9 +86,11 @@ def _read_native(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
     if header is None:
         raise InputError(f"{path}: holds tensors but not how to use them (no {HEADER_KEY!r} header); not one of ours")
     try:
-        fields: dict[str, Any] = json.loads(header)
+        fields: dict[str, Any] = dict(json.loads(header))
         version = fields.pop("version")
         meta = CheckpointMeta(**fields)
+        if not isinstance(meta.num_planes, int) or meta.num_planes < 1 or not isinstance(meta.info, dict):
+            raise TypeError
     except (ValueError, TypeError, KeyError):
         raise InputError(f"{path}: its header can't be read; it may come from another version") from None
     if version != FORMAT_VERSION or meta.stage not in ("mpi", "mask") or meta.sampling not in ("exact", "original"):
@@ -113,7 +115,9 @@ def _read_original(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a readable checkpoint ({_first_line(error)}); copy it again") from None
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise InputError(f"{path}: no state dict inside; a checkpoint of the original or a .safetensors is needed")
     tensors = {
         key.removeprefix(ORIGINAL_PREFIX): value for key, value in state.items() if not key.startswith(IGNORED_PREFIXES)

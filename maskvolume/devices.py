@@ -34,7 +34,7 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type == "cpu":
-        return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _cpu_has_bf16() else "fp32"
+        return "bf16" if _cpu_has_bf16() and torch.backends.mkldnn.is_available() else "fp32"
     return "fp32"
 
 

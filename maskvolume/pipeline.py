@@ -230,9 +230,10 @@ class ClipRenderer:
             images = self.to_tensor(pictures if pictures is not None else self.read(frame))
             if self.model.has_mask:
                 made = self.model.frame(images, self.sources, self.background())
-                made = replace(made, dynamic=made.mpi)  # the frame's own MPI is not needed any more
+                mpi = made.mpi.prepared()
+                made = FrameMPI(mpi, made.mask, mpi)  # the frame's own MPI is not needed any more
             else:
-                mpi = self.model.dynamic(images, self.sources, self.camera, self.depths)
+                mpi = self.model.dynamic(images, self.sources, self.camera, self.depths).prepared()
                 mask = torch.ones_like(mpi.rgba[:1, :1]).expand(1, len(self.depths), -1, -1)
                 made = FrameMPI(mpi, mask, mpi)
             self._frame = (frame, made)

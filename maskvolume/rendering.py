@@ -292,7 +292,7 @@ def disparity_to_uint16(
     nearest: float,
 ) -> np.ndarray:
     """Steps of ``1 / nearest / 65535`` as uint16 ``[h, w]``."""
-    steps = (disparity[0].double().cpu() * nearest).clamp(0, 1) * DISPARITY_STEPS
+    steps = (disparity[0].cpu().double() * nearest).clamp(0, 1) * DISPARITY_STEPS
     return steps.round().numpy().astype(np.uint16)
 
 

@@ -6,6 +6,7 @@ of (seed, step), so a resumed run sees what the uninterrupted one would have see
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 import subprocess
@@ -34,7 +35,17 @@ CHANGEABLE = frozenset(
     (
         *("exp_name", "log_dir", "ckpt_dir", "root_dir", "val_dir", "resume", "debug"),
         *("num_steps", "lr", "lr_scheduler", "warmup_steps", "max_minutes"),
-        *("device", "precision", "save_every", "val_every", "val_samples"),
+        *(
+            "device",
+            "num_gpus",
+            "num_epochs",
+            "mpi_model",
+            "init_ckpt",
+            "precision",
+            "save_every",
+            "val_every",
+            "val_samples",
+        ),
     )
 )
 # Options that a checkpoint does not tell to others: where things lie on the machine that trained it.
@@ -51,6 +62,8 @@ class TrainOptions:
     ckpt_dir: str = option("runs/checkpoints", "where checkpoints go")
     num_steps: int = option(20000, "optimizer steps in all")
     batch_size: int = option(1, "samples a step")
+    num_epochs: int = option(0, "the original's option; made worlds have no epochs: num_steps takes its place")
+    num_gpus: int = option(1, "accepted as the original has it: 1, or 0 for the CPU; more can't be used yet")
     img_hw: tuple[int, int] = option((144, 192), "height and width of the training pictures")
     num_sources: tuple[int, int] = option((2, 2), "fewest and most source views; the steps take turns")
     num_planes: int = option(32, "planes of the multiplane images")
@@ -164,6 +177,42 @@ class _StopFlag:
         self.asked = True
 
 
+def check_train_options(options: TrainOptions) -> None:
+    """Find the numbers that can't be meant, before anything is made.
+
+    Raises:
+        InputError: names the option and what is expected.
+    """
+    limits: list[tuple[str, float, float, float]] = [
+        ("num_steps", options.num_steps, 1, math.inf),
+        ("batch_size", options.batch_size, 1, math.inf),
+        ("img_hw", min(options.img_hw), 16, math.inf),
+        ("num_planes", options.num_planes, 2, 1024),
+        ("margin", options.margin, 0, 4096),
+        ("lr", options.lr, 1e-12, 1e3),
+        ("warmup_steps", options.warmup_steps, 0, math.inf),
+        ("weight_decay", options.weight_decay, 0, 1e3),
+        ("ema_decay", options.ema_decay, 0, 0.999999),
+        ("seed", options.seed, 0, 2**31),
+        ("save_every", options.save_every, 1, math.inf),
+        ("val_every", options.val_every, 1, math.inf),
+        ("val_samples", options.val_samples, 1, math.inf),
+        ("max_minutes", options.max_minutes, 0, math.inf),
+        ("num_gpus", options.num_gpus, 0, 1),
+        ("num_epochs", options.num_epochs, 0, 0),
+    ]
+    for name, value, low, high in limits:
+        if not low <= value <= high:
+            wanted = (
+                "0 (num_steps takes its place)"
+                if high == 0
+                else f"{low:g} to {high:g}"
+                if high < math.inf
+                else f"{low:g} or more"
+            )
+            raise InputError(f"--{name}: {wanted} expected, got {value:g}")
+
+
 def train(task: Task, model: MaskVolumeModel, options: TrainOptions) -> Path:
     """Train until ``num_steps``, a signal, or ``max_minutes``; returns the path of the written model.
 
@@ -174,6 +223,7 @@ def train(task: Task, model: MaskVolumeModel, options: TrainOptions) -> Path:
         InputError: the loss is not finite, or last.pt belongs to another set-up.
         KeyboardInterrupt: stopped by a signal, after last.pt has been written.
     """
+    check_train_options(options)
     if options.debug:
         options = replace(
             options, num_steps=4, val_every=2, save_every=2, val_samples=1, exp_name="debug", resume=False
@@ -189,7 +239,7 @@ def train(task: Task, model: MaskVolumeModel, options: TrainOptions) -> Path:
     log_folder = Path(options.log_dir) / options.exp_name
     require_writable_folder(log_folder)
     bar = tqdm(total=options.num_steps, initial=step, desc=options.exp_name, dynamic_ncols=True, file=sys.stdout)
-    with SummaryWriter(str(log_folder)) as writer, bar, _StopFlag() as stop:
+    with SummaryWriter(str(log_folder), purge_step=step or None) as writer, bar, _StopFlag() as stop:
         model.train()
         while step < options.num_steps:
             scalars = _train_step(task, model, optimizer, options, step)
@@ -266,7 +316,9 @@ class _Progress:
             "optimizer": self.optimizer.state_dict(),
         }
         with atomic_path(self.folder / LAST_NAME) as temporary:
-            torch.save(content, temporary)
+            buffer = io.BytesIO()  # a full disk is then an error of the system that names the file
+            torch.save(content, buffer)
+            temporary.write_bytes(buffer.getbuffer())
 
     def load(self) -> int:
         """Restore the last saved state; returns the number of steps done, 0 where there is none."""
@@ -275,7 +327,7 @@ class _Progress:
             return 0
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            setup = content["setup"]
+            setup = dict(content["setup"])
         except Exception as error:
             raise InputError(f"{path}: can't be read ({type(error).__name__}); remove it to start anew") from None
         if setup != self.setup:
@@ -285,12 +337,15 @@ class _Progress:
             raise InputError(
                 f"{path}: comes from a run with other options: {changed}; choose another --exp_name or --no-resume"
             )
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        for name, value in content["averaged"].items():
-            self.averaged.values[name].copy_(value)
-        self.best, self.metrics = content["best"], content["metrics"]
-        return int(content["step"])
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            for name, value in content["averaged"].items():
+                self.averaged.values[name].copy_(value)
+            self.best, self.metrics = content["best"], content["metrics"]
+            return int(content["step"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: not a whole state ({type(error).__name__}); remove it to start anew") from None
 
     def validate(self, task: Task, writer: SummaryWriter, step: int) -> None:
         with self.averaged.swapped_in(self.model):

@@ -11,7 +11,7 @@
 #   FRAMES/NAME_video    the pictures and video.mp4
 #
 # Python: $PYTHON if set, else the project's .venv, else python3. What is there already is kept, so an interrupted
-# run goes on when it is started again.
+# run goes on when it is started again; the path alone is made anew.
 set -eu
 
 if [ $# -lt 4 ]; then

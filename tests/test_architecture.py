@@ -121,7 +121,10 @@ def test_part_touches_no_file(part: str) -> None:
     for path in python_files("maskvolume"):
         if part_of(path) != part:
             continue
-        assert not top_names(path) & FILE_MODULES, relative(path)
+        # OpenCV warps pictures for one backend of the operations; nothing of it that reads or writes is named.
+        warps = {"cv2"} if relative(path) == "maskvolume/ops/opencv.py" else set()
+        assert not re.search(r"cv2\.(im|Video|FileStorage)", path.read_text(encoding="utf-8")), relative(path)
+        assert not top_names(path) & (FILE_MODULES - warps), relative(path)
         assert not any(name.startswith("maskvolume.io") for name in imports(path)), relative(path)
         tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}

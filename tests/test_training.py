@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -120,6 +121,27 @@ def test_a_damaged_state_is_named(options: TrainOptions) -> None:
     (folder / LAST_NAME).write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match=r"last\.pt"):
         train(FitTask(), make_model(), options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("val_every", 0), ("save_every", 0), ("val_samples", 0), ("batch_size", 0), ("num_planes", 1), ("img_hw", (1, 64)),
+     ("margin", -1), ("lr", 0.0), ("ema_decay", 2.0), ("num_steps", 0), ("num_gpus", 4), ("num_epochs", 10)],
+)  # fmt: skip
+def test_numbers_that_cannot_be_meant_are_named(options: TrainOptions, name: str, value: object) -> None:
+    with pytest.raises(InputError, match=name):
+        train(FitTask(), make_model(), replace(options, **{name: value}))  # type: ignore[arg-type]
+    assert not Path(options.ckpt_dir).exists()
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"last\.pt.*full"):
+        train(FitTask(), make_model(), options)
+    assert not list(Path(options.ckpt_dir).rglob("*.pt"))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "steplr", "none"])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maskvolume.cameras import Camera
 from maskvolume.ops import reference as _reference
+from maskvolume.ops.opencv import OpenCVBackend
 from maskvolume.ops.types import Backend, Rendering, Sampling
 
 __all__ = [
@@ -27,7 +28,8 @@ __all__ = [
 
 NO_DATA = _reference.NO_DATA
 
-_BACKENDS: dict[str, Backend] = {"reference": _reference.ReferenceBackend()}
+# The preferred ones first.
+_BACKENDS: dict[str, Backend] = {"opencv": OpenCVBackend(), "reference": _reference.ReferenceBackend()}
 
 
 def available_backends(device: torch.device) -> list[str]:
@@ -118,7 +120,14 @@ def render_mpi(
         raise ValueError(f"rgba: the camera's size {camera.size} expected, got {list(rgba.shape[-2:])}")
     _check_batch("camera", camera.batch_shape, rgba.shape[:-4])
     _check_batch("target", target.batch_shape, rgba.shape[:-4])
-    return select_backend(backend, rgba.device).render_mpi(rgba, camera, depths, target, premultiplied)
+    if backend is None:  # training needs a gradient, which not every implementation has
+        usable = (_BACKENDS[name] for name in available_backends(rgba.device))
+        chosen = next(candidate for candidate in usable if candidate.renders(rgba))
+    else:
+        chosen = select_backend(backend, rgba.device)
+        if not chosen.renders(rgba):
+            raise ValueError(f"backend: {backend!r} renders no planes of {rgba.dtype} or with a gradient")
+    return chosen.render_mpi(rgba, camera, depths, target, premultiplied)
 
 
 def composite(

@@ -24,14 +24,17 @@ class ReferenceBackend:
     def supports(self, device: torch.device) -> bool:
         return True
 
+    def renders(self, rgba: Tensor) -> bool:
+        return True
+
     def sweep_planes(
         self, images: Tensor, sources: Camera, reference: Camera, depths: Tensor, sampling: Sampling
     ) -> Tensor:
         batch, views = images.shape[:-4], images.shape[-4]
         size, count = reference.size, depths.shape[-1]
         flat_images = images.reshape(-1, views, *images.shape[-3:])
-        flat_sources = _flatten(sources, len(batch) + 1)
-        flat_reference = _flatten(reference, len(batch))
+        flat_sources = flatten_cameras(sources, len(batch) + 1)
+        flat_reference = flatten_cameras(reference, len(batch))
         flat_depths = depths.reshape(-1, count).to(flat_reference.K.dtype)
         work = _work_dtype(images)
         items = []
@@ -57,14 +60,14 @@ class ReferenceBackend:
         batch = rgba.shape[:-4]
         flat = rgba.reshape(-1, *rgba.shape[-4:])
         flat_depths = depths.reshape(-1, depths.shape[-1])
-        cameras, targets = _flatten(camera, len(batch)), _flatten(target, len(batch))
+        cameras, targets = flatten_cameras(camera, len(batch)), flatten_cameras(target, len(batch))
         views = []
         for b in range(flat.shape[0]):
             H = render_homographies(cameras[b], flat_depths[b].to(cameras.K.dtype), targets[b])
             H = H.to(_work_dtype(rgba))
             planes = _warped_chunks(flat[b], H, camera.size, target.size)
             views.append(_composite(planes, flat_depths[b], premultiplied))
-        return _stack_renderings(views, batch)
+        return stack_renderings(views, batch)
 
     def composite(self, rgba: Tensor, depths: Tensor, premultiplied: bool) -> Rendering:
         batch = rgba.shape[:-4]
@@ -74,7 +77,7 @@ class ReferenceBackend:
             _composite(_chunks_near_to_far(flat[b].to(_work_dtype(rgba))), flat_depths[b], premultiplied)
             for b in range(flat.shape[0])
         ]
-        return _stack_renderings(views, batch)
+        return stack_renderings(views, batch)
 
 
 def _work_dtype(x: Tensor) -> torch.dtype:
@@ -82,12 +85,15 @@ def _work_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _flatten(camera: Camera, axes: int) -> Camera:
+def flatten_cameras(camera: Camera, axes: int) -> Camera:
+    """A camera with ``axes`` batch axes as one with a single axis."""
     assert len(camera.batch_shape) == axes
     return Camera(camera.T_cam_world.reshape(-1, 4, 4), camera.K.reshape(-1, 3, 3), camera.size)
 
 
-def _stack_renderings(views: list[Rendering], batch: torch.Size) -> Rendering:
+def stack_renderings(views: list[Rendering], batch: torch.Size) -> Rendering:
+    """Views as one rendering with batch axes."""
+
     def stack(pictures: list[Tensor]) -> Tensor:
         stacked = pictures[0][None] if len(pictures) == 1 else torch.stack(pictures)
         return stacked.reshape(*batch, *pictures[0].shape)

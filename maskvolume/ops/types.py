@@ -35,6 +35,10 @@ class Backend(Protocol):
         """Whether it runs on a device of this machine."""
         ...
 
+    def renders(self, rgba: Tensor) -> bool:
+        """Whether it renders planes of this type, and with a gradient where one is wanted."""
+        ...
+
     def sweep_planes(
         self, images: Tensor, sources: Camera, reference: Camera, depths: Tensor, sampling: Sampling
     ) -> Tensor: ...

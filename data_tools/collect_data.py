@@ -29,13 +29,12 @@ from tqdm import tqdm
 from maskvolume.background import evenly_spaced, temporal_median
 from maskvolume.errors import InputError, run_program
 from maskvolume.io.files import atomic_path, link_or_copy, require_writable_folder
-from maskvolume.io.frames import BACKGROUND_NAME, POSES_NAME, Videos, list_pictures
+from maskvolume.io.frames import BACKGROUND_NAME, COLLECTED_NAME, POSES_NAME, Videos, list_pictures
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.llff import RigPoses, write_poses_bounds
 from maskvolume.options import option, parse_options, positional
 from maskvolume.rig import RigClip
 
-SETTINGS_NAME = ".collected.json"  # what the pictures of a clip were made of
 PARTIAL_NAME = ".partial"  # frames that lack a picture as yet
 # What a frame's folder may hold for --overwrite to remove it.
 FRAME_CONTENTS = re.compile(r"images(_\d+x\d+)?|poses_bounds\.npy|\w*path\.(txt|npy)|\..*")
@@ -203,6 +202,10 @@ def make_backgrounds(
         )
     missing = [c for c in cameras if overwrite or not _is_whole(there.get(clip.names[c]))]
     frames = evenly_spaced(clip.num_frames, count)
+    for camera in cameras:
+        kept = there.get(clip.names[camera])
+        if camera not in missing and kept is not None and _is_older(kept, clip, camera):
+            print(f"{kept}: kept, though frames of {clip.names[camera]} are newer; --overwrite makes it anew")
     for camera in tqdm(missing, desc="backgrounds", unit="camera", disable=None):
         background = folder / f"{clip.names[camera]}.png"
         write_image(background, _median_picture(clip, camera, frames))
@@ -213,13 +216,18 @@ def make_backgrounds(
     return len(missing)
 
 
+def _is_older(background: Path, clip: RigClip, camera: int) -> bool:
+    newest = max(clip.file(camera, frame).stat().st_mtime for frame in range(clip.num_frames))
+    return background.stat().st_mtime < newest
+
+
 def _median_picture(clip: RigClip, camera: int, frames: Sequence[int]) -> np.ndarray:
     return temporal_median(lambda i: clip.read(camera, frames[i]), len(frames))
 
 
 def _prepare_folder(collection: Collection, folder: Path, overwrite: bool) -> None:
     """See to it that all frames in ``folder`` are frames of this collection."""
-    record = folder / SETTINGS_NAME
+    record = folder / COLLECTED_NAME
     settings = collection.settings(folder)
     there = sorted(path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
     other = [path for path in there if int(path.name) not in collection.frames]

@@ -11,6 +11,7 @@ Names may have gaps. They are sorted with numbers by value, and so are the rows 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from maskvolume.io.video import VideoFrames
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov")
 POSES_NAME = "poses_bounds.npy"
 BACKGROUND_NAME = "background"
+COLLECTED_NAME = ".collected.json"  # what data_tools/collect_data.py says of a clip it has collected
 
 _CAMERA_NAME = re.compile(r"cam(era)?[ _-]?\d+", re.IGNORECASE)
 _NOT_CAMERAS = (BACKGROUND_NAME, "images", "masks")
@@ -169,11 +171,23 @@ def _open_collected(root: Path, folders: list[Path]) -> Layout:
     for folder, row in zip(folders, pictures, strict=True):
         _require_same(cameras, row, folder / "images", folders[0].name, "cameras")
     files = tuple(tuple(row[camera] for row in pictures) for camera in cameras)
-    names = tuple(f"cam{int(camera):02d}" if camera.isdecimal() else camera for camera in cameras)
+    names = _collected_names(root / COLLECTED_NAME, len(cameras)) or tuple(
+        f"cam{int(camera):02d}" if camera.isdecimal() else camera for camera in cameras
+    )
     size = _common_size(row[0] for row in files)
     frame_names = tuple(folder.name for folder in folders)
     source = Pictures(files, size)
     return Layout("collected", root, names, frame_names, size, folders[0] / POSES_NAME, source)
+
+
+def _collected_names(record: Path, count: int) -> tuple[str, ...] | None:
+    """What the cameras were called before they were numbered anew; None where nobody wrote it down."""
+    try:
+        names = json.loads(record.read_text(encoding="utf-8"))["cameras"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    known = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
+    return tuple(names) if known else None
 
 
 def _open_frames(root: Path, folders: list[Path]) -> Layout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -407,3 +408,15 @@ def test_a_full_disk_is_one_line(recording, monkeypatch):
     monkeypatch.undo()
     collect(recording, 0, 2, "qual", "--img_wh", 32, 24)
     assert RigClip.open(recording / "qual").num_frames == 2
+
+
+def test_a_collected_clip_keeps_the_names_of_its_cameras(make_rig, tmp_path):
+    frames = make_rig(tmp_path / "frames", cameras=("cam01", "cam03", "cam07"))
+    collect(frames, 0, 2)
+    clip = RigClip.open(frames / "qual", frames / "background")
+    assert clip.names == ("cam01", "cam03", "cam07")
+    assert clip.index("cam07") == 2
+    wrong = frames / "background/cam00.png"  # of a camera that the clip does not have
+    shutil.copy(frames / "background/cam01.png", wrong)
+    for camera, name in enumerate(clip.names):
+        assert (clip.read_background(camera) == read_image(frames / f"background/{name}.png")).all()

@@ -11,6 +11,7 @@ import argparse
 import json
 import pickle
 import warnings
+from collections import OrderedDict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ HEADER_KEY = "maskvolume"
 FORMAT_VERSION = 1
 ORIGINAL_PREFIX = "models."
 IGNORED_PREFIXES = ("loss.",)  # the frozen VGG that the original keeps in its checkpoints
+# Packages whose objects Lightning leaves in checkpoints: its callbacks and options, and numpy's numbers.
+INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "numpy.")
 KEYS_SHOWN = 4  # of a long list of keys, in a message
 
 
@@ -104,7 +107,7 @@ def _read_native(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
 
 def _read_original(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_harmless_globals(path)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: what can't be read is refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -125,6 +128,31 @@ def _read_original(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
     stage: Stage = "mask" if any(key.startswith("mask_net.") for key in tensors) else "mpi"
     meta = CheckpointMeta(stage, "original", "original", info={"imported_from": path.name})
     return meta, tensors
+
+
+class _Inert:
+    """Stands for an object that Lightning keeps beside the weights: takes everything, does nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _harmless_globals(path: Path) -> list[Any]:
+    """What the pickle may name: tensors (always), and inert stand-ins for Lightning's and numpy's own objects.
+
+    Nothing of these packages is imported or called. A name of any other package makes ``torch.load`` refuse the file.
+    """
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except (ValueError, RuntimeError):  # no archive of torch.save: torch.load will say what it is
+        names = []
+    harmless = [name for name in names if name.startswith(INERT_PREFIXES)]
+    # Lightning's options are a kind of dictionary; torch fills none but Python's own.
+    stands_for = {name: OrderedDict if name.endswith(".AttributeDict") else _Inert for name in harmless}
+    return [argparse.Namespace, *((kind, name) for name, kind in stands_for.items())]
 
 
 def _load_strictly(model: MaskVolumeModel, tensors: dict[str, Tensor], path: Path) -> None:

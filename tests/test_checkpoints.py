@@ -1,9 +1,13 @@
 """Checkpoints come back as they were, and wrong ones are refused by name."""
 
+import argparse
 import json
 import pickle
+import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -105,6 +109,38 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.safetensors.*ckpt_path"):
         load_model(tmp_path / "none.safetensors")
+
+
+def lightning_module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A package by Lightning's name, with the kinds of things that it leaves in checkpoints."""
+    module = types.ModuleType("pytorch_lightning.things")
+    for name, base in (("ModelCheckpoint", object), ("AttributeDict", dict)):
+        made = type(name, (base,), {"__module__": module.__name__})
+        setattr(module, name, made)
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", types.ModuleType("pytorch_lightning"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_what_lightning_leaves_beside_the_weights_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = torch.load(PARITY, weights_only=True)["state_dict"]
+    with monkeypatch.context() as there:
+        module = lightning_module(there)
+        content = {
+            "state_dict": state,
+            "epoch": 3,
+            "callbacks": {module.ModelCheckpoint: {"best_model_score": np.float64(0.5)}},
+            "hyper_parameters": module.AttributeDict(lr=1e-3, options=argparse.Namespace(seed=1)),
+            "trainer": module.ModelCheckpoint(),
+        }
+        torch.save(content, tmp_path / "lightning.ckpt")
+    assert "pytorch_lightning" not in sys.modules
+    model = load_model(tmp_path / "lightning.ckpt")
+    assert torch.equal(
+        model.state_dict()["mpi_net.conv1_1.model.0.weight"], state["models.mpi_net.conv1_1.model.0.weight"]
+    )
 
 
 class Bomb:

@@ -10,18 +10,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maskvolume.background import temporal_median
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError
-from maskvolume.io.images import read_image, resize_image, write_image
+from maskvolume.io.images import read_image, resize_image
 from maskvolume.io.llff import RigPoses, read_poses_bounds
+from maskvolume.rendering import make_backgrounds
 from maskvolume.rig import RigClip
 
 DYNAMIC_LEVEL = 128  # of 255: a pixel is dynamic from here on
@@ -105,7 +104,5 @@ def open_with_background(root_dir: Path, bg_dir: Path | None) -> Iterator[RigCli
         yield clip
         return
     with tempfile.TemporaryDirectory(prefix="background_") as folder:
-        for camera, name in enumerate(clip.names):
-            median = temporal_median(partial(clip.read, camera), clip.num_frames)
-            write_image(Path(folder) / f"{name}.png", median)
+        make_backgrounds(clip, range(len(clip.names)), Path(folder), keep=False)
         yield RigClip.open(root_dir, Path(folder))

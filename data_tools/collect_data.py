@@ -195,7 +195,7 @@ def make_backgrounds(
     names = [clip.names[camera] for camera in cameras]
     there = list_pictures(folder)
     if foreign := [name for name in there if name not in names]:
-        # A collected clip numbers its cameras anew and finds their backgrounds by their order.
+        # A collected clip that has lost its record finds its backgrounds by their order.
         raise InputError(
             f"{there[foreign[0]]}: is no camera of this clip ({', '.join(names)}); remove it, or choose "
             f"another folder with --bg_dir"

@@ -149,7 +149,7 @@ class RigClip:
         pictures = list_pictures(self.background_dir)
         if set(self.names) <= set(pictures):
             return pictures[self.names[camera]]
-        # A collected clip numbers its cameras anew, while the backgrounds keep names with gaps.
+        # A clip of the original numbers its cameras anew, while the backgrounds keep names with gaps.
         if self.layout.kind == "collected" and len(pictures) == len(self.names):
             return list(pictures.values())[camera]
         if self.names[camera] in pictures:

@@ -1,4 +1,4 @@
-"""Rendering on the CPU by OpenCV's vectorised perspective warp: the reference's result at several times its speed.
+"""Rendering on the CPU by OpenCV's vectorised perspective warp: the reference's result at about twice its speed.
 
 Sweeps and compositing are the reference's. For inference alone: it has no gradient.
 """

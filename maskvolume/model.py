@@ -123,6 +123,18 @@ class MaskVolumeModel(nn.Module):
         """Stage one on pictures ``[..., V, 3, Hs, Ws]``: the MPI of one instant."""
         return self.mpi_from_sweep(self.sweep(images, sources, mpi_camera, depths), mpi_camera, depths)
 
+    def dynamic_with_logits(
+        self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor
+    ) -> tuple[MultiplaneImage, Tensor]:
+        """``dynamic`` of pictures ``[B, V, 3, Hs, Ws]``, and the logits ``[B, D, H, W]`` of its planes in its own view.
+
+        Only networks that make a distribution over planes have these (``arch.gives_logits``).
+        """
+        sweep = self.sweep(images, sources, mpi_camera, depths)
+        with self._autocast(sweep.device):
+            rgba, logits = self.mpi_net.with_logits(sweep)  # type: ignore[operator]
+        return MultiplaneImage(rgba.float(), mpi_camera, depths, self.arch.premultiplied), logits.float()
+
     def background(self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor) -> Background:
         """Sweep and MPI of the background pictures ``[..., V, 3, Hs, Ws]``: once per clip."""
         sweep = self.sweep(images, sources, mpi_camera, depths)

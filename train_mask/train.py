@@ -14,22 +14,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor
 
-from maskvolume.devices import resolve_device, resolve_precision
-from maskvolume.errors import run_program
-from maskvolume.losses import IMAGE_LOSSES, mask_loss, psnr
+from maskvolume.errors import InputError, run_program
+from maskvolume.losses import LOSS_NAMES, make_image_loss, mask_loss, psnr
 from maskvolume.model import Background, CheckpointMeta, FrameMPI, MaskVolumeModel
 from maskvolume.mpi import blend
 from maskvolume.options import option, parse_options, required
 from maskvolume.synthetic import SyntheticSample, WorldOptions
 from maskvolume.tasks import (
     SyntheticSource,
-    check_sources,
+    disparity_picture,
     load_stage_one,
     mpi_frustum,
-    require_synthetic,
-    validate_samples,
+    run_training,
+    side_by_side,
 )
-from maskvolume.training import TrainOptions, train
+from maskvolume.training import Processes, TrainOptions, settle_options
 
 HOW_TO_GET = (
     "recorded rigs can't be read for training yet; they are to be folders with sceneNNN.h5 and sceneNNN_pb.npy, as on "
@@ -53,7 +52,8 @@ class MaskTrainOptions(TrainOptions):
         "full_loss (image, matte and sparsity), no_mask (image and sparsity) or image",
         choices=("full_loss", "no_mask", "image"),
     )
-    image_loss: str = option("l1_ssim_grad", "loss on the rendered view", choices=tuple(IMAGE_LOSSES))
+    image_loss: str = option("l1_msssim_grad", "loss on the rendered view", choices=LOSS_NAMES)
+    vgg_weights: str = option("", "vgg losses: VGG-19-BN state dict; torchvision's cache or download when empty")
 
 
 class MaskTask:
@@ -61,14 +61,9 @@ class MaskTask:
 
     def __init__(self, options: MaskTrainOptions, device: torch.device) -> None:
         self.options = options
-        self.image_loss = IMAGE_LOSSES[options.image_loss]
+        self.image_loss = make_image_loss(options.image_loss, vgg_weights=options.vgg_weights, device=device)
         worlds = WorldOptions(size=options.img_hw, moving=True, shadow_share=SHADOW_SHARE)
-        samples = 1 if options.debug else options.val_samples
-        self.source = SyntheticSource(worlds, options.batch_size, options.seed, device, samples, options.num_sources)
-
-    def sample(self, step: int) -> SyntheticSample:
-        """See ``training.Task``."""
-        return self.source.sample(step)
+        self.source = SyntheticSource(worlds, options.seed, device, options.val_samples)
 
     def loss(self, model: MaskVolumeModel, batch: SyntheticSample) -> tuple[Tensor, dict[str, Tensor]]:
         """See ``training.Task``."""
@@ -87,24 +82,21 @@ class MaskTask:
             scalars["mask_mean"] = made.mask.detach().mean()
         return loss, scalars
 
-    def validate(self, model: MaskVolumeModel) -> tuple[dict[str, float], dict[str, Tensor]]:
+    def evaluate(self, model: MaskVolumeModel, sample: SyntheticSample) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """See ``training.Task``: the blended MPI beside the frame's own."""
-
-        def evaluate(sample: SyntheticSample) -> tuple[dict[str, Tensor], Tensor]:
-            made = self._frame(model, sample)
-            rendering, alone = made.mpi.render(sample.target), made.dynamic.render(sample.target)
-            moving = self._moving_opacity(made, sample)
-            scalars = {
-                "psnr": psnr(rendering.color, sample.target_image, rendering.opacity),
-                "psnr_without_mask": psnr(alone.color, sample.target_image, alone.opacity),
-                "psnr_moving": psnr(rendering.color, sample.target_image, sample.matte),
-                "psnr_moving_without_mask": psnr(alone.color, sample.target_image, sample.matte),
-                "mask_loss": mask_loss(moving, sample.matte),
-            }
-            row = [sample.target_image[0], rendering.color[0], moving[0].expand(3, -1, -1)]
-            return scalars, torch.cat(row, dim=-1)
-
-        return validate_samples(self.source.validation(), evaluate)
+        made = self._frame(model, sample)
+        rendering, alone = made.mpi.render(sample.target), made.dynamic.render(sample.target)
+        moving = self._moving_opacity(made, sample)
+        scalars = {
+            "psnr": psnr(rendering.color, sample.target_image, rendering.opacity),
+            "psnr_without_mask": psnr(alone.color, sample.target_image, alone.opacity),
+            "psnr_moving": psnr(rendering.color, sample.target_image, sample.matte),
+            "psnr_moving_without_mask": psnr(alone.color, sample.target_image, sample.matte),
+            "mask_loss": mask_loss(moving, sample.matte),
+        }
+        disparity = disparity_picture(rendering, sample.near)
+        views = side_by_side(sample.target_image[0], rendering.color[0], moving[0], disparity[0])
+        return scalars, {"views": views}
 
     def _frame(self, model: MaskVolumeModel, batch: SyntheticSample) -> FrameMPI:
         margin = self.options.margin if model.arch.uses_margin else 0
@@ -125,18 +117,23 @@ class MaskTask:
 
 def main() -> None:
     """Read the options, build the model on a trained stage one, and train its mask network."""
-    options = parse_options(MaskTrainOptions, prog="train.py", description=__doc__ or "")
-    require_synthetic(options.dataset_name, options.root_dir, HOW_TO_GET)
-    check_sources(options)
-    device = resolve_device(options.device)
-    torch.manual_seed(options.seed)
-    first = load_stage_one(options.mpi_model, options.arch)
-    meta = CheckpointMeta("mask", options.arch, first.meta.sampling, options.num_planes)
-    model = MaskVolumeModel(meta, resolve_precision(options.precision, device))
-    model.mpi_net.load_state_dict(first.mpi_net.state_dict())
-    model.mpi_net.requires_grad_(False)
-    path = train(MaskTask(options, device), model.to(device), options)
-    print(f"written: {path}")
+    options = settle_options(parse_options(MaskTrainOptions, prog="train.py", description=__doc__ or ""))
+    if options.dataset_name != "synthetic":
+        raise InputError(f"root_dir {options.root_dir or '(not given)'}: {HOW_TO_GET}")
+
+    def make_model() -> MaskVolumeModel:
+        first = load_stage_one(options.mpi_model, options.arch)
+        model = MaskVolumeModel(CheckpointMeta("mask", options.arch, first.meta.sampling, options.num_planes))
+        model.mpi_net.load_state_dict(first.mpi_net.state_dict())
+        model.mpi_net.requires_grad_(False)
+        return model
+
+    def make_task(device: torch.device, _: Processes) -> MaskTask:
+        return MaskTask(options, device)
+
+    path = run_training(options, make_model, make_task)
+    if path is not None:
+        print(f"written: {path}")
 
 
 if __name__ == "__main__":

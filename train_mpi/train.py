@@ -14,25 +14,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor
 
-from maskvolume.devices import resolve_device, resolve_precision
-from maskvolume.errors import run_program
-from maskvolume.losses import IMAGE_LOSSES, psnr
-from maskvolume.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.cameras import Camera
+from maskvolume.errors import InputError, run_program
+from maskvolume.losses import LOSS_NAMES, make_image_loss, psnr
+from maskvolume.model import MaskVolumeModel
+from maskvolume.networks import ARCHITECTURES
 from maskvolume.options import option, parse_options
-from maskvolume.synthetic import SyntheticSample, WorldOptions
+from maskvolume.samples import MixedSource, SampleSource, ViewBatch
+from maskvolume.synthetic import WorldOptions
 from maskvolume.tasks import (
     SyntheticSource,
-    check_sources,
+    disparity_picture,
     load_stage_one,
     mpi_frustum,
-    require_synthetic,
-    validate_samples,
+    new_model,
+    run_training,
+    side_by_side,
 )
-from maskvolume.training import TrainOptions, train
+from maskvolume.training import Processes, TrainOptions, settle_options
+from train_mpi.realestate10k import ViewDrawing, open_realestate10k
 
 HOW_TO_GET = (
-    "RealEstate10K can't be read yet: its links are at google.github.io/realestate10k, and the programs of "
-    "preprocessing/ that turn them into training data are not part of this version; use --dataset_name synthetic"
+    "RealEstate10K is made by preprocessing/: download_data.py, extract_frames.py and compress_data.py turn the camera "
+    "files of google.github.io/realestate10k into such a folder (docs/training.md); --dataset_name synthetic needs none"
 )
 
 
@@ -40,10 +44,27 @@ HOW_TO_GET = (
 class MPITrainOptions(TrainOptions):
     """Options of stage one."""
 
-    dataset_name: str = option("synthetic", "where views come from", choices=("synthetic", "realestate10k"))
-    root_dir: str = option("", "folder of the training data (not for synthetic)")
-    val_dir: str = option("", "folder of the validation data (not for synthetic)")
-    loss_type: str = option("l1_ssim_grad", "loss on the rendered view", choices=tuple(IMAGE_LOSSES))
+    dataset_name: str = option(
+        "synthetic",
+        "synthetic (random worlds), realestate10k, or mixed (both)",
+        choices=("synthetic", "realestate10k", "mixed"),
+    )
+    root_dir: str = option("", "training data that compress_data.py wrote (not for synthetic)")
+    val_dir: str = option("", "validation data that compress_data.py wrote (not for synthetic)")
+    val_triplets: str = option("", "list of the views to validate on; triplets.txt of val_dir when empty")
+    synthetic_share: float = option(0.5, "mixed: share of the steps that learn from random worlds")
+    subsequence: int = option(10, "realestate10k: frames that the views of a sample are drawn from")
+    stride: tuple[int, int] = option((3, 10), "realestate10k: smallest and largest step between these frames")
+    scale: tuple[float, float] = option(
+        (1.0, 2.0), "realestate10k: factors that pictures are enlarged by, then cropped"
+    )
+    jitter: float = option(0.2, "realestate10k: largest change of brightness, contrast, saturation or hue; 0: none")
+    depth_range: tuple[float, float] = option((1.0, 100.0), "near and far of scenes whose bounds are not known")
+    loss_type: str = option("l1_msssim_grad", "loss on the rendered view", choices=LOSS_NAMES)
+    depth_weight: float = option(
+        0.0, "weight of a loss on the planes of the reference view, where samples know its depth (random worlds do)"
+    )
+    vgg_weights: str = option("", "vgg losses: VGG-19-BN state dict; torchvision's cache or download when empty")
     init_ckpt: str = option("", "checkpoint whose MPI network to start from")
 
 
@@ -52,54 +73,137 @@ class MPITask:
 
     def __init__(self, options: MPITrainOptions, device: torch.device) -> None:
         self.options = options
-        self.image_loss = IMAGE_LOSSES[options.loss_type]
-        worlds = WorldOptions(size=options.img_hw, moving=False)
-        samples = 1 if options.debug else options.val_samples
-        self.source = SyntheticSource(worlds, options.batch_size, options.seed, device, samples, options.num_sources)
+        self.image_loss = make_image_loss(options.loss_type, vgg_weights=options.vgg_weights, device=device)
+        self.source = make_source(options, device)
 
-    def sample(self, step: int) -> SyntheticSample:
+    def loss(self, model: MaskVolumeModel, batch: ViewBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """See ``training.Task``."""
-        return self.source.sample(step)
+        camera, depths = self._frustum(model, batch)
+        depth: Tensor | None = getattr(batch, "source_depth", None)
+        if depth is None:
+            mpi = model.dynamic(batch.images, batch.sources, camera, depths)
+        else:
+            mpi, logits = model.dynamic_with_logits(batch.images, batch.sources, camera, depths)
+        rendering = mpi.render(batch.target)
+        seen = rendering.opacity.detach()
+        loss = self.image_loss(rendering.color, batch.target_image, seen)
+        scalars = {"psnr": psnr(rendering.color.detach(), batch.target_image, seen)}
+        if depth is not None:
+            m, (h, w) = self.options.margin, batch.images.shape[-2:]
+            term = plane_loss(logits[..., m : m + h, m : m + w], depth[:, 0], depths)
+            loss = loss + self.options.depth_weight * term
+            scalars["plane_loss"] = term.detach()
+        return loss, scalars
 
-    def loss(self, model: MaskVolumeModel, batch: SyntheticSample) -> tuple[Tensor, dict[str, Tensor]]:
+    def evaluate(self, model: MaskVolumeModel, sample: ViewBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """See ``training.Task``."""
-        color, opacity = self._render(model, batch)
-        loss = self.image_loss(color, batch.target_image, opacity.detach())
-        return loss, {"psnr": psnr(color.detach(), batch.target_image, opacity.detach())}
+        camera, depths = self._frustum(model, sample)
+        rendering = model.dynamic(sample.images, sample.sources, camera, depths).render(sample.target)
+        scalars = {
+            "psnr": psnr(rendering.color, sample.target_image, rendering.opacity),
+            "loss": self.image_loss(rendering.color, sample.target_image, rendering.opacity),
+        }
+        disparity = disparity_picture(rendering, sample.near)
+        return scalars, {"views": side_by_side(sample.target_image[0], rendering.color[0], disparity[0])}
 
-    def validate(self, model: MaskVolumeModel) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """See ``training.Task``."""
-
-        def evaluate(sample: SyntheticSample) -> tuple[dict[str, Tensor], Tensor]:
-            color, opacity = self._render(model, sample)
-            scalars = {
-                "psnr": psnr(color, sample.target_image, opacity),
-                "loss": self.image_loss(color, sample.target_image, opacity),
-            }
-            return scalars, torch.cat([sample.target_image[0], color[0]], dim=-1)
-
-        return validate_samples(self.source.validation(), evaluate)
-
-    def _render(self, model: MaskVolumeModel, batch: SyntheticSample) -> tuple[Tensor, Tensor]:
+    def _frustum(self, model: MaskVolumeModel, batch: ViewBatch) -> tuple[Camera, Tensor]:
         margin = self.options.margin if model.arch.uses_margin else 0
-        camera, depths = mpi_frustum(batch, self.options.num_planes, margin)
-        rendering = model.dynamic(batch.images, batch.sources, camera, depths).render(batch.target)
-        return rendering.color, rendering.opacity
+        return mpi_frustum(batch, self.options.num_planes, margin)
+
+
+def plane_loss(
+    logits: Tensor,  # [B, D, H, W] of the planes along each ray
+    depth: Tensor,  # [B, 1, H, W] true depth
+    depths: Tensor,  # [B, D] of the planes, the farthest first
+) -> Tensor:
+    """Cross entropy of the distribution over planes against the two planes that the true depth lies between."""
+    disparity = 1 / depths[:, :, None, None]
+    farthest, nearest, last = disparity[:, :1], disparity[:, -1:], depths.shape[1] - 1
+    place = ((1 / depth - farthest) / (nearest - farthest)).clamp(0, 1) * last
+    index = torch.arange(last + 1, device=logits.device)[:, None, None]
+    wanted = (1 - (place - index).abs()).clamp_min(0)
+    return -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
+    """Where samples come from.
+
+    Raises:
+        InputError: recorded data that is not there or not as it should be.
+    """
+    with_depth = options.depth_weight > 0
+    worlds = SyntheticSource(
+        WorldOptions(size=options.img_hw, source_depth=with_depth), options.seed, device, options.val_samples
+    )
+    if options.dataset_name == "synthetic":
+        return worlds
+    drawing = ViewDrawing(
+        options.img_hw, options.scale, options.subsequence, options.stride, options.jitter, options.depth_range
+    )
+    recorded = open_realestate10k(
+        options.root_dir,
+        options.val_dir,
+        options.val_triplets,
+        drawing,
+        seed=options.seed,
+        most_sources=options.num_sources[1],
+        val_samples=options.val_samples,
+        device=device,
+        num_workers=options.num_workers,
+    )
+    if options.dataset_name == "realestate10k":
+        return recorded
+    share = options.synthetic_share
+    return MixedSource(((worlds, share), (recorded, 1 - share)), options.seed)
+
+
+def check_options(options: MPITrainOptions) -> None:
+    """Find what can't be meant, before anything is made.
+
+    Raises:
+        InputError: names the option and what is expected.
+    """
+    if options.dataset_name != "synthetic":
+        for name in ("root_dir", "val_dir"):
+            folder = getattr(options, name)
+            if not Path(folder or " ").is_dir():
+                raise InputError(f"{name} {folder or '(not given)'}: no such folder; {HOW_TO_GET}")
+    for name, (low, high), least in (
+        ("stride", options.stride, 1),
+        ("scale", options.scale, 0.01),
+        ("depth_range", options.depth_range, 1e-9),
+    ):
+        if not least <= low <= high:
+            raise InputError(f"--{name}: {least} or more, the lower one first, expected, got {low} {high}")
+    if not 0 < options.synthetic_share < 1:
+        raise InputError(f"--synthetic_share: between 0 and 1 expected, got {options.synthetic_share:g}")
+    if options.depth_weight < 0:
+        raise InputError(f"--depth_weight: 0 or more expected, got {options.depth_weight:g}")
+    if options.depth_weight and not ARCHITECTURES[options.arch].gives_logits:
+        raise InputError(f"--depth_weight: not with --arch {options.arch}, which makes no distribution over planes")
+    if not 0 <= options.jitter < 1:
+        raise InputError(f"--jitter: 0 or more and below 1 expected, got {options.jitter:g}")
+    if options.subsequence <= options.num_sources[1]:
+        raise InputError(f"--subsequence: more than the {options.num_sources[1]} sources expected")
 
 
 def main() -> None:
     """Read the options, build the model and train it."""
-    options = parse_options(MPITrainOptions, prog="train.py", description=__doc__ or "")
-    require_synthetic(options.dataset_name, options.root_dir, HOW_TO_GET)
-    check_sources(options)
-    device = resolve_device(options.device)
-    torch.manual_seed(options.seed)
-    meta = CheckpointMeta("mpi", options.arch, num_planes=options.num_planes)
-    model = MaskVolumeModel(meta, resolve_precision(options.precision, device))
-    if options.init_ckpt:
-        model.mpi_net.load_state_dict(load_stage_one(options.init_ckpt, options.arch).mpi_net.state_dict())
-    path = train(MPITask(options, device), model.to(device), options)
-    print(f"written: {path}")
+    options = settle_options(parse_options(MPITrainOptions, prog="train.py", description=__doc__ or ""))
+    check_options(options)
+
+    def make_model() -> MaskVolumeModel:
+        model = new_model(options)
+        if options.init_ckpt:
+            model.mpi_net.load_state_dict(load_stage_one(options.init_ckpt, options.arch).mpi_net.state_dict())
+        return model
+
+    def make_task(device: torch.device, _: Processes) -> MPITask:
+        return MPITask(options, device)
+
+    path = run_training(options, make_model, make_task)
+    if path is not None:
+        print(f"written: {path}")
 
 
 if __name__ == "__main__":

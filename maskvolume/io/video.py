@@ -7,7 +7,9 @@ import os
 import subprocess
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -17,14 +19,18 @@ import numpy as np
 
 from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path
+from maskvolume.io.images import resize_image
 from maskvolume.io.mp4 import read_frame_times
 
 # A damaged file is reported by one error, not by the decoder's own lines as well.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 # Decoding this many frames costs about as much as a seek, which goes back to a key frame.
 _MAX_FORWARD_GRABS = 48
 _SEEK_MARGINS = (0, 32, 128)
+# A packet that cannot be decoded fails one grab; so do all after the end, at once.
+_MAX_FAILED_GRABS = 1000
 _DECODER_THREADS = min(4, os.cpu_count() or 1)
 _RECORD_AGAIN = "copy or record it again"
 
@@ -53,16 +59,10 @@ class VideoFrames:
         self._grabbed = -1
         self._origin_ms = 0.0
         self._frame: tuple[int, np.ndarray] | None = None
-        if not self.path.is_file():
-            raise InputError(f"{path}: no such video; check the path")
-        if self.path.stat().st_size == 0:
-            raise InputError(f"{path}: the video is empty; {_RECORD_AGAIN}")
+        _require_file(self.path)
         times = read_frame_times(self.path)
         capture = self._new_capture()
-        self.size = (
-            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
-        )
+        self.size = _size_of(capture)
         self.fps = float(capture.get(cv2.CAP_PROP_FPS))
         self._times = _times_by_decoding(capture) if times is None else times
         capture.release()
@@ -138,11 +138,7 @@ class VideoFrames:
         self._origin_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
 
     def _new_capture(self) -> cv2.VideoCapture:
-        parameters = [cv2.CAP_PROP_N_THREADS, _DECODER_THREADS]
-        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, parameters)
-        if not capture.isOpened():
-            raise InputError(f"{self.path}: cannot be opened as a video; {_RECORD_AGAIN}")
-        return capture
+        return _open_capture(self.path)
 
     def _undecodable(self, index: int) -> InputError:
         if self._capture is not None:
@@ -152,6 +148,113 @@ class VideoFrames:
             f"{self.path}: frame {index} of {self.count} cannot be decoded, the video is cut short or "
             f"damaged; {_RECORD_AGAIN}"
         )
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """A frame of a :class:`FrameStream`.
+
+    Attributes:
+        time: presentation time in seconds from the video's start.
+        picture: uint8 ``[H, W, 3]`` RGB; None where it is not wanted or cannot be converted.
+        intact: whether the picture is what was recorded, as far as can be told.
+    """
+
+    time: float
+    picture: np.ndarray | None
+    intact: bool
+
+
+class FrameStream:
+    """The frames of one video in one pass, in the order in which they are shown, with their times.
+
+    A frame that is lost shifts no other, since each is known by its time; a varying frame rate is followed.
+    Memory does not grow with the video.
+
+    Args:
+        path: the file.
+        threads: of the decoder.
+
+    Raises:
+        InputError: the file is missing, cut short or not a video.
+    """
+
+    def __init__(self, path: str | Path, threads: int = _DECODER_THREADS) -> None:
+        self.path = Path(path)
+        _require_file(self.path)
+        self._times = read_frame_times(self.path)
+        self._threads = threads
+        _open_capture(self.path, threads).release()
+
+    def frames(self, wanted: Callable[[float], bool], size: tuple[int, int] | None = None) -> Iterator[TimedFrame]:
+        """Decode the video once; the pictures of the ``wanted`` times are resized to ``size`` (h, w) if given.
+
+        Where a frame cannot be decoded, the decoder makes up those that build on it, up to the next key frame.
+        They are not intact. An index of all frames, which most .mp4 have, is needed to tell that one is lost.
+        """
+        capture = _open_capture(self.path, self._threads)
+        held, number, intact = None, -1, True
+        for time in _grab_all(capture):
+            expected, number = number + 1, self._number_at(time, number + 1)
+            is_key = int(capture.get(cv2.CAP_PROP_FRAME_TYPE)) == ord("I")
+            intact = is_key or (intact and number == expected)
+            if held is not None:
+                # The last one before a lost frame may build on it too.
+                yield replace(held, intact=held.intact and number == expected)
+            picture = _retrieve(capture, size) if wanted(time) else None
+            held = TimedFrame(time, picture, intact)
+        capture.release()
+        if held is not None:
+            ends_well = self._times is None or number == len(self._times) - 1
+            yield replace(held, intact=held.intact and ends_well)
+
+    def _number_at(self, time: float, expected: int) -> int:
+        """The number of the frame at a time by the index; the expected one where there is no index."""
+        times = self._times
+        if times is None:
+            return expected
+        after = int(np.searchsorted(times, time))
+        near = [i for i in (after - 1, after) if 0 <= i < len(times)]
+        return min(near, key=lambda i: abs(float(times[i]) - time))
+
+
+def _grab_all(capture: cv2.VideoCapture) -> Iterator[float]:
+    """Grab frame after frame: the time of each in seconds, ascending."""
+    last, failed = -1.0, 0
+    while failed < _MAX_FAILED_GRABS:
+        if not capture.grab():
+            failed += 1
+            continue
+        failed = 0
+        time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if time > last:
+            yield time
+            last = time
+
+
+def _retrieve(capture: cv2.VideoCapture, size: tuple[int, int] | None) -> np.ndarray | None:
+    ok, picture = capture.retrieve()
+    if not ok or picture is None or picture.ndim != 3:
+        return None
+    return cv2.cvtColor(picture if size is None else resize_image(picture, size), cv2.COLOR_BGR2RGB)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: no such video; check the path")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the video is empty; {_RECORD_AGAIN}")
+
+
+def _open_capture(path: Path, threads: int = _DECODER_THREADS) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
+    if not capture.isOpened():
+        raise InputError(f"{path}: cannot be opened as a video; {_RECORD_AGAIN}")
+    return capture
+
+
+def _size_of(capture: cv2.VideoCapture) -> tuple[int, int]:
+    return int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
 
 
 def _times_by_decoding(capture: cv2.VideoCapture) -> np.ndarray:

@@ -31,6 +31,7 @@ class Architecture:
         premultiplied: whether the MPI network returns colours multiplied by their opacity.
         max_views: the number of source views that the networks take at most; None for any.
         uses_margin: whether the MPI's frustum may be wider than the reference view.
+        gives_logits: whether the MPI network has ``with_logits``: rgba and logits ``[B, D, H, W]`` of the planes.
     """
 
     mpi: Callable[[], nn.Module]
@@ -38,9 +39,14 @@ class Architecture:
     premultiplied: bool
     max_views: int | None
     uses_margin: bool
+    gives_logits: bool
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "matching": Architecture(MatchingMPINet, MatchingMaskNet, premultiplied=True, max_views=None, uses_margin=True),
-    "original": Architecture(OriginalMPINet, OriginalMaskNet, premultiplied=False, max_views=2, uses_margin=False),
+    "matching": Architecture(
+        MatchingMPINet, MatchingMaskNet, premultiplied=True, max_views=None, uses_margin=True, gives_logits=True
+    ),
+    "original": Architecture(
+        OriginalMPINet, OriginalMaskNet, premultiplied=False, max_views=2, uses_margin=False, gives_logits=False
+    ),
 }

@@ -20,7 +20,8 @@ from maskvolume.networks.views import double_size, pad_to_multiple, valid_views
 COST_CAP = 0.6  # a larger difference (summed over colours) says no more than "different"
 COST_ONE_VIEW = 0.48  # where fewer than two views see a point: unlikely, but less so than a mismatch
 WINDOW, WINDOW_FINE = 9, 3  # pixels of the averaging windows
-TEMPERATURE = 0.01  # of the softmax over planes; cost units
+TEMPERATURE = 0.03  # of the softmax over planes when training starts; cost units. Sharper ones let through no gradient
+COST_GAIN = 10.0  # of the costs where the network reads them, when training starts: they are small numbers
 LOGIT_CAP = 60.0  # keeps exp() and its cumulative sums within float32
 VIEW_LOGIT_CAP = 15.0
 MULTIPLE = (4, 8, 8)  # of D, H, W: half resolution and two more halvings
@@ -74,14 +75,21 @@ class MatchingMPINet(nn.Module):
 
     # 2x2 pixels of luminance, luminance difference and both costs, then half-resolution colour means.
     FEATURES = 4 * 4 + 7
+    COSTS = slice(8, 16)  # of these
 
     def __init__(self, channels: tuple[int, int, int] = (16, 32, 48)) -> None:
         super().__init__()
         self.unet = ResidualUNet(self.FEATURES, 4 * 2, channels)
+        with torch.no_grad():
+            self.unet.stem.weight[:, self.COSTS] *= COST_GAIN
         self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
 
     def forward(self, sweep: Tensor) -> Tensor:
-        """``sweep [B, V, 3, D, H, W] -> rgba [B, D, 4, H, W]``, premultiplied; -1 in ``sweep`` is no data.
+        """``sweep [B, V, 3, D, H, W] -> rgba [B, D, 4, H, W]``, premultiplied; -1 in ``sweep`` is no data."""
+        return self.with_logits(sweep)[0]
+
+    def with_logits(self, sweep: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``forward`` returns, and the logits ``[B, D, H, W]`` of the planes along each ray of the reference.
 
         The opacity along a ray is made by stick breaking: with w the softmax over planes of the logits,
         alpha_d = w_d / (sum of w over d and all farther planes), so the weights that compositing gives the
@@ -97,7 +105,7 @@ class MatchingMPINet(nn.Module):
         logits = residual[:, None] - cost.float() / self.log_temperature.exp()
         weights = (logits - logits.amax(dim=2, keepdim=True)).clamp_min(-LOGIT_CAP).exp()
         alpha = weights / weights.cumsum(dim=2)
-        del logits, weights
+        del weights
         planes = [
             _colored_planes(*chunk)
             for chunk in zip(
@@ -108,7 +116,7 @@ class MatchingMPINet(nn.Module):
             )
         ]
         d, h, w = crop[1:]
-        return torch.cat(planes, dim=1)[:, d, :, h, w]
+        return torch.cat(planes, dim=1)[:, d, :, h, w], logits[:, 0, d, h, w]
 
 
 class MatchingMaskNet(nn.Module):

@@ -2,5 +2,6 @@
 
 from maskvolume.synthetic.options import SyntheticSample, WorldOptions
 from maskvolume.synthetic.sampling import sample_worlds
+from maskvolume.synthetic.static import StaticWorld
 
-__all__ = ["SyntheticSample", "WorldOptions", "sample_worlds"]
+__all__ = ["StaticWorld", "SyntheticSample", "WorldOptions", "sample_worlds"]

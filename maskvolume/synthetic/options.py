@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from maskvolume.cameras import Camera
+from maskvolume.samples import ViewBatch
 
 
 @dataclass(frozen=True)
@@ -85,31 +85,22 @@ class WorldOptions:
 
 
 @dataclass(frozen=True)
-class SyntheticSample:
+class SyntheticSample(ViewBatch):
     """A batch of B worlds, each seen by V sources and a target.
 
+    The source views have the effects of cameras; the target is clean, at the exposure of the scene. The planes lie
+    between 0.9 of the nearest depth that a source sees and twice the farthest.
+
     Attributes:
-        images: ``[B, V, 3, H, W]`` source views in 0..1, with the effects of cameras.
         backgrounds: ``[B, V, 3, H, W]`` the same without the movers: same exposure and blur, other noise.
-        sources: cameras ``[B, V]``.
-        target: cameras ``[B]``, of their own size (h, w).
-        target_image: ``[B, 3, h, w]`` clean, at the exposure of the scene.
         target_background: ``[B, 3, h, w]`` the same without the movers.
         matte: ``[B, 1, h, w]`` share of each target pixel that movers cover.
         target_depth: ``[B, 1, h, w]`` depth along the target's z axis, of the nearest thing at edges.
-        near: ``[B]`` where the nearest plane of an MPI belongs: 0.9 of the nearest depth that a source sees.
-        far: ``[B]`` the same for the farthest plane: twice the farthest depth.
         source_depth: ``[B, V, 1, H, W]`` or None.
     """
 
-    images: Tensor
     backgrounds: Tensor
-    sources: Camera
-    target: Camera
-    target_image: Tensor
     target_background: Tensor
     matte: Tensor
     target_depth: Tensor
-    near: Tensor
-    far: Tensor
     source_depth: Tensor | None = None

@@ -60,7 +60,7 @@ def sample_worlds(
     near = torch.tensor([rig.near for rig in rigs])
     turn = torch.from_numpy(np.stack([_random_pose(rng) for rng in rngs])).float()
 
-    things, effects = _to(things, device), _to(effects, device)
+    things, effects = to_device(things, device), to_device(effects, device)
     sources, target = sources.to(device), target.to(device)
     near, brightness, turn = near.to(device), brightness.to(device), turn.to(device)
 
@@ -71,7 +71,7 @@ def sample_worlds(
     images, backgrounds = (_resolve(layer, exposure) for layer in (source_layers[-1], source_layers[0]))
     pictures = [_resolve(layer, exposure)[:, 0].clamp(0, 1) for layer in target_layers]
     moved = target_layers[-1].depth < target_layers[0].depth
-    source_depth = _resolve_depth(source_layers[-1].depth) if options.source_depth else None
+    source_depth = resolve_depth(source_layers[-1].depth) if options.source_depth else None
     return SyntheticSample(
         images=apply_effects(images, effects, noise),
         backgrounds=apply_effects(backgrounds, effects, noise),
@@ -80,14 +80,15 @@ def sample_worlds(
         target_image=pictures[-1],
         target_background=pictures[0],
         matte=moved.float().mean(1, keepdim=True),
-        target_depth=_resolve_depth(target_layers[-1].depth),
+        target_depth=resolve_depth(target_layers[-1].depth),
         near=0.9 * depth.amin((1, 2, 3, 4)),
         far=2.0 * depth.amax((1, 2, 3, 4)),
         source_depth=None if source_depth is None else source_depth.unflatten(0, (batch, -1)),
     )
 
 
-def _to(value: Held, device: torch.device) -> Held:
+def to_device(value: Held, device: torch.device) -> Held:
+    """The same with all tensors on ``device``."""
     return replace(
         value,
         **{
@@ -153,7 +154,7 @@ def _resolve(layer: Layer, exposure: Tensor) -> Tensor:
     return color.unflatten(0, (len(exposure), -1)) * exposure[:, None, None, None, None]
 
 
-def _resolve_depth(depth: Tensor) -> Tensor:
+def resolve_depth(depth: Tensor) -> Tensor:
     """Depth of pixels ``[L, 1, h, w]`` from that of their rays ``[L, S, h, w]``.
 
     At the pixel's centre where its rays hit one surface, else the nearest.

@@ -1,0 +1,168 @@
+"""RealEstate10K as the original implementation compresses it: ``640x360.h5``, ``int.npy`` and ``ext.npy``.
+
+The HDF5 file has one uint8 dataset ``(N, H, W, 3)`` RGB a scene, whose key is the number of the scene. The arrays
+hold, by that number, normalized K ``(N, 3, 3)`` and world-to-camera ``(N, 4, 4)``. They are object arrays, that is
+pickles, and loading a pickle can run code: it takes the caller's word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from maskvolume.errors import InputError
+from maskvolume.io.realestate10k import SceneCameras
+
+PICTURES_NAME = re.compile(r"\d+x\d+\.h5")
+_ORTHONORMAL_TOLERANCE = 1e-2
+_LARGEST_NORMALIZED = 10.0  # a focal length in pixels is far above, one in widths far below
+_COPY_AGAIN = "copy or make it again"
+
+
+def find_original(folder: str | Path) -> Path | None:
+    """The HDF5 file in a folder of this form, or None where there is none."""
+    found = sorted(path for path in Path(folder).glob("*.h5") if PICTURES_NAME.fullmatch(path.name))
+    if len(found) > 1:
+        raise InputError(f"{folder}: holds {found[0].name} and {found[1].name}; keep one of them there")
+    return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class OriginalScene:
+    """One scene: where its pictures are, and its matrices as the files hold them.
+
+    Attributes:
+        path: the HDF5 file.
+        name: its key, the number of the scene.
+        K: ``[N, 3, 3]`` normalized by width and height.
+        T_cam_world: ``[N, 4, 4]``.
+    """
+
+    path: Path
+    name: str
+    K: np.ndarray
+    T_cam_world: np.ndarray
+
+    def cameras(self) -> SceneCameras:
+        """The cameras; the numbers of the frames stand for timestamps, which this form has not.
+
+        Raises:
+            InputError: other shapes, or rows that are no cameras.
+        """
+        K, T = np.asarray(self.K, np.float64), np.asarray(self.T_cam_world, np.float64)
+        N = len(K) if K.ndim == 3 else 0
+        if not N or K.shape != (N, 3, 3) or T.shape not in ((N, 4, 4), (N, 3, 4)):
+            raise InputError(
+                f"{self.path.parent}: scene {self.name}: (N, 3, 3) and (N, 4, 4) expected in int.npy and ext.npy, got "
+                f"{K.shape} and {T.shape}; {_COPY_AGAIN}"
+            )
+        intrinsics = np.stack([K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]], axis=1)
+        R = T[:, :3, :3]
+        good = np.isfinite(K).all((1, 2)) & np.isfinite(T).all((1, 2))
+        good &= (intrinsics[:, :2] > 0).all(1) & (intrinsics < _LARGEST_NORMALIZED).all(1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            good &= np.abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max((1, 2)) < _ORTHONORMAL_TOLERANCE
+        if not good.all():
+            raise InputError(
+                f"{self.path.parent}: scene {self.name}: row {int(good.argmin())} of int.npy and ext.npy is no camera "
+                f"with normalized K and a rotation; {_COPY_AGAIN}"
+            )
+        return SceneCameras(self.name, "", np.arange(N, dtype=np.int64), intrinsics, T[:, :3])
+
+    def pictures(self) -> Iterator[np.ndarray | None]:
+        """Its pictures uint8 ``[H, W, 3]`` RGB one after the other; None where one can't be read.
+
+        Raises:
+            InputError: there are not as many as cameras, or the dataset has another form.
+        """
+        with _open(self.path) as file:
+            pictures = file[self.name]
+            if pictures.ndim != 4 or pictures.shape[0] != len(self.K) or pictures.shape[3] != 3:
+                raise InputError(
+                    f"{self.path}: scene {self.name}: shape {pictures.shape}, but {len(self.K)} cameras in int.npy; "
+                    f"{_COPY_AGAIN}"
+                )
+            if pictures.dtype != np.uint8:
+                raise InputError(f"{self.path}: scene {self.name}: {pictures.dtype}, uint8 expected; {_COPY_AGAIN}")
+            # A chunk spans several pictures and is unpacked as a whole.
+            step = pictures.chunks[0] if pictures.chunks else 1
+            for start in range(0, len(pictures), step):
+                stop = min(start + step, len(pictures))
+                try:
+                    yield from pictures[start:stop]
+                except OSError:
+                    yield from [None] * (stop - start)
+
+
+class OriginalData:
+    """All scenes of a folder of this form.
+
+    Args:
+        folder: with the HDF5 file, ``int.npy`` and ``ext.npy``.
+        allow_pickle: load pickled arrays, which can run code.
+
+    Raises:
+        InputError: a file is missing or damaged, a pickle is not allowed, or they do not belong together.
+    """
+
+    def __init__(self, folder: str | Path, *, allow_pickle: bool = False) -> None:
+        path = find_original(folder)
+        if path is None:
+            raise InputError(f"{folder}: holds no pictures of the original's form (640x360.h5); check the path")
+        self.path = path
+        with _open(path) as file:
+            keys = list(file)
+        if not keys:
+            raise InputError(f"{path}: holds no scene; {_COPY_AGAIN}")
+        if foreign := [key for key in keys if not (key.isascii() and key.isdigit())]:
+            raise InputError(f"{path}: key {foreign[0]!r}, numbers of scenes expected; check that it is the right file")
+        self.names = sorted(keys, key=int)
+        self._K = _load_matrices(path.parent / "int.npy", allow_pickle)
+        self._T = _load_matrices(path.parent / "ext.npy", allow_pickle)
+        if len(self._K) != len(self._T) or int(self.names[-1]) >= len(self._K):
+            raise InputError(
+                f"{path.parent}: int.npy has {len(self._K)} scenes, ext.npy {len(self._T)}, and {path.name} goes "
+                f"up to {self.names[-1]}; take files that belong together"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def scene(self, name: str) -> OriginalScene:
+        """A scene by its key."""
+        return OriginalScene(self.path, name, self._K[int(name)], self._T[int(name)])
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise InputError(f"{path}: damaged or not an HDF5 file ({error}); {_COPY_AGAIN}") from error
+
+
+def _load_matrices(path: Path, allow_pickle: bool) -> np.ndarray:
+    """An array with the matrices of a scene in each row; rows may have different lengths."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; it belongs beside the pictures") from None
+    except (ValueError, EOFError) as error:
+        if "pickle" not in str(error).lower():
+            raise InputError(f"{path}: damaged or not a .npy file; {_COPY_AGAIN}") from error
+    if not allow_pickle:
+        raise InputError(
+            f"{path}: holds pickled objects, and loading them runs whatever code was put there; if you trust the one "
+            f"who made this file, give --allow_pickle"
+        )
+    try:
+        array = np.load(path, allow_pickle=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise InputError(f"{path}: damaged ({type(error).__name__}); {_COPY_AGAIN}") from error
+    return np.asarray(array)

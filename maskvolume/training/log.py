@@ -1,0 +1,85 @@
+"""What is seen of a training run while it goes: a progress bar and TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from maskvolume.io.files import require_writable_folder
+from maskvolume.training.distributed import Processes
+from maskvolume.training.options import TrainOptions
+
+EVERY = 10  # steps between scalars
+
+
+class TrainLog:
+    """Bar and TensorBoard of the first process; the others only count. A context manager."""
+
+    def __init__(self, options: TrainOptions, processes: Processes, first_step: int, samples_per_step: int) -> None:
+        self.processes, self.samples_per_step = processes, samples_per_step
+        self.waited = 0.0
+        self._since, self._counted = time.monotonic(), 0
+        self._writer = None
+        if processes.is_first:
+            folder = require_writable_folder(Path(options.log_dir) / options.exp_name)
+            self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
+        self.bar = tqdm(
+            total=options.num_steps, initial=first_step, desc=options.exp_name, dynamic_ncols=True, file=sys.stdout,
+            disable=not processes.is_first,
+        )  # fmt: skip
+
+    def __enter__(self) -> TrainLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def step(self, step: int, scalars: dict[str, Tensor], rate: float) -> None:
+        """Note a finished step; every ``EVERY`` steps all processes bring their scalars together."""
+        self.bar.update()
+        self._counted += 1
+        if step % EVERY:
+            return
+        gathered = self.processes.gather({name: float(value) for name, value in scalars.items()})
+        means = {name: sum(one[name] for one in gathered) / len(gathered) for name in gathered[0]}
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        means["samples_per_second"] = self._counted * self.samples_per_step / seconds
+        means["data_wait"] = self.waited / seconds
+        means["lr"] = rate
+        self.pause()
+        if self._writer is None:
+            return
+        for name, value in means.items():
+            self._writer.add_scalar(f"train/{name}", value, step)
+        shown = {name: f"{means[name]:.3f}" for name in ("loss", "psnr") if name in means}
+        wait = f"{means['data_wait']:.0%}"
+        self.bar.set_postfix(shown | {"samples/s": f"{means['samples_per_second']:.2f}", "data": wait})
+
+    def pause(self) -> None:
+        """Begin to measure anew: what came before, a validation for instance, does not count."""
+        self.waited, self._since, self._counted = 0.0, time.monotonic(), 0
+
+    def validation(self, step: int, scalars: dict[str, float], pictures: dict[str, Tensor]) -> None:
+        """Note the result of a validation."""
+        if self._writer is None:
+            return
+        for name, value in scalars.items():
+            self._writer.add_scalar(f"val/{name}", value, step)
+        for name, picture in pictures.items():
+            self._writer.add_image(f"val/{name}", picture.float().clamp(0, 1), step)
+        self.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scalars.items()))
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        if self.processes.is_first:
+            self.bar.write(line, file=sys.stdout)

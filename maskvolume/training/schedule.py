@@ -1,0 +1,78 @@
+"""Learning rates, optimizers and averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from maskvolume.training.options import TrainOptions
+
+LOWEST = 0.01  # of the highest learning rate: where cosine and poly end
+SGD_MOMENTUM = 0.9
+
+
+def learning_rate(options: TrainOptions, step: int) -> float:
+    """The learning rate of a step: linear warm-up, times the schedule over all steps."""
+    warm = min(1.0, (step + 1) / max(options.warmup_steps, 1))
+    progress = min(step / max(options.num_steps, 1), 1.0)
+    if options.lr_scheduler == "cosine":
+        factor = LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * progress))
+    elif options.lr_scheduler == "poly":
+        factor = LOWEST + (1 - LOWEST) * (1 - progress) ** options.poly_exp
+    elif options.lr_scheduler == "steplr":
+        factor = options.decay_gamma ** sum(progress >= share for share in options.decay_at)
+    else:
+        factor = 1.0
+    return options.lr * warm * factor
+
+
+def make_optimizer(options: TrainOptions, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that require a gradient, and no others."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if options.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=options.lr)
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parameters, options.lr, momentum=SGD_MOMENTUM, weight_decay=options.weight_decay)
+    if options.optimizer == "radam":
+        return torch.optim.RAdam(
+            parameters, lr=options.lr, weight_decay=options.weight_decay, decoupled_weight_decay=True
+        )
+    return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+
+
+class Averaged:
+    """Exponential moving average of the trained weights, with a start that forgets the initial ones."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (step + 1) / (step + 10))
+        for name, value in model.named_parameters():
+            if name in self.values:
+                self.values[name].lerp_(value, 1 - decay)
+
+    @contextmanager
+    def swapped_in(self, model: nn.Module) -> Iterator[None]:
+        """The averaged weights in the model, in eval mode, for the length of the context."""
+        kept = {name: value.detach().clone() for name, value in model.named_parameters() if name in self.values}
+        self._assign(model, self.values)
+        model.eval()
+        try:
+            yield
+        finally:
+            self._assign(model, kept)
+            model.train()
+
+    @staticmethod
+    @torch.no_grad()
+    def _assign(model: nn.Module, values: dict[str, Tensor]) -> None:
+        for name, value in model.named_parameters():
+            if name in values:
+                value.copy_(values[name])

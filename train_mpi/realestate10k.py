@@ -1,0 +1,317 @@
+"""RealEstate10K for stage one: drawing views from scenes, augmentation, reading in worker processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as transforms
+
+from maskvolume.cameras import Camera
+from maskvolume.errors import InputError
+from maskvolume.io.shards import SceneShards
+from maskvolume.io.triplets import ViewChoice, read_triplets
+from maskvolume.samples import Draws, Lazy, ViewBatch
+
+NEAR_SHARE, FAR_SHARE = 0.9, 2.0  # planes against a scene's bounds, as for rigs
+JITTERS = ("none", "brightness", "contrast", "saturation", "hue")  # one of them is drawn
+HUE_SHARE = 0.25  # of the other jitters' strength: hue is in turns
+TRIPLETS_NAME = "triplets.txt"
+
+
+@dataclass(frozen=True)
+class ViewDrawing:
+    """How views are drawn from a scene and changed. Defaults are the original's.
+
+    Attributes:
+        size: (h, w) of the crops.
+        scale: least and largest factor that a picture is enlarged by before it is cropped.
+        subsequence: frames that the views are drawn from.
+        stride: smallest and largest step between these frames.
+        jitter: largest relative change of brightness, contrast or saturation (one of them, or hue, or none).
+        depth_range: near and far where a scene's bounds are not known.
+    """
+
+    size: tuple[int, int] = (256, 256)
+    scale: tuple[float, float] = (1.0, 2.0)
+    subsequence: int = 10
+    stride: tuple[int, int] = (3, 10)
+    jitter: float = 0.2
+    depth_range: tuple[float, float] = (1.0, 100.0)
+
+
+@dataclass(frozen=True)
+class View:
+    """One crop of one frame: uint8 ``[3, h, w]``, ``K [3, 3]`` of the crop, ``T_cam_world [4, 4]``."""
+
+    image: Tensor
+    K: np.ndarray
+    T_cam_world: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Views of one scene, the target first, and the depths of the nearest and farthest plane."""
+
+    views: list[View]
+    near: float
+    far: float
+
+
+class SceneSamples(Dataset[Any]):
+    """Samples by (number of sources, number of the sample); the same for the same seed in every process.
+
+    A pass over the data, an epoch, takes every scene once, in an order of its own.
+    """
+
+    def __init__(self, shards: SceneShards, drawing: ViewDrawing, seed: int, most_sources: int) -> None:
+        self.shards, self.drawing, self.seed = shards, drawing, seed
+        counts = np.array([shards.count(scene) for scene in range(len(shards))])
+        self.scenes = np.flatnonzero(counts > most_sources)
+        self._order: tuple[int, np.ndarray] = (-1, self.scenes)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, drawn: tuple[int, int]) -> Sample | InputError:
+        """A sample; what is wrong with the data is handed over, since an error raised here would lose its kind."""
+        num_sources, number = drawn
+        try:
+            return self.make(num_sources, number)
+        except InputError as error:
+            return error
+
+    def make(self, num_sources: int, number: int) -> Sample:
+        """Sample ``number`` with this many source views."""
+        rng = np.random.default_rng((self.seed, number, 0))
+        scene = self.scene_of(number)
+        frames = draw_frames(rng, self.shards.count(scene), num_sources + 1, self.drawing)
+        window = draw_window(rng, self.shards.size, self.drawing)
+        change = draw_jitter(rng, self.drawing.jitter)
+        pictures = [self.shards.picture(scene, frame) for frame in frames]
+        views = [cut_view(self.shards, scene, frame, window, self.drawing.size, picture)
+                 for frame, picture in zip(frames, pictures, strict=True)]  # fmt: skip
+        if change is not None:
+            views = [View(change(view.image), view.K, view.T_cam_world) for view in views]
+        return Sample(views, *plane_range(self.shards, scene, self.drawing.depth_range))
+
+    def scene_of(self, number: int) -> int:
+        """The scene that a sample is drawn from."""
+        epoch, place = divmod(number, len(self.scenes))
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng((self.seed, epoch, 2)).permutation(self.scenes))
+        return int(self._order[1][place])
+
+
+def draw_frames(rng: np.random.Generator, count: int, views: int, drawing: ViewDrawing) -> list[int]:
+    """Frame numbers of ``views`` views, in random order: from a subsequence of a scene of ``count`` frames.
+
+    In a short scene the stride is smaller, and if need be the subsequence shorter, so that there always is one.
+    """
+    length = min(max(drawing.subsequence, views), count)
+    widest = max((count - 1) // (length - 1), 1)
+    stride = int(rng.integers(min(drawing.stride[0], widest), min(drawing.stride[1], widest) + 1))
+    first = int(rng.integers(count - (length - 1) * stride))
+    return [first + stride * int(place) for place in rng.permutation(length)[:views]]
+
+
+def draw_window(
+    rng: np.random.Generator, size: tuple[int, int], drawing: ViewDrawing
+) -> tuple[int, int, tuple[int, int]]:
+    """The part of a picture that becomes the crop: top, left, (height, width), in its own pixels."""
+    least = max(crop / side for crop, side in zip(drawing.size, size, strict=True))
+    scale = max(rng.uniform(*drawing.scale), least)
+    h, w = (min(round(crop / scale), side) for crop, side in zip(drawing.size, size, strict=True))
+    return int(rng.integers(size[0] - h + 1)), int(rng.integers(size[1] - w + 1)), (h, w)
+
+
+def draw_jitter(rng: np.random.Generator, strength: float) -> Callable[[Tensor], Tensor] | None:
+    """A change of colour for all views of a sample, or None."""
+    kind, amount = JITTERS[int(rng.integers(len(JITTERS)))], rng.uniform(-strength, strength)
+    if kind == "none" or strength == 0:
+        return None
+    if kind == "hue":
+        return lambda image: transforms.adjust_hue(image, HUE_SHARE * amount)
+    return lambda image: getattr(transforms, f"adjust_{kind}")(image, 1 + amount)
+
+
+def cut_view(
+    shards: SceneShards,
+    scene: int,
+    frame: int,
+    window: tuple[int, int, tuple[int, int]],
+    size: tuple[int, int],
+    picture: np.ndarray,
+) -> View:
+    """The window of a frame, resized to ``size`` (h, w), with the camera that took it."""
+    top, left, (h, w) = window
+    part = picture[top : top + h, left : left + w]
+    if (h, w) != size:
+        shrinks = h >= size[0] and w >= size[1]
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        part = cv2.resize(part, (size[1], size[0]), interpolation=interpolation)
+    full_h, full_w = shards.size
+    fx, fy, cx, cy = shards.intrinsics(scene)[frame].astype(np.float64)
+    sx, sy = size[1] / w, size[0] / h
+    K = np.array(
+        [[fx * full_w * sx, 0, (cx * full_w - left) * sx], [0, fy * full_h * sy, (cy * full_h - top) * sy], [0, 0, 1]]
+    )
+    T = np.eye(4)
+    T[:3] = shards.T_cam_world(scene)[frame]
+    return View(torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1))), K, T)
+
+
+def plane_range(shards: SceneShards, scene: int, default: tuple[float, float]) -> tuple[float, float]:
+    """Depths of the nearest and farthest plane: from the scene's bounds where they are known."""
+    bounds = shards.bounds(scene)
+    return default if bounds is None else (NEAR_SHARE * bounds[0], FAR_SHARE * bounds[1])
+
+
+@dataclass(frozen=True)
+class RealEstate10KSource:
+    """Training samples and fixed triplets of RealEstate10K; see ``samples.SampleSource``.
+
+    Attributes:
+        samples: of the training scenes.
+        val_shards: validation scenes.
+        choices: the fixed views.
+        device: where batches go.
+        num_workers: processes that read; 0: this one.
+    """
+
+    samples: SceneSamples
+    val_shards: SceneShards
+    choices: Sequence[ViewChoice]
+    device: torch.device
+    num_workers: int
+
+    @property
+    def epoch_samples(self) -> int:
+        """The scenes."""
+        return len(self.samples)
+
+    def batches(self, draws: Draws) -> Iterator[ViewBatch]:
+        """See ``SampleSource``; reads ahead in the workers.
+
+        Raises:
+            InputError: damaged data, or a worker that was killed.
+        """
+        keys = ([(draw.num_sources, index) for index in draw.indices] for draw in draws)
+        loader = DataLoader(
+            self.samples,
+            batch_sampler=keys,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=_start_worker if self.num_workers else None,
+        )
+        try:
+            for batch in loader:
+                if isinstance(batch, InputError):
+                    raise batch
+                yield to_device(batch, self.device)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(
+                f"{self.samples.shards.folder}: a process that reads the data was killed, perhaps for want of memory; "
+                "give fewer --num_workers (0 reads without any) and run again"
+            ) from error
+
+    def validation(self) -> Sequence[ViewBatch]:
+        """Whole pictures of the chosen views."""
+        return Lazy(len(self.choices), self._chosen)
+
+    def _chosen(self, index: int) -> ViewBatch:
+        choice, shards = self.choices[index], self.val_shards
+        scene = shards.index(choice.scene)
+        known = {int(timestamp): frame for frame, timestamp in enumerate(shards.timestamps(scene))}
+        frames = [known[timestamp] for timestamp in (choice.target, *choice.sources)]
+        whole = (0, 0, shards.size)
+        views = [cut_view(shards, scene, f, whole, shards.size, shards.picture(scene, f)) for f in frames]
+        sample = Sample(views, *plane_range(shards, scene, self.samples.drawing.depth_range))
+        batch = collate([sample])
+        assert isinstance(batch, ViewBatch)
+        return to_device(batch, self.device)
+
+
+def open_realestate10k(
+    root_dir: str,
+    val_dir: str,
+    val_triplets: str,
+    drawing: ViewDrawing,
+    *,
+    seed: int,
+    most_sources: int,
+    val_samples: int,
+    device: torch.device,
+    num_workers: int,
+) -> RealEstate10KSource:
+    """Open training and validation data.
+
+    Raises:
+        InputError: a folder that compress_data.py did not write, scenes too short for the number of views, or a list
+            of triplets that is missing or names frames that are not there.
+    """
+    shards, val_shards = SceneShards(root_dir), SceneShards(val_dir)
+    samples = SceneSamples(shards, drawing, seed, most_sources)
+    if len(samples) == 0:
+        raise InputError(f"{root_dir}: no scene has {most_sources + 1} frames; lower --num_sources or add scenes")
+    path = Path(val_triplets) if val_triplets else Path(val_dir) / TRIPLETS_NAME
+    choices = read_triplets(path)[:val_samples]
+    if not choices:
+        raise InputError(f"{path}: lists no views; write `SCENE TARGET SOURCE SOURCE` lines or make the file anew")
+    for choice in choices:
+        there = set(val_shards.timestamps(val_shards.index(choice.scene)).tolist())
+        lost = [timestamp for timestamp in (choice.target, *choice.sources) if timestamp not in there]
+        if lost:
+            raise InputError(f"{path}: scene {choice.scene} has no frame {lost[0]} in {val_dir}; make the list anew")
+    return RealEstate10KSource(samples, val_shards, choices, device, num_workers)
+
+
+def collate(samples: Sequence[Sample | InputError]) -> ViewBatch | InputError:
+    """A batch of samples, pictures still uint8; the first error if there is one."""
+    whole: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, InputError):
+            return sample
+        whole.append(sample)
+    images = torch.stack([torch.stack([view.image for view in sample.views]) for sample in whole])
+    K = torch.from_numpy(np.stack([[view.K for view in sample.views] for sample in whole])).float()
+    T = torch.from_numpy(np.stack([[view.T_cam_world for view in sample.views] for sample in whole]))
+    # Poses against the first source's: small numbers lose nothing in float32.
+    T = (T @ torch.linalg.inv(T[:, 1:2])).float()
+    cameras = Camera(T, K, (images.shape[-2], images.shape[-1]))
+    near, far = (torch.tensor([getattr(sample, name) for sample in whole]) for name in ("near", "far"))
+    return ViewBatch(images[:, 1:], cameras[:, 1:], cameras[:, 0], images[:, 0], near.float(), far.float())
+
+
+def to_device(batch: ViewBatch, device: torch.device) -> ViewBatch:
+    """The batch on a device, pictures as float32 in 0..1."""
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    return ViewBatch(
+        images=move(batch.images).float().div_(255),
+        sources=batch.sources.to(device, non_blocking=True),
+        target=batch.target.to(device, non_blocking=True),
+        target_image=move(batch.target_image).float().div_(255),
+        near=move(batch.near),
+        far=move(batch.far),
+    )
+
+
+def _start_worker(_: int) -> None:
+    """An interruption at the keyboard is for the main process, which ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(0)

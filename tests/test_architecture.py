@@ -39,6 +39,7 @@ IMPORT_NAMES = {
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "scikit-image": "skimage",
+    "yt-dlp": "yt_dlp",
 }
 COME_ALONG = {"bpy": {"bpy_extras", "mathutils"}}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,9 @@ class SceneSamples(Dataset[Any]):
         views = [cut_view(self.shards, scene, frame, window, self.drawing.size, picture)
                  for frame, picture in zip(frames, pictures, strict=True)]  # fmt: skip
         if change is not None:
-            views = [View(change(view.image), view.K, view.T_cam_world) for view in views]
+            # Side by side, so that a change that looks at the mean of a picture does the same to all.
+            changed = change(torch.cat([view.image for view in views], dim=-1)).chunk(len(views), dim=-1)
+            views = [replace(view, image=image) for view, image in zip(views, changed, strict=True)]
         return Sample(views, *plane_range(self.shards, scene, self.drawing.depth_range))
 
     def scene_of(self, number: int) -> int:

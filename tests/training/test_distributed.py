@@ -38,14 +38,18 @@ def test_gradients_of_two_processes_are_those_of_the_joined_batch(tmp_path: Path
 
 
 def test_two_processes_train_validate_write_once_and_resume(tmp_path: Path) -> None:
-    small = "--img_hw 48 64 --num_planes 8 --margin 8 --device cpu --precision fp32 --optimizer sgd --lr 0.01".split()
-    rest = "--warmup_steps 0 --val_samples 3 --val_every 3 --save_every 2 --ema_decay 0 --lr_scheduler none".split()
+    options = {
+        "img_hw": "48 64", "num_planes": 8, "margin": 8, "device": "cpu", "precision": "fp32", "optimizer": "sgd",
+        "lr": 0.01, "lr_scheduler": "none", "warmup_steps": 0, "ema_decay": 0, "val_samples": 3, "val_every": 3,
+        "save_every": 2,
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", *str(value).split())]
     program = ROOT / "train_mpi" / "train.py"
 
     def train(processes: int, name: str, steps: int) -> str:
         batch = 2 // processes
         run = torchrun(
-            processes, program, *small, *rest, "--batch_size", batch, "--exp_name", name, "--num_steps", steps,
+            processes, program, *words, "--batch_size", batch, "--exp_name", name, "--num_steps", steps,
             cwd=tmp_path,
         )  # fmt: skip
         assert run.returncode == 0, run.stderr

@@ -20,8 +20,9 @@ import pytest
 
 from maskvolume.errors import InputError
 from maskvolume.io import video as video_module
+from maskvolume.io.images import resize_image
 from maskvolume.io.mp4 import read_frame_times
-from maskvolume.io.video import VideoFrames, VideoWriter
+from maskvolume.io.video import FrameStream, VideoFrames, VideoWriter
 
 SIZE = (32, 64)
 BITS = 8
@@ -247,6 +248,10 @@ def test_decoder_keeps_quiet(clips: dict[str, Path], tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert "cannot be decoded" in done.stdout
     assert done.stderr == ""
+    path.write_text("no video")
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert "cannot be opened as a video" in done.stdout
+    assert done.stderr == ""
 
 
 def moving_frames(count: int, size: tuple[int, int]) -> list[np.ndarray]:
@@ -383,3 +388,80 @@ def test_writer_without_frames(tmp_path: Path) -> None:
     ):
         pass
     assert os.listdir(tmp_path) == []
+
+
+def stream_all(path: Path) -> list[tuple[float, int, bool]]:
+    """Time, number and soundness of all frames of a stream."""
+    frames = FrameStream(path).frames(lambda time: True)
+    return [(frame.time, -1 if frame.picture is None else number_of(frame.picture), frame.intact) for frame in frames]
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_stream_gives_each_frame_at_its_time(clips: dict[str, Path], name: str) -> None:
+    video = VideoFrames(clips[name])
+    expected = [number_of(video.read(i)) for i in range(video.count)]
+    times, numbers, intact = zip(*stream_all(clips[name]), strict=True)
+    assert list(numbers) == expected
+    assert all(intact)
+    # Matroska counts milliseconds.
+    np.testing.assert_allclose(np.array(times) * 30, np.array(expected) - expected[0], atol=0.02)
+
+
+def test_stream_converts_only_what_is_wanted(clips: dict[str, Path]) -> None:
+    frames = list(FrameStream(clips["front.mp4"]).frames(lambda time: 0.99 < time < 1.02, (16, 32)))
+    pictures = {i: frame.picture for i, frame in enumerate(frames) if frame.picture is not None}
+    assert len(frames) == COUNT
+    assert list(pictures) == [30]
+    assert pictures[30].shape == (16, 32, 3)
+    np.testing.assert_array_equal(pictures[30], resize_image(VideoFrames(clips["front.mp4"]).read(30), (16, 32)))
+
+
+@pytest.fixture(scope="module")
+def large_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 frames that move, a key frame every 30."""
+    noise = np.random.default_rng(0).integers(0, 256, (16, 100, 3), np.uint8)
+    wall = cv2.resize(noise, (480, 96), interpolation=cv2.INTER_CUBIC)
+    frames = []
+    for i in range(COUNT):
+        frame = np.ascontiguousarray(wall[:, 2 * i : 2 * i + 128])
+        frame[:48] = numbered_frame(i, (96, 128))[:48]
+        frames.append(frame.tobytes())
+    path = tmp_path_factory.mktemp("large") / "large.mp4"
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "128x96", "-framerate", "30", "-i", "pipe:0"]
+    codec = ["-c:v", "libx264", "-bf", "2", "-g", "30", "-crf", "24", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+    ffmpeg(*source, *codec, path, stdin=b"".join(frames))
+    return path
+
+
+@pytest.mark.parametrize("place", [0.3, 0.45, 0.6, 0.75])
+def test_damage_shifts_no_frame_and_is_told(large_clip: Path, tmp_path: Path, place: float) -> None:
+    """Frames that are lost leave a gap in time; those that build on them are not intact, up to a key frame."""
+    data = bytearray(large_clip.read_bytes())
+    start = int(len(data) * place)
+    data[start : start + 3000] = bytes(3000)
+    (tmp_path / "a.mp4").write_bytes(data)
+    frames = [(round(time * 30), number, intact) for time, number, intact in stream_all(tmp_path / "a.mp4")]
+    assert len(frames) < COUNT
+    assert all(at == number for at, number, intact in frames if intact)
+    harmed = sorted(set(range(COUNT)) - {at for at, _, intact in frames if intact})
+    assert 3 < len(harmed) <= 60
+    # After the last one that is harmed comes a key frame.
+    assert harmed[-1] == COUNT - 1 or (harmed[-1] + 1) % 30 == 0
+
+
+def test_stream_of_a_video_without_its_last_part(large_clip: Path, tmp_path: Path) -> None:
+    data = bytearray(large_clip.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    (tmp_path / "a.mp4").write_bytes(data)
+    frames = stream_all(tmp_path / "a.mp4")
+    assert 30 < len(frames) < 110
+    assert all(round(time * 30) == number for time, number, intact in frames if intact)
+    assert not frames[-1][2]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no video at all, but text of some length"])
+def test_stream_of_no_video(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.mp4: (no such video|the video is empty|cannot be opened)"):
+        FrameStream(tmp_path / "a.mp4")

@@ -1,0 +1,327 @@
+"""Take the frames of RealEstate10K's scenes out of their videos.
+
+    python preprocessing/extract_frames.py --root_dir CAMERAS --video_dir VIDEOS --out_dir FRAMES
+
+CAMERAS holds the text files of the scenes, VIDEOS what download_data.py writes. It makes
+
+    FRAMES/SCENE/TIMESTAMP.jpg     the frame nearest to each timestamp, in microseconds as in the text file
+    FRAMES/SCENE/cameras.txt       the text file, with the lines of the frames that are there; written last
+    FRAMES/extraction.jsonl        a line a scene: its frames, those that are missing and why, or why it failed
+
+Each video is decoded once, for all its scenes. A scene with cameras.txt is complete and passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.files import atomic_path, require_writable_folder
+from maskvolume.io.realestate10k import (
+    SceneCameras,
+    list_scene_files,
+    read_scene_cameras,
+    read_video_url,
+    video_stem,
+    write_scene_cameras,
+)
+from maskvolume.io.video import FrameStream
+from maskvolume.options import option, parse_options, required
+from preprocessing.report import Entry, Report
+
+CAMERAS_NAME, REPORT_NAME, SETTINGS_NAME = "cameras.txt", "extraction.jsonl", "extraction.json"
+# What may be removed of a scene's folder; names with a dot in front are those of atomic_path.
+SCENE_CONTENTS = re.compile(r"\d+\.jpg|cameras\.txt|\.(\d+|cameras)\.[0-9a-f]{12}\.(jpg|txt)")
+# In a video of a constant rate no timestamp is farther than half an interval from a frame. The other quarter is
+# for rounded times. From a whole interval on, the frame would be another one: the neighbour of one that is lost.
+TOLERANCE = 0.75  # of the interval between frames
+RECENT = 101  # frames whose median interval counts, since a rate may vary over a video
+# Pictures are kept this long before a timestamp, in seconds: longer than any interval that is near enough.
+AHEAD = 0.5
+
+NO_FRAME = "the video has no frame near this time"
+DAMAGED = "the frame cannot be decoded"
+ENDED = "the video ends before this time"
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """Options of extract_frames."""
+
+    root_dir: str = required("folder with the scenes' text files, such as RealEstate10K/train")
+    video_dir: str = required("folder with the videos ID.mp4, such as OUT/videos of download_data.py")
+    out_dir: str = required("folder for the frames, made when missing")
+    img_wh: tuple[int, int] = option((640, 360), "width and height of the frames")
+    quality: int = option(92, "JPEG quality, 1 to 100")
+    workers: int = option(1, "videos at a time, each in a process of its own")
+    limit: int | None = option(None, "only so many scenes, the first ones by name")
+    overwrite: bool = option(False, "make everything again, also scenes that are complete")
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """A video and the text files of the scenes that are to be taken out of it."""
+
+    video: Path
+    scene_files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class FrameForm:
+    """How frames are written: to which folder, of which size (h, w), of which JPEG quality."""
+
+    out_dir: Path
+    size: tuple[int, int]
+    quality: int
+
+
+def nearest_frames(
+    stream: FrameStream, timestamps: Sequence[int], size: tuple[int, int]
+) -> Iterator[tuple[int, np.ndarray | None, str]]:
+    """The frame nearest to each timestamp in microseconds, in ascending order, from one pass over a video.
+
+    Gives the timestamp, the picture uint8 ``[h, w, 3]`` RGB or None, and in that case why.
+    """
+    pending = deque(sorted(set(timestamps)))
+    intervals: deque[float] = deque(maxlen=RECENT)
+    held = None
+
+    def choose(time: float, picture: np.ndarray | None, intact: bool) -> tuple[np.ndarray | None, str]:
+        # Without an interval there is one frame, whose time has to be met.
+        reach = TOLERANCE * float(np.median(intervals)) if intervals else 1e-3
+        if abs(pending[0] / 1e6 - time) > min(reach, AHEAD):
+            return None, NO_FRAME
+        return (picture, "") if intact and picture is not None else (None, DAMAGED)
+
+    def wanted(time: float) -> bool:
+        return bool(pending) and pending[0] / 1e6 - time <= AHEAD
+
+    for frame in stream.frames(wanted, size):
+        if held is not None:
+            intervals.append(frame.time - held.time)
+            while pending and pending[0] / 1e6 <= (held.time + frame.time) / 2:
+                yield pending[0], *choose(held.time, held.picture, held.intact)
+                pending.popleft()
+        held = frame
+        if not pending:
+            return
+    while pending:
+        picture, why = (None, DAMAGED) if held is None else choose(held.time, held.picture, held.intact)
+        yield pending.popleft(), picture, ENDED if why == NO_FRAME else why
+
+
+def extract_video(job: VideoJob, form: FrameForm, threads: int = 1) -> list[Entry]:
+    """Take all frames of a video's scenes; gives an entry of the report for each scene."""
+    scenes, entries = [], []
+    for path in job.scene_files:
+        try:
+            scenes.append(read_scene_cameras(path))
+        except InputError as error:
+            entries.append(_failed(path.stem, job.video, error))
+    for scene in scenes:
+        _clear(form.out_dir / scene.name)
+    try:
+        if not job.video.exists():
+            raise InputError(f"{job.video}: no such video; the report of download_data.py says what became of it")
+        missing = _write_frames(job.video, scenes, form, threads)
+    except InputError as error:
+        for scene in scenes:
+            _clear(form.out_dir / scene.name)
+        return entries + [_failed(scene.name, job.video, error) for scene in scenes]
+    return entries + [_finish_scene(scene, missing, job.video, form) for scene in scenes]
+
+
+def _clear(folder: Path) -> None:
+    """Remove a scene's folder, but for what is no part of a scene."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if SCENE_CONTENTS.fullmatch(path.name):
+            path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _write_frames(video: Path, scenes: Sequence[SceneCameras], form: FrameForm, threads: int) -> dict[int, str]:
+    """Write the frames of all scenes; gives why for each timestamp that has none."""
+    users: dict[int, list[str]] = {}
+    for scene in scenes:
+        for timestamp in scene.timestamps.tolist():
+            users.setdefault(timestamp, []).append(scene.name)
+    missing = {}
+    for timestamp, picture, why in nearest_frames(FrameStream(video, threads), list(users), form.size):
+        if picture is None:
+            missing[timestamp] = why
+            continue
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, form.quality])[1].tobytes()
+        for name in users[timestamp]:
+            with atomic_path(form.out_dir / name / f"{timestamp}.jpg") as temporary:
+                temporary.write_bytes(data)
+    return missing
+
+
+def _finish_scene(scene: SceneCameras, missing: dict[int, str], video: Path, form: FrameForm) -> Entry:
+    kept = np.array([timestamp not in missing for timestamp in scene.timestamps.tolist()])
+    lost = [{"timestamp": t, "why": missing[t]} for t in scene.timestamps[~kept].tolist()]
+    if not kept.any():
+        return _failed(scene.name, video, InputError(f"{video}: none of the frames: {lost[0]['why']}"))
+    write_scene_cameras(form.out_dir / scene.name / CAMERAS_NAME, scene.select(kept))
+    return {"scene": scene.name, "state": "done", "video": video.name, "frames": int(kept.sum()), "missing": lost}
+
+
+def _failed(scene: str, video: Path, error: InputError) -> Entry:
+    return {"scene": scene, "state": "failed", "video": video.name, "why": " ".join(str(error).split())}
+
+
+def plan_jobs(scene_files: Sequence[Path], video_dir: Path) -> tuple[list[VideoJob], list[Entry]]:
+    """The videos and their scenes, and entries for the text files that name no video."""
+    by_stem: dict[str, list[Path]] = {}
+    entries = []
+    for path in scene_files:
+        try:
+            by_stem.setdefault(video_stem(read_video_url(path)), []).append(path)
+        except InputError as error:
+            entries.append(_failed(path.stem, Path(), error))
+    return [VideoJob(video_dir / f"{stem}.mp4", tuple(paths)) for stem, paths in by_stem.items()], entries
+
+
+@contextmanager
+def started(jobs: Sequence[VideoJob], work: Callable[[VideoJob], list[Entry]], workers: int) -> Iterator[Iterator]:
+    """Run jobs in processes, or here for one worker: the entries of each as it ends; stops them all on an error."""
+    if workers == 1:
+        yield map(work, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals)
+    try:
+        futures = [executor.submit(work, job) for job in jobs]
+        yield (future.result() for future in as_completed(futures))
+    except BaseException as error:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            message = "--workers: a process was killed, most likely for want of memory; give a lower number"
+            raise InputError(message) from error
+        raise
+    executor.shutdown()
+
+
+def _leave_signals() -> None:
+    """Let the program that started this worker handle an interruption."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def extract_frames(options: ExtractOptions) -> None:
+    """Take the frames of all scenes that are not complete, and say what came of it.
+
+    Raises:
+        InputError: bad options or folders, or no frame of any scene could be taken.
+    """
+    _check_options(options)
+    scene_files = list_scene_files(options.root_dir)[: options.limit]
+    video_dir = Path(options.video_dir)
+    if not video_dir.is_dir():
+        raise InputError(f"{video_dir}: no such folder; name the one with the videos of download_data.py")
+    out = require_writable_folder(options.out_dir)
+    _prepare_folder(out, options, scene_files)
+    report = Report(out / REPORT_NAME, "scene")
+    missing = [path for path in scene_files if not (out / path.stem / CAMERAS_NAME).exists()]
+    jobs, unusable = plan_jobs(missing, video_dir)
+    form = FrameForm(out, (options.img_wh[1], options.img_wh[0]), options.quality)
+    workers = min(options.workers, max(1, len(jobs)))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    total = sum(len(job.scene_files) for job in jobs)
+    with report.open_for_writing(), tqdm(total=total, desc="scenes", unit="scene", disable=None) as progress:
+        for entry in unusable:
+            report.add(entry)
+        with started(jobs, partial(extract_video, form=form, threads=threads), workers) as results:
+            for entries in results:
+                for entry in entries:
+                    report.add(entry)
+                progress.update(len(entries))
+    _summarize([report.entries[path.stem] for path in missing], len(scene_files), report.path)
+
+
+def _summarize(entries: Sequence[Entry], total: int, report: Path) -> None:
+    """Say what became of the scenes of this run, of ``total``."""
+    failed = [entry for entry in entries if entry["state"] == "failed"]
+    if len(failed) == total:
+        raise InputError(f"{report}: no frame of any of {total} scenes could be taken; the first: {failed[0]['why']}")
+    frames = sum(entry.get("frames", 0) for entry in entries)
+    before = total - len(entries)
+    print(f"{report.parent}: {total - len(failed)} of {total} scenes, {before} from before; {frames} frames written")
+    lost = sum(len(entry.get("missing", ())) for entry in entries)
+    if failed or lost:
+        print(f"{len(failed)} scenes failed and {lost} frames are missing; {report} says why")
+
+
+def _prepare_folder(out: Path, options: ExtractOptions, scene_files: Sequence[Path]) -> None:
+    """See to it that all frames in the folder are of one size and quality."""
+    record = out / SETTINGS_NAME
+    settings = {"img_wh": list(options.img_wh), "quality": options.quality}
+    complete = [path / CAMERAS_NAME for path in out.iterdir() if (path / CAMERAS_NAME).exists()]
+    try:
+        is_same = json.loads(record.read_text(encoding="utf-8")) == settings
+    except (FileNotFoundError, ValueError):
+        is_same = not complete
+    if not is_same and complete and not options.overwrite:
+        raise InputError(
+            f"{out}: holds frames of another size or quality than {options.img_wh[0]} x {options.img_wh[1]}, "
+            f"{options.quality}; choose another --out_dir, or give --overwrite to replace them"
+        )
+    if options.overwrite:
+        names = {path.stem for path in scene_files}
+        for path in complete:
+            if not is_same or path.parent.name in names:
+                path.unlink()
+    with atomic_path(record) as temporary:
+        temporary.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+
+
+def _check_options(options: ExtractOptions) -> None:
+    if min(options.img_wh) < 1:
+        raise InputError(f"--img_wh {options.img_wh[0]} {options.img_wh[1]}: numbers above 0 expected")
+    if not 1 <= options.quality <= 100:
+        raise InputError(f"--quality {options.quality}: a number from 1 to 100 expected")
+    if options.workers < 1:
+        raise InputError(f"--workers {options.workers}: at least 1 expected")
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit {options.limit}: at least 1 expected")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Take the frames."""
+    extract_frames(
+        parse_options(
+            ExtractOptions,
+            argv,
+            prog="extract_frames.py",
+            description="Take the frames of RealEstate10K's scenes out of their videos.",
+        )
+    )
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,254 @@
+"""Make a small data set in RealEstate10K's form, with videos of random worlds and true cameras.
+
+    python preprocessing/make_example_data.py --out_dir data/example
+
+writes what the real one has, so that each program can be tried without it:
+
+    OUT/cameras/train/SCENE.txt, OUT/cameras/test/SCENE.txt     the address of the video, then a camera a line
+    OUT/videos/ID.mp4                                           as download_data.py names them
+    OUT/served/NAME.mp4                                         the same files, as the addresses name them
+    OUT/bounds.txt                                              nearest and farthest depth of each scene
+
+Several scenes are clips of one video, with frames between them that belong to none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from maskvolume.devices import resolve_device
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.files import atomic_path, link_or_copy, require_writable_folder
+from maskvolume.io.realestate10k import SceneCameras, read_bounds, video_stem, write_bounds, write_scene_cameras
+from maskvolume.io.video import VideoWriter
+from maskvolume.options import option, parse_options, required
+from maskvolume.synthetic import StaticWorld, WorldOptions
+from maskvolume.synthetic.rigs import rotation_about
+
+CAMERAS, VIDEOS, SERVED, BOUNDS_NAME, SETTINGS_NAME = "cameras", "videos", "served", "bounds.txt", "example.json"
+# What of a world is seen lies between the default planes of training, 1 and 100, once the poses are scaled.
+NEAREST = (1.0, 1.3)
+FAR_RATIO = (4.0, 30.0)
+FOCAL = (0.55, 1.1)  # in widths, as RealEstate10K's wide lenses
+GAP = (4, 12)  # frames before, between and after the clips
+VIEWS_AT_ONCE = 4
+# The path of the camera: slow sways and a hand's shake; amplitudes and periods in seconds.
+SWAY = ((0.25, 0.45), (0.03, 0.12), (0.1, 0.28))  # right, down, ahead, in units of the world's near
+TURN = ((0.5, 2.0), (2.0, 6.0), (0.2, 1.0))  # pitch, yaw, roll in degrees
+SLOW, QUICK = (6.0, 12.0), (0.4, 1.0)
+SHAKE, SHAKE_TURN = 0.003, 0.08
+
+
+@dataclass(frozen=True)
+class ExampleOptions:
+    """Options of make_example_data."""
+
+    out_dir: str = required("folder for the data set, made when missing")
+    num_videos: int = option(4, "videos, each through a world of its own")
+    test_videos: int = option(1, "how many of them, the last ones, go to cameras/test")
+    clips_per_video: int = option(2, "scenes of each video")
+    frames_per_clip: int = option(60, "frames of each scene")
+    img_wh: tuple[int, int] = option((640, 360), "width and height of the videos, even numbers")
+    fps: float = option(30.0, "frames a second")
+    seed: int = option(0, "another number gives other worlds")
+    url_prefix: str = option("http://127.0.0.1:8000", "what the videos' addresses begin with; OUT/served belongs there")
+    device: Literal["auto", "cuda", "mps", "cpu"] = option(
+        "auto", "where to render; auto takes cuda, then mps, then cpu"
+    )
+    overwrite: bool = option(False, "make everything again, also what is there")
+
+
+@dataclass(frozen=True)
+class ExampleVideo:
+    """What one video is going to show.
+
+    Attributes:
+        name: in its address.
+        url: its address.
+        split: ``train`` or ``test``.
+        scenes: name and range of frames of each clip.
+        timestamps: ``[N]`` int64, of all frames in microseconds.
+        world: what is filmed, in units of its own.
+        T_cam_world: ``[N, 4, 4]`` float64, in the world's units.
+        nearest: depth of the nearest thing in each scene, in the unit of the scene's poses.
+    """
+
+    name: str
+    url: str
+    split: str
+    scenes: tuple[tuple[str, range], ...]
+    timestamps: np.ndarray
+    world: StaticWorld
+    T_cam_world: np.ndarray
+    nearest: float
+
+
+def plan_video(options: ExampleOptions, index: int) -> ExampleVideo:
+    """Draw the world and the path of a video; the same again for the same options and index."""
+    path_seed, clip_seed, world_seed = np.random.SeedSequence([options.seed, index]).spawn(3)
+    rng = np.random.default_rng(clip_seed)
+    h, w = options.img_wh[::-1]
+    world_options = WorldOptions(size=(h, w), far_ratio=FAR_RATIO, focal=FOCAL, num_textures=64)
+    device = resolve_device(options.device)
+    world = StaticWorld(world_options, int(world_seed.generate_state(1)[0]), device)
+    scenes, frame = [], int(rng.integers(*GAP))
+    for clip in range(options.clips_per_video):
+        name = hashlib.sha256(f"{options.seed} {index} {clip}".encode()).hexdigest()[:16]
+        scenes.append((name, range(frame, frame + options.frames_per_clip)))
+        frame += options.frames_per_clip + int(rng.integers(*GAP))
+    seconds = np.arange(frame) / options.fps
+    name = f"example{options.seed}_{index:04d}"
+    return ExampleVideo(
+        name=name,
+        url=f"{options.url_prefix.rstrip('/')}/{name}.mp4",
+        split="train" if index < options.num_videos - options.test_videos else "test",
+        scenes=tuple(scenes),
+        timestamps=np.round(seconds * 1e6).astype(np.int64),
+        world=world,
+        T_cam_world=draw_path(np.random.default_rng(path_seed), seconds, world.near),
+        nearest=float(rng.uniform(*NEAREST)),
+    )
+
+
+def draw_path(rng: np.random.Generator, seconds: np.ndarray, near: float) -> np.ndarray:
+    """World-to-camera ``[N, 4, 4]`` at some times: a slow dolly around the origin, by hand."""
+
+    def sway(amplitude: float, periods: tuple[float, float]) -> np.ndarray:
+        return amplitude * np.sin(2 * np.pi * (seconds / rng.uniform(*periods) + rng.random()))
+
+    centers = [near * (sway(rng.uniform(*a), SLOW) + sway(SHAKE, QUICK)) for a in SWAY]
+    angles = [sway(rng.uniform(*a), SLOW) + sway(SHAKE_TURN, QUICK) for a in TURN]
+    T = np.tile(np.eye(4), (len(seconds), 1, 1))
+    T[:, :3, :3] = [rotation_about(*turn) for turn in zip(*angles, strict=True)]
+    T[:, :3, 3] = -(T[:, :3, :3] @ np.stack(centers, -1)[..., None])[..., 0]
+    return T
+
+
+def scene_cameras(video: ExampleVideo, scene: int, scale: float) -> SceneCameras:
+    """The true cameras of a clip, ``scale`` units to one of the world's."""
+    name, frames = video.scenes[scene]
+    h, w = video.world.options.size
+    T = video.T_cam_world[frames.start : frames.stop, :3].copy()
+    T[:, :, 3] *= scale
+    K = np.tile([video.world.focal / w, video.world.focal / h, 0.5, 0.5], (len(frames), 1))
+    return SceneCameras(name, video.url, video.timestamps[frames.start : frames.stop], K, T)
+
+
+def make_example_data(options: ExampleOptions) -> Path:
+    """Make the data set; videos that are there are kept.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: an option out of its range, or the folder holds a data set of other options.
+    """
+    _check_options(options)
+    out = require_writable_folder(options.out_dir)
+    bounds = _prepare_folder(out, options)
+    num_frames = options.num_videos * options.clips_per_video * options.frames_per_clip
+    with tqdm(total=num_frames, desc="frames of clips", unit="frame", disable=None) as progress:
+        for index in range(options.num_videos):
+            video = plan_video(options, index)
+            if not all(name in bounds for name, _ in video.scenes):
+                bounds.update(_make_video(video, out, options.fps, progress))
+                write_bounds(out / BOUNDS_NAME, bounds)
+            else:
+                progress.update(options.clips_per_video * options.frames_per_clip)
+    return out
+
+
+def _make_video(video: ExampleVideo, out: Path, fps: float, progress: tqdm) -> dict[str, tuple[float, float]]:
+    """Write a video, then its scenes' text files; gives the depths of the scenes."""
+    cameras = video.world.camera(torch.from_numpy(video.T_cam_world))
+    depths = []
+    clip_frames = {frame for _, frames in video.scenes for frame in frames}
+    path = out / VIDEOS / f"{video_stem(video.url)}.mp4"
+    with VideoWriter(path, video.world.options.size, fps) as writer:
+        for start in range(0, len(cameras), VIEWS_AT_ONCE):
+            pictures, depth = video.world.render(cameras[start : start + VIEWS_AT_ONCE])
+            depths += [(float(d.min()), float(d.max())) for d in depth]
+            for picture in (255 * pictures).round().byte().permute(0, 2, 3, 1).numpy():
+                writer.append(np.ascontiguousarray(picture))
+            progress.update(len(clip_frames & set(range(start, start + len(depth)))))
+    link_or_copy(path, out / SERVED / f"{video.name}.mp4")
+    bounds = {}
+    for scene, (name, frames) in enumerate(video.scenes):
+        near, far = (pick(depths[i][k] for i in frames) for k, pick in enumerate((min, max)))
+        scale = video.nearest / near
+        write_scene_cameras(out / CAMERAS / video.split / f"{name}.txt", scene_cameras(video, scene, scale))
+        bounds[name] = near * scale, far * scale
+    return bounds
+
+
+def _prepare_folder(out: Path, options: ExampleOptions) -> dict[str, tuple[float, float]]:
+    """The depths of the scenes that are there, after a check that they are of these options."""
+    record = out / SETTINGS_NAME
+    settings = dataclasses.asdict(options)
+    for name in ("out_dir", "device", "overwrite"):
+        del settings[name]
+    settings["img_wh"] = list(options.img_wh)
+    try:
+        is_same = json.loads(record.read_text(encoding="utf-8")) == settings
+    except FileNotFoundError:
+        is_same = not any((out / name).exists() for name in (CAMERAS, VIDEOS, BOUNDS_NAME))
+    except ValueError:
+        is_same = False
+    if not is_same and not options.overwrite:
+        raise InputError(f"{out}: holds a data set of other options; choose another --out_dir, or give --overwrite")
+    if options.overwrite:
+        for pattern in (f"{CAMERAS}/*/*.txt", f"{VIDEOS}/example*.mp4", f"{SERVED}/example*.mp4", BOUNDS_NAME):
+            for path in out.glob(pattern):
+                path.unlink()
+    with atomic_path(record) as partial:
+        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return read_bounds(out / BOUNDS_NAME) if (out / BOUNDS_NAME).exists() else {}
+
+
+def _check_options(options: ExampleOptions) -> None:
+    for name in ("num_videos", "clips_per_video", "frames_per_clip"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name} {getattr(options, name)}: at least 1 expected")
+    if not 0 <= options.test_videos <= options.num_videos:
+        raise InputError(
+            f"--test_videos {options.test_videos}: 0 to {options.num_videos} expected, the number of videos"
+        )
+    if min(options.img_wh) < 16 or any(side % 2 for side in options.img_wh):
+        w, h = options.img_wh
+        raise InputError(f"--img_wh {w} {h}: even numbers of at least 16 expected, since videos need them")
+    if not 0 < options.fps <= 240:
+        raise InputError(f"--fps {options.fps:g}: a number above 0, up to 240, expected")
+    if options.seed < 0:
+        raise InputError(f"--seed {options.seed}: 0 or more expected")
+    if not options.url_prefix.startswith(("http://", "https://")) or len(options.url_prefix.split()) != 1:
+        raise InputError(f"--url_prefix {options.url_prefix}: the beginning of an address expected, http://...")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the data set."""
+    options = parse_options(
+        ExampleOptions,
+        argv,
+        prog="make_example_data.py",
+        description="Make a small data set in RealEstate10K's form, with videos of random worlds and true cameras.",
+    )
+    out = make_example_data(options)
+    num_scenes = options.num_videos * options.clips_per_video
+    print(f"{out}: {options.num_videos} videos, {num_scenes} scenes of {options.frames_per_clip} frames")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,146 @@
+"""What the tests of preprocessing need: numbered videos, scenes, and a server of videos on this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+from maskvolume.io.realestate10k import SceneCameras
+from preprocessing.make_example_data import ExampleOptions
+
+SIZE = (48, 96)  # of numbered frames
+BITS = 8
+FPS = 25
+
+
+@dataclass(frozen=True)
+class MadeData:
+    """A made data set: its folder, and what it was made with."""
+
+    folder: Path
+    options: ExampleOptions
+
+    @property
+    def videos(self) -> Path:
+        return self.folder / "videos"
+
+    def cameras(self, split: str = "train") -> Path:
+        return self.folder / "cameras" / split
+
+
+def numbered_frame(number: int) -> np.ndarray:
+    """A picture with its number in it: black and white bars, one per bit, over moving noise."""
+    noise = np.random.default_rng(0).integers(60, 200, (SIZE[0], SIZE[1] + 256, 3), np.uint8)
+    frame = np.ascontiguousarray(noise[:, number : number + SIZE[1]])
+    width = SIZE[1] // BITS
+    for bit in range(BITS):
+        frame[: SIZE[0] // 2, bit * width : (bit + 1) * width] = 255 * ((number >> bit) & 1)
+    return frame
+
+
+def number_of(frame: np.ndarray) -> int:
+    """The number that a picture of any size shows."""
+    h, w = frame.shape[:2]
+    bars = [
+        frame[h // 16 : 7 * h // 16, round((b + 0.25) * w / BITS) : round((b + 0.75) * w / BITS)] for b in range(BITS)
+    ]
+    return sum((bar.mean() > 127) << bit for bit, bar in enumerate(bars))
+
+
+def ffmpeg(*arguments: str | Path, stdin: bytes | None = None) -> None:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)]
+    subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=True)
+
+
+def write_numbered_video(path: Path, count: int = 100, arguments: Sequence[str] = ()) -> Path:
+    """A video of 25 frames a second with B frames and a key frame every 25."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw = b"".join(numbered_frame(i).tobytes() for i in range(count))
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIZE[1]}x{SIZE[0]}", "-framerate", str(FPS)]
+    codec = arguments or ("-c:v", "libx264", "-bf", "2", "-g", "25", "-crf", "20", "-movflags", "+faststart")
+    ffmpeg(*source, "-i", "pipe:0", *codec, "-pix_fmt", "yuv420p", path, stdin=raw)
+    return path
+
+
+def make_cameras(name: str, url: str, timestamps: Sequence[int]) -> SceneCameras:
+    """Cameras on a line, a step a row, so that rows can be told from one another."""
+    N = len(timestamps)
+    T = np.tile(np.eye(3, 4), (N, 1, 1))
+    T[:, 0, 3] = np.arange(N)
+    return SceneCameras(name, url, np.array(timestamps, np.int64), np.tile([0.5, 0.9, 0.5, 0.5], (N, 1)), T)
+
+
+@dataclass
+class Reply:
+    """What the server answers: data, or only a status; less of the data than it announces; after how many failures."""
+
+    data: bytes = b""
+    status: int = 200
+    kind: str = "video/mp4"
+    missing: int = 0
+    failures: int = 0
+    hold: threading.Event | None = None
+
+
+@dataclass
+class VideoServer:
+    """A server on this machine that counts what it is asked for."""
+
+    address: str
+    replies: dict[str, Reply] = field(default_factory=dict)
+    requests: Counter[str] = field(default_factory=Counter)
+
+    def add(self, name: str, reply: Reply) -> str:
+        """Serve under a name; gives the address."""
+        self.replies[f"/{name}"] = reply
+        return f"{self.address}/{name}"
+
+
+@contextmanager
+def serve_videos() -> Iterator[VideoServer]:
+    """A server on a free port of this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            videos.requests[self.path] += 1
+            reply = videos.replies.get(self.path, Reply(status=404))
+            if videos.requests[self.path] <= reply.failures:
+                reply = Reply(status=503)
+            self.send_response(reply.status)
+            self.send_header("Content-Type", reply.kind)
+            self.send_header("Content-Length", str(len(reply.data)))
+            self.end_headers()
+            try:
+                self.wfile.write(reply.data[: len(reply.data) // 2])
+                if reply.hold is not None:
+                    reply.hold.wait(30)
+                self.wfile.write(reply.data[len(reply.data) // 2 : len(reply.data) - reply.missing])
+            except OSError:
+                return
+            if reply.missing:
+                self.close_connection = True
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listener.daemon_threads = True
+    videos = VideoServer(f"http://127.0.0.1:{listener.server_address[1]}")
+    thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
+    thread.start()
+    yield videos
+    for reply in videos.replies.values():
+        if reply.hold is not None:
+            reply.hold.set()
+    listener.shutdown()
+    thread.join()
+    listener.server_close()

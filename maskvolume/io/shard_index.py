@@ -190,11 +190,11 @@ def save_part(folder: Path, number: int, table: Table) -> None:
         np.savez(file, **table)  # type: ignore[arg-type]
 
 
-def load_part(folder: Path, number: int) -> Table | None:
-    """The table of a shard, or None where there is none that is whole."""
+def load_part(folder: Path, number: int, names: Iterable[str] = (*FRAME_ARRAYS, *SCENE_ARRAYS)) -> Table | None:
+    """The table of a shard, or some of its arrays; None where there is none that is whole."""
     try:
         with np.load(part_path(folder, number), allow_pickle=False) as file:
-            return {name: file[name] for name in FRAME_ARRAYS | SCENE_ARRAYS}
+            return {name: file[name] for name in names}
     except (FileNotFoundError, *_DAMAGED_ARRAY):
         return None
 
@@ -202,17 +202,16 @@ def load_part(folder: Path, number: int) -> Table | None:
 def publish_index(folder: Path, info: DataInfo, old: Table | None, numbers: Sequence[int]) -> DataInfo:
     """Write an index of what ``old`` lists and of the shards ``numbers``, whose tables are there.
 
-    Memory holds one table at a time. The former index and the tables are removed when ``data.json`` names the
-    new one.
+    Memory holds one array of one shard at a time. The former index and the tables are removed when ``data.json``
+    names the new one.
     """
     folders = [int(path.name.removeprefix("index-")) for path in folder.glob("index-*") if path.name[6:].isdigit()]
     target = folder / f"index-{max(folders, default=0) + 1:05d}"
     target.mkdir()
     scenes, frames, width = info.scenes, info.frames, 1 if old is None else old["names"].dtype.itemsize // 4
     for number in numbers:
-        part = _require_part(folder, number)
-        scenes, frames = scenes + len(part["names"]), frames + len(part["sizes"])
-        width = max(width, part["names"].dtype.itemsize // 4)
+        names, sizes = _part_array(folder, number, "names"), _part_array(folder, number, "sizes")
+        scenes, frames, width = scenes + len(names), frames + len(sizes), max(width, names.dtype.itemsize // 4)
     for name, (dtype, row) in (FRAME_ARRAYS | SCENE_ARRAYS).items():
         dtype = f"<U{width}" if name == "names" else dtype
         shape = (frames if name in FRAME_ARRAYS else scenes, *row)
@@ -229,11 +228,11 @@ def publish_index(folder: Path, info: DataInfo, old: Table | None, numbers: Sequ
     return new
 
 
-def _require_part(folder: Path, number: int) -> Table:
-    table = load_part(folder, number)
+def _part_array(folder: Path, number: int, name: str) -> np.ndarray:
+    table = load_part(folder, number, [name])
     if table is None:
         raise InputError(f"{part_path(folder, number)}: cannot be read any more; run the same command again")
-    return table
+    return table[name]
 
 
 def _pieces(folder: Path, name: str, old: Table | None, numbers: Sequence[int]) -> Iterator[np.ndarray]:
@@ -241,7 +240,7 @@ def _pieces(folder: Path, name: str, old: Table | None, numbers: Sequence[int]) 
         for start in range(0, len(old[name]), _COPY_ROWS):
             yield old[name][start : start + _COPY_ROWS]
     for number in numbers:
-        yield _require_part(folder, number)[name]
+        yield _part_array(folder, number, name)
 
 
 def _write_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> None:
@@ -259,20 +258,22 @@ def scan_shard(path: Path, number: int, progress: Callable[[int], None] | None =
         InputError: the shard is cut short, damaged or of another form.
     """
     advice = "copy it again, or remove it and run with --rebuild_index (its scenes can then be added again from frames)"
-    _require_whole_tar(path, advice)
     rows: dict[str, list[Any]] = {name: [] for name in FRAME_ARRAYS | SCENE_ARRAYS}
-    scene, expected, last = "", 0, 0
+    scene, expected, end = "", 0, 0
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 name, _, rest = member.name.partition(".")
                 stream = tar.extractfile(member)
                 data = stream.read() if stream else b""
-                if rest == CAMERAS_MEMBER and len(rows["sizes"]) == expected:
+                last, end = end, member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                if progress:
+                    progress(end - last)
+                index = len(rows["sizes"])
+                if rest == CAMERAS_MEMBER and index == expected:
                     scene = name
                     expected += _append_cameras(rows, scene, number, data)
                     continue
-                index = len(rows["sizes"])
                 stamp = f"{rows['timestamps'][index]}.jpg" if index < expected else ""
                 if name != scene or rest != stamp:
                     raise InputError(f"{path}: {member.name} is not what belongs there; {advice}")
@@ -280,13 +281,12 @@ def scan_shard(path: Path, number: int, progress: Callable[[int], None] | None =
                     raise InputError(f"{path}: scene {scene}: picture {rest} is damaged; {advice}")
                 rows["offsets"].append(member.offset_data)
                 rows["sizes"].append(len(data))
-                if progress:
-                    progress(member.offset - last)
-                    last = member.offset
     except (tarfile.TarError, *_DAMAGED_ARRAY) as error:
         raise InputError(f"{path}: damaged ({error or type(error).__name__}); {advice}") from error
-    if len(rows["sizes"]) != expected or not expected:
-        raise InputError(f"{path}: pictures of scene {scene} are missing; {advice}")
+    if not expected or len(rows["sizes"]) != expected or not _ends_at(path, end):
+        raise InputError(f"{path}: cut short or damaged after byte {end}, in or after scene {scene}; {advice}")
+    if progress:
+        progress(path.stat().st_size - end)
     return to_table(rows)
 
 
@@ -325,11 +325,12 @@ def _append_cameras(rows: dict[str, list[Any]], scene: str, number: int, data: b
     return count
 
 
-def _require_whole_tar(path: Path, advice: str) -> None:
-    """Refuse a tar without the zeros at its end: tarfile takes one that is cut between two members as whole."""
-    size = path.stat().st_size
+def _ends_at(path: Path, position: int) -> bool:
+    """Whether a tar has its closing zeros and nothing else after its last member.
+
+    tarfile takes a tar that is cut between two members, or whose next header is damaged, as whole.
+    """
     with open(path, "rb") as file:
-        file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
-        end = file.read()
-    if size < tarfile.RECORDSIZE or size % tarfile.RECORDSIZE or end.strip(b"\0"):
-        raise InputError(f"{path}: cut short at {size} bytes; {advice}")
+        file.seek(position)
+        rest = file.read(2 * tarfile.RECORDSIZE)
+    return 2 * tarfile.BLOCKSIZE <= len(rest) < 2 * tarfile.RECORDSIZE and not rest.strip(b"\0")

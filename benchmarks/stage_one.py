@@ -1,0 +1,406 @@
+"""How good a stage-one network is: held-out random worlds, the clip's empty scene, the disparity of a real stereo pair.
+
+Worlds: views of worlds that neither training nor validation draws, from two sources. Empty scene: the temporal medians
+of the clip's cameras nearest to a held-out one, against the median of that one. Stereo: the disparity of scikit-image's
+Motorcycle pair (Middlebury 2014) against the true one, beside OpenCV's semi-global matching.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import skimage.data
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.classical import plane_sweep_stereo
+from benchmarks.holdout import Targets, open_with_background, to_tensor
+from benchmarks.record import (
+    CHECKPOINTS_FOLDER,
+    REPO_ROOT,
+    RESULTS_FOLDER,
+    markdown_table,
+    run_record,
+    shown_path,
+    write_result,
+)
+from examples.stereo import BASELINE, CENTER_SHIFT, FOCAL, MAX_DISPARITY, StereoPair
+from maskvolume import losses
+from maskvolume.background import temporal_median
+from maskvolume.cameras import Camera, nearest_cameras, stack_cameras
+from maskvolume.checkpoints import load_model
+from maskvolume.devices import resolve_device, resolve_precision
+from maskvolume.errors import InputError, run_program
+from maskvolume.metrics import psnr, ssim
+from maskvolume.model import MaskVolumeModel
+from maskvolume.options import option, parse_options
+from maskvolume.pipeline import ClipRenderer, fill_unseen
+from maskvolume.rig import RigClip
+from maskvolume.synthetic import WorldOptions, sample_worlds
+from maskvolume.tasks import mpi_frustum
+
+PARTS = ("worlds", "background", "stereo")
+HELD_OUT_SEED = 876_543_210_000  # a number that samples of no training reach, and apart from tasks.VALIDATION_SEED
+MORE_CAMERAS = 4  # a second row of the clip, where the architecture takes more than two
+CLASSICAL = "classical plane sweep"
+SGBM = "semi-global matching"
+SGBM_BARE = f"{SGBM}, not filled"
+BAD = 2.0  # pixels: disparities that are off by more are counted
+# Of 768 settings (block 1 to 7; P1, P2 of 2, 4, 8 and 24, 32, 96; uniqueness 0, 5, 10; speckles kept or not; HH or
+# 3WAY; prefilter 15 or 63; grey or colour) the one with the fewest bad disparities on this very pair; its mean error is
+# within 2 % of the best. P1 and P2 are times channels and block area, as OpenCV's documentation has it.
+SGBM_SETTINGS = {"blockSize": 3, "P1": 8, "P2": 32, "uniquenessRatio": 10, "preFilterCap": 15, "disp12MaxDiff": 1}
+SGBM_SPECKLES = {"speckleWindowSize": 100, "speckleRange": 2}
+SGBM_MULTIPLE = 16  # numDisparities is one of it
+
+
+@dataclass(frozen=True)
+class StageOneOptions:
+    """The options of this program."""
+
+    ckpt_path: tuple[str, ...] = option(
+        (str(CHECKPOINTS_FOLDER / "mpi.safetensors"),), "checkpoints to compare, of stage one or two"
+    )
+    parts: tuple[str, ...] = option(PARTS, "what to measure: worlds, background, stereo")
+    num_worlds: int = option(50, "held-out random worlds")
+    img_hw: tuple[int, int] = option((144, 192), "height and width of their pictures")
+    margin: int = option(24, "pixels that their planes are wider on each side, where the architecture takes it")
+    root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
+    target_dir: str | None = option(None, "its held-out cameras; root_dir/targets by default")
+    stereo_planes: int = option(64, "planes of the stereo pair, whose range is deep")
+    shrink: int = option(1, "divide the size of the stereo pair by this")
+    device: str = option("auto", "auto, cuda, mps or cpu", choices=("auto", "cuda", "mps", "cpu"))
+    precision: str = option("auto", "of the networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
+    out: str = option(str(RESULTS_FOLDER / "stage_one.json"), "where the figures are written")
+
+
+Models = Mapping[str, MaskVolumeModel]  # by the name that results have for a checkpoint
+Figures = dict[str, dict[str, float]]  # of each method
+
+
+@dataclass(frozen=True)
+class EmptyClip:
+    """A clip as if nothing moved in it: every frame is the background."""
+
+    clip: RigClip
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """See ``pipeline.Clip``."""
+        return self.clip.size
+
+    def cameras(self, size: tuple[int, int] | None = None) -> Camera:
+        """See ``pipeline.Clip``."""
+        return self.clip.cameras(size)
+
+    def near_far(self) -> tuple[float, float]:
+        """See ``pipeline.Clip``."""
+        return self.clip.near_far()
+
+    def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The background, whatever the frame."""
+        return self.clip.read_background(camera, size)
+
+    def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """See ``pipeline.Clip``."""
+        return self.clip.read_background(camera, size)
+
+
+def main() -> None:
+    """Measure, print the tables, write the figures."""
+    options = parse_options(StageOneOptions, prog="stage_one.py", description=__doc__ or "")
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown or not options.parts or not options.ckpt_path:
+        raise InputError(f"--parts, --ckpt_path: one or more expected, the parts of {', '.join(PARTS)}; got {unknown}")
+    if options.num_worlds < 1 or min(options.img_hw) < 16 or options.margin < 0:
+        raise InputError("--num_worlds, --img_hw, --margin: at least 1, 16 and 0 expected")
+    if options.stereo_planes < 2 or not 1 <= options.shrink <= 8:
+        raise InputError("--stereo_planes, --shrink: at least 2, and 1 to 8 expected")
+    models = load_models(options)
+    start = time.perf_counter()
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "worlds": lambda: measure_worlds(models, options.num_worlds, options.img_hw, options.margin),
+        "background": lambda: measure_background(models, Path(options.root_dir), options.target_dir),
+        "stereo": lambda: measure_stereo(models, options.stereo_planes, options.shrink),
+    }
+    found = {part: measures[part]() for part in PARTS if part in options.parts}
+    result = {
+        **run_record(),
+        "checkpoints": {
+            name: {"arch": model.meta.arch, "num_planes": model.meta.num_planes, "precision": model.precision}
+            for name, model in models.items()
+        },
+        "seconds": round(time.perf_counter() - start, 1),
+        **found,
+    }
+    write_result(Path(options.out), result)
+    print(format_tables(result))
+    print(f"\n{options.out}")
+
+
+def load_models(options: StageOneOptions) -> Models:
+    """The MPI networks of all checkpoints, by the names that results have for them."""
+    device = resolve_device(options.device)
+    precision = resolve_precision(options.precision, device)
+    models: dict[str, MaskVolumeModel] = {}
+    for path in options.ckpt_path:
+        name = shown_path(path)
+        while name in models:
+            name += "'"
+        models[name] = load_model(path, device, precision, stage="mpi")
+    return models
+
+
+@torch.no_grad()
+def measure_worlds(models: Models, count: int, size: tuple[int, int], margin: int) -> dict[str, Any]:
+    """PSNR and SSIM of the target views of held-out random worlds, means over the worlds.
+
+    "covered" weighs pixels by the planes' opacity in the target, as the validation during training does.
+    """
+    device = next(next(iter(models.values())).parameters()).device
+    worlds = WorldOptions(size=size)
+    values: dict[str, list[list[float]]] = {name: [] for name in models}
+    for index in tqdm(range(count), unit="world", disable=None):
+        sample = sample_worlds(worlds, 1, generator=HELD_OUT_SEED + index, device=device)
+        for name, model in models.items():
+            wider = margin if model.arch.uses_margin else 0
+            camera, depths = mpi_frustum(sample, model.meta.num_planes, wider)
+            rendering = model.dynamic(sample.images, sample.sources, camera, depths).render(sample.target)
+            filled = fill_unseen(rendering) if model.meta.sampling == "exact" else rendering
+            whole = _quality(filled.color[0], sample.target_image[0])
+            covered = float(losses.psnr(rendering.color, sample.target_image, rendering.opacity))
+            values[name].append([*whole, covered])
+    return {
+        "num_worlds": count,
+        "size_wh": [size[1], size[0]],
+        "margin": margin,
+        "methods": {name: _means(("psnr", "ssim", "psnr_covered"), rows) for name, rows in values.items()},
+    }
+
+
+def measure_background(models: Models, root: Path, target_dir: str | None) -> dict[str, Any]:
+    """PSNR and SSIM of the empty scene in the held-out cameras, from the medians of the nearest ones."""
+    names = [*models, *(_more(name) for name, model in models.items() if model.arch.max_views is None)]
+    methods = [CLASSICAL, *names]
+    result: dict[str, Any] = {"clip": shown_path(root), "targets": {}}
+    with open_with_background(root, None) as clip:
+        targets = Targets.open(Path(target_dir) if target_dir else root / "targets", clip.size)
+        bar = tqdm(total=len(targets.names) * len(methods), unit="view", disable=None)
+        for index, target in enumerate(targets.names):
+            truth = static_truth(clip, targets, index)
+            cameras = nearest_cameras(clip.cameras(), targets.camera(index), MORE_CAMERAS)
+            entry: dict[str, Any] = {"sources": [clip.names[camera] for camera in cameras]}
+            for method in methods:
+                picture = background_view(method, models, EmptyClip(clip), cameras, targets.camera(index))
+                entry[method] = dict(zip(("psnr", "ssim"), _rounded(_quality(picture, truth)), strict=True))
+                bar.update()
+            result["targets"][target] = entry
+        bar.close()
+    of = result["targets"].values()
+    result["methods"] = {
+        method: _means(("psnr", "ssim"), [list(entry[method].values()) for entry in of]) for method in methods
+    }
+    return result
+
+
+@torch.no_grad()
+def background_view(method: str, models: Models, clip: EmptyClip, cameras: tuple[int, ...], target: Camera) -> Tensor:
+    """``[3, h, w]`` the empty scene in a held-out camera by a method.
+
+    Args:
+        method: classical stereo, or the name of a checkpoint, with the mark of more cameras or without.
+        models: the checkpoints.
+        clip: of backgrounds.
+        cameras: the nearest cameras, the nearest first; two of them are used where the method is not of more.
+        target: the held-out camera.
+    """
+    if method == CLASSICAL:
+        images = torch.stack([to_tensor(clip.read(camera, 0)) for camera in cameras[:2]])
+        sources = stack_cameras([clip.cameras()[camera] for camera in cameras[:2]])
+        return plane_sweep_stereo(images, sources, target, *clip.near_far()).color
+    name = next(name for name in models if method in (name, _more(name)))
+    chosen = cameras[:2] if method == name else cameras
+    renderer = ClipRenderer(clip, models[name], chosen, targets=stack_cameras([target]))
+    return renderer.render(0, target).color
+
+
+def static_truth(clip: RigClip, targets: Targets, index: int) -> Tensor:
+    """``[3, h, w]`` the median over time of what a held-out camera saw."""
+
+    def read(frame: int) -> np.ndarray:
+        picture = targets.picture(index, clip.frame_names[frame])
+        return (picture.permute(1, 2, 0) * 255).round().byte().numpy()
+
+    return to_tensor(temporal_median(read, clip.num_frames))
+
+
+def measure_stereo(models: Models, num_planes: int, shrink: int) -> dict[str, Any]:
+    """Errors of the left picture's disparity, in pixels, over all pixels whose disparity is known."""
+    left, right, truth = skimage.data.stereo_motorcycle()
+    pair = StereoPair((left, right), left.shape[:2])
+    size = (pair.size[0] // shrink, pair.size[1] // shrink)
+    scale = size[1] / pair.size[1]
+    truth = cv2.resize(truth.astype(np.float32), size[::-1], interpolation=cv2.INTER_NEAREST) * scale
+    visible = np.isfinite(truth) & ~occluded(truth)
+    most = MAX_DISPARITY * scale
+    start = time.perf_counter()
+    bare = semi_global_matching(pair.read(0, 0, size), pair.read(1, 0, size), most)
+    filled = fill_holes(bare)
+    seconds = time.perf_counter() - start
+    methods = {SGBM: _errors(filled, truth, visible, seconds), SGBM_BARE: _errors(bare, truth, visible, seconds)}
+    for name, model in models.items():
+        left_camera = pair.between(0.0, size)
+        start = time.perf_counter()
+        renderer = ClipRenderer(
+            pair, model, (0, 1), targets=stack_cameras([left_camera]), size=size, num_planes=num_planes
+        )
+        view = renderer.render(0, left_camera)
+        disparity = (FOCAL * BASELINE * view.disparity[0].cpu().numpy() - CENTER_SHIFT) * scale
+        methods[name] = _errors(disparity, truth, visible, time.perf_counter() - start)
+    return {
+        "pair": "skimage.data.stereo_motorcycle",
+        "size_wh": [size[1], size[0]],
+        "num_planes": num_planes,
+        "known": round(float(np.isfinite(truth).mean()), 4),
+        "not_occluded": round(float(visible.mean()), 4),
+        "sgbm": {**SGBM_SETTINGS, **SGBM_SPECKLES, "numDisparities": _num_disparities(most), "mode": "SGBM_3WAY"},
+        "methods": methods,
+    }
+
+
+def semi_global_matching(left: np.ndarray, right: np.ndarray, most: float) -> np.ndarray:
+    """Disparity ``[h, w]`` of the left picture by OpenCV's StereoSGBM in colour, NaN where it gives none.
+
+    Both pictures are widened on the left: without that it gives nothing for the first ``most`` columns.
+    """
+    count, channels, block = _num_disparities(most), left.shape[2], SGBM_SETTINGS["blockSize"]
+    area = channels * block**2
+    settings = {**SGBM_SETTINGS, **SGBM_SPECKLES}
+    settings |= {key: area * settings[key] for key in ("P1", "P2")}
+    matcher = cv2.StereoSGBM_create(  # type: ignore[attr-defined]
+        minDisparity=0, numDisparities=count, mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY, **settings
+    )
+    wide = [cv2.copyMakeBorder(picture, 0, 0, count, 0, cv2.BORDER_REPLICATE) for picture in (left, right)]
+    disparity = matcher.compute(*wide)[:, count:].astype(np.float32) / 16
+    return np.where(disparity < 0, np.nan, disparity)
+
+
+def fill_holes(disparity: np.ndarray) -> np.ndarray:
+    """Give what is NaN the lesser of the next values to its left and right: holes are mostly hidden background."""
+    sides = [_carried_right(disparity), _carried_right(disparity[:, ::-1])[:, ::-1]]
+    return np.nan_to_num(np.fmin(*sides), nan=0.0)
+
+
+def _carried_right(values: np.ndarray) -> np.ndarray:
+    """Each row with the last number before a NaN in its place."""
+    columns = np.where(np.isfinite(values), np.arange(values.shape[1]), 0)
+    return np.take_along_axis(values, np.maximum.accumulate(columns, axis=1), axis=1)
+
+
+def occluded(truth: np.ndarray) -> np.ndarray:
+    """``[h, w]`` where the right camera can't see what the left one sees, as far as the known disparities tell.
+
+    That is where the point falls outside of the right picture, or onto a pixel that a point with a disparity larger
+    by more than a pixel falls onto.
+    """
+    h, w = truth.shape
+    y, x = np.nonzero(np.isfinite(truth))
+    disparity = truth[y, x]
+    in_right = x - disparity
+    nearest = np.full((h, w), -np.inf)
+    for column in (np.floor(in_right), np.ceil(in_right)):
+        inside = (column >= 0) & (column < w)
+        np.maximum.at(nearest, (y[inside], column[inside].astype(int)), disparity[inside])
+    place = np.round(in_right).astype(int)
+    outside = (place < 0) | (place >= w)
+    hidden = outside | (nearest[y, place.clip(0, w - 1)] > disparity + 1)
+    result = np.zeros((h, w), bool)
+    result[y, x] = hidden
+    return result
+
+
+def _num_disparities(most: float) -> int:
+    return -int(-most // SGBM_MULTIPLE) * SGBM_MULTIPLE
+
+
+def _errors(disparity: np.ndarray, truth: np.ndarray, visible: np.ndarray, seconds: float) -> dict[str, float]:
+    """Mean and median end-point error in pixels, share that is off by more than 2; of those pixels that have one."""
+    error = np.abs(disparity - truth)
+    known = np.isfinite(truth)
+    figures = {"coverage": float(np.isfinite(error[known]).mean())}
+    for suffix, chosen in (("", known), ("_visible", visible)):
+        values = error[chosen & np.isfinite(error)]
+        figures |= {
+            f"mean{suffix}": float(values.mean()),
+            f"median{suffix}": float(np.median(values)),
+            f"bad2{suffix}": float((values > BAD).mean()),
+        }
+    return {name: round(value, 4) for name, value in {**figures, "seconds": seconds}.items()}
+
+
+def _more(name: str) -> str:
+    return f"{name}, {MORE_CAMERAS} cameras"
+
+
+def _quality(picture: Tensor, truth: Tensor) -> list[float]:
+    picture, truth = picture.float().cpu(), truth.float().cpu()
+    return [float(psnr(picture, truth)), float(ssim(picture, truth))]
+
+
+def _means(names: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, float]:
+    return dict(zip(names, _rounded([statistics.fmean(column) for column in zip(*rows, strict=True)]), strict=True))
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 4) for value in values]
+
+
+def format_tables(result: dict[str, Any]) -> str:
+    """The Markdown tables of a result."""
+    lines = []
+    if "worlds" in result:
+        part = result["worlds"]
+        rows = [[name, *_quality_cells(f), f"{f['psnr_covered']:.2f}"] for name, f in part["methods"].items()]
+        lines += [f"{part['num_worlds']} held-out worlds of {_size(part)}:\n"]
+        lines += [markdown_table(["checkpoint", "PSNR", "SSIM", "PSNR covered"], rows), ""]
+    if "background" in result:
+        part = result["background"]
+        rows = [[name, *_quality_cells(figures)] for name, figures in part["methods"].items()]
+        lines += [f"The empty scene of {part['clip']}, mean of {len(part['targets'])} held-out cameras:\n"]
+        lines += [markdown_table(["method", "PSNR", "SSIM"], rows), ""]
+    if "stereo" in result:
+        part = result["stereo"]
+        header = ["method", "mean px", "median px", "bad 2.0 %", "visible: mean", "bad 2.0 %", "coverage %", "s"]
+        rows = [[name, *_error_cells(figures)] for name, figures in part["methods"].items()]
+        lines += [f"Disparity of the Motorcycle pair, {_size(part)}, {part['num_planes']} planes:\n"]
+        lines += [markdown_table(header, rows), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _quality_cells(figures: dict[str, float]) -> list[str]:
+    return [f"{figures['psnr']:.2f}", f"{figures['ssim']:.3f}"]
+
+
+def _error_cells(figures: dict[str, float]) -> list[str]:
+    names = ("mean", "median", "bad2", "mean_visible", "bad2_visible", "coverage", "seconds")
+    shares = {name: f"{100 * figures[name]:.1f}" for name in ("bad2", "bad2_visible", "coverage")}
+    return [shares.get(name, f"{figures[name]:.2f}") for name in names]
+
+
+def _size(part: dict[str, Any]) -> str:
+    return " x ".join(str(side) for side in part["size_wh"])
+
+
+if __name__ == "__main__":
+    run_program(main)

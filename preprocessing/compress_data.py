@@ -1,0 +1,397 @@
+"""Pack scenes into shards, the compact form that stage one is trained on.
+
+    python preprocessing/compress_data.py --root_dir FRAMES --out_dir DATA
+
+FRAMES is what extract_frames.py writes, or a folder of the original's form (640x360.h5, int.npy, ext.npy). It makes
+
+    DATA/shard-00000.tar ...    pictures and cameras, scene by scene; WebDataset takes a scene as one sample
+    DATA/index-00001/*.npy      where each picture lies, timestamps, intrinsics, poses: plain arrays
+    DATA/data.json              version, size, counts
+    DATA/triplets.txt           fixed views to validate on
+    DATA/compression.jsonl      a line a scene: its frames, those that were dropped and why
+
+Every picture is decoded once. JPEGs of the right size are taken as they are, others are resized and encoded. Finished
+shards outlive an interruption; the same command goes on. Scenes that are there are passed over.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.files import require_writable_folder
+from maskvolume.io.images import read_image, resize_image
+from maskvolume.io.original_h5 import OriginalData, OriginalScene, find_original
+from maskvolume.io.realestate10k import SceneCameras, read_bounds, read_scene_cameras
+from maskvolume.io.shard_index import DATA_NAME, list_shards
+from maskvolume.io.shards import MB, SceneShards, ShardWriter, check_scene_name, encode_jpeg, rebuild_index
+from maskvolume.io.triplets import draw_triplets, write_triplets
+from maskvolume.options import option, parse_options
+from preprocessing.report import Entry, Report
+
+CAMERAS_NAME, REPORT_NAME, TRIPLETS_NAME = "cameras.txt", "compression.jsonl", "triplets.txt"
+JPEG_START = b"\xff\xd8"
+# libjpeg fills what it cannot read with grey and only prints that it did.
+COMPLAINT = re.compile(rb"Corrupt JPEG data|Premature end of JPEG")
+AHEAD = 2  # scenes per worker that are verified or wait to be written
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """Options of compress_data."""
+
+    root_dir: str | None = option(None, "folder of frames by extract_frames.py, or of the original's 640x360.h5")
+    out_dir: str | None = option(None, "folder for the shards, made when missing; always needed")
+    bounds: str | None = option(None, "file of lines `SCENE NEAR FAR`, depths in the unit of the poses")
+    img_wh: tuple[int, int] = option((640, 360), "width and height of the pictures")
+    quality: int = option(92, "JPEG quality of pictures that are resized or converted, 1 to 100")
+    min_frames: int = option(10, "scenes with fewer good frames are dropped")
+    shard_mb: int = option(256, "megabytes after which a shard is closed")
+    num_triplets: int = option(100, "views to validate on, drawn where triplets.txt is not there yet")
+    seed: int = option(0, "of these views")
+    workers: int = option(1, "processes that verify pictures")
+    limit: int | None = option(None, "only so many scenes, the first ones by name")
+    allow_pickle: bool = option(False, "load the original's int.npy and ext.npy, which can run code")
+    overwrite: bool = option(False, "remove the shards that are there and make all of it again")
+    rebuild_index: bool = option(False, "only make index and data.json anew from the shards, checking every picture")
+
+
+@dataclass(frozen=True)
+class FramesScene:
+    """A scene of a folder of frames."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+Scene = FramesScene | OriginalScene
+
+
+@dataclass(frozen=True)
+class PictureForm:
+    """How pictures are stored: size (h, w), quality of those that are encoded; and the fewest of a scene."""
+
+    size: tuple[int, int]
+    quality: int
+    min_frames: int
+
+
+@dataclass(frozen=True)
+class PackedScene:
+    """What became of a scene: good pictures with their cameras, or why there are none.
+
+    Attributes:
+        name: of the scene.
+        cameras: of the good pictures; None: the scene is dropped.
+        jpegs: the good pictures.
+        lost: timestamp and reason of each of the others.
+        why: the scene is dropped.
+    """
+
+    name: str
+    cameras: SceneCameras | None = None
+    jpegs: Sequence[bytes] = ()
+    lost: Mapping[int, str] = field(default_factory=dict)
+    why: str = ""
+
+    def entry(self) -> Entry:
+        """The line of the report."""
+        lost = [{"timestamp": timestamp, "why": why} for timestamp, why in self.lost.items()]
+        if self.cameras is None:
+            return {"scene": self.name, "state": "dropped", "why": self.why, "dropped": lost}
+        return {"scene": self.name, "state": "done", "frames": len(self.cameras), "dropped": lost}
+
+
+def pack_scene(scene: Scene, form: PictureForm) -> PackedScene:
+    """Read a scene and verify its pictures; runs in a worker."""
+    try:
+        if isinstance(scene, FramesScene):
+            cameras = replace(_read_cameras(scene.folder), name=scene.name)
+            _require_frames(len(cameras), form)
+            pictures = _verified_files(scene.folder, cameras.timestamps.tolist(), form)
+        else:
+            cameras = scene.cameras()
+            _require_frames(len(cameras), form)
+            pictures = _encoded(scene, form)
+        jpegs, lost = [], {}
+        for timestamp, (jpeg, why) in zip(cameras.timestamps.tolist(), pictures, strict=True):
+            if jpeg is None:
+                lost[timestamp] = why
+            else:
+                jpegs.append(jpeg)
+    except InputError as error:
+        return PackedScene(scene.name, why=_one_line(error))
+    try:
+        _require_frames(len(jpegs), form)
+    except InputError as error:
+        return PackedScene(scene.name, lost=lost, why=_one_line(error))
+    kept = np.array([timestamp not in lost for timestamp in cameras.timestamps.tolist()])
+    return PackedScene(scene.name, cameras.select(kept), jpegs, lost)
+
+
+def _read_cameras(folder: Path) -> SceneCameras:
+    path = folder / CAMERAS_NAME
+    if not path.exists():
+        raise InputError(f"{path}: no such file: this scene's frames are not complete; run extract_frames.py again")
+    return read_scene_cameras(path)
+
+
+def _require_frames(count: int, form: PictureForm) -> None:
+    if count < form.min_frames:
+        raise InputError(f"{count} good frames, --min_frames {form.min_frames} expected")
+
+
+def _verified_files(folder: Path, timestamps: Sequence[int], form: PictureForm) -> Iterator[tuple[bytes | None, str]]:
+    """The JPEG of each timestamp, or None and why it is dropped."""
+    with decoder_complaints() as has_complained:
+        for timestamp in timestamps:
+            path = folder / f"{timestamp}.jpg"
+            try:
+                picture = read_image(path)
+                if has_complained():
+                    raise InputError(f"{path}: the picture is damaged; make or download this file again")
+            except InputError as error:
+                yield None, _one_line(error)
+                continue
+            data = path.read_bytes()
+            if picture.shape[:2] != form.size or not data.startswith(JPEG_START):
+                data = encode_jpeg(resize_image(picture, form.size), form.quality)
+            yield data, ""
+
+
+def _encoded(scene: OriginalScene, form: PictureForm) -> Iterator[tuple[bytes | None, str]]:
+    for picture in scene.pictures():
+        if picture is None:
+            yield None, f"{scene.path}: this picture cannot be unpacked; copy or make the file again"
+        else:
+            yield encode_jpeg(resize_image(picture, form.size), form.quality), ""
+
+
+@contextmanager
+def decoder_complaints() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether the decoder has complained of a damaged picture since the last call.
+
+    Standard error of the whole process goes to a file meanwhile, since there is no other way to hear of it.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+
+        def has_complained() -> bool:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            message = file.read(size)
+            file.seek(0)
+            file.truncate()
+            return COMPLAINT.search(message) is not None
+
+        try:
+            yield has_complained
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+@contextmanager
+def in_order(
+    work: Callable[[Scene], PackedScene], scenes: Iterable[Scene], workers: int
+) -> Iterator[Iterator[PackedScene]]:
+    """Results in the order of the scenes, from worker processes that run a few scenes ahead.
+
+    At the end of the block, also by an interruption, the scenes in work are waited for: a process that is stopped
+    while it sends its result would leave this one waiting for the rest.
+    """
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    todo = iter(scenes)
+
+    def results() -> Iterator[PackedScene]:
+        running = deque(executor.submit(work, scene) for scene in islice(todo, AHEAD * workers))
+        while running:
+            yield running.popleft().result()
+            running.extend(executor.submit(work, scene) for scene in islice(todo, 1))
+
+    try:
+        yield results()
+    except BrokenProcessPool as error:
+        message = "--workers: a process was killed, most likely for want of memory; give a lower number"
+        raise InputError(message) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave interruptions to the program that started this worker, and end with it, even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+def list_scenes(root: Path, allow_pickle: bool) -> tuple[list[str], Callable[[str], Scene]]:
+    """Names of the scenes in a folder of either form, and a function that gives a scene by its name.
+
+    Raises:
+        InputError: there is none, the files are damaged, or a name does not fit.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; name the one that extract_frames.py wrote (--root_dir)")
+    if find_original(root):
+        data = OriginalData(root, allow_pickle=allow_pickle)
+        return data.names, data.scene
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    if not any((root / name / CAMERAS_NAME).exists() for name in names):
+        raise InputError(
+            f"{root}: neither frames by extract_frames.py (SCENE/{CAMERAS_NAME}) nor the original's 640x360.h5; "
+            f"check --root_dir"
+        )
+    for name in names:
+        check_scene_name(name)
+    return names, lambda name: FramesScene(root / name)
+
+
+def compress_data(root: Path, out: Path, options: CompressOptions) -> None:
+    """Pack all scenes that are not there yet, and say what came of it.
+
+    Raises:
+        InputError: bad folders, or no scene is good.
+    """
+    if root.resolve() == out.resolve():
+        raise InputError(f"{out}: --out_dir is --root_dir; give the shards a folder of their own")
+    names, open_scene = list_scenes(root, options.allow_pickle)
+    names = names[: options.limit]
+    bounds = read_bounds(options.bounds) if options.bounds else {}
+    require_writable_folder(out)
+    if options.overwrite:
+        remove_data(out)
+    report = Report(out / REPORT_NAME, "scene")
+    width, height = options.img_wh
+    form = PictureForm((height, width), options.quality, options.min_frames)
+    with ShardWriter(out, form.size, quality=form.quality, shard_mb=options.shard_mb) as writer:
+        todo = [name for name in names if name not in writer]
+        if todo:
+            with report.open_for_writing(), tqdm(total=len(todo), unit="scene", disable=None) as progress:
+                work, workers = partial(pack_scene, form=form), min(options.workers, len(todo))
+                with in_order(work, map(open_scene, todo), workers) as results:
+                    for packed in results:
+                        # The report first: a scene that is in a finished shard has its line.
+                        report.add(packed.entry())
+                        if packed.cameras is not None:
+                            writer.add_scene(packed.cameras, packed.jpegs, bounds.get(packed.name))
+                        progress.update()
+        if not len(writer):
+            reason = report.entries[names[0]]["why"]
+            raise InputError(f"{root}: none of {len(names)} scenes is good; the first: {reason}")
+    shards = SceneShards(out)
+    _write_triplets(shards, options)
+    added = [report.entries[name] for name in todo if report.entries[name]["state"] == "done"]
+    _summarize(shards, report, names, len(added))
+
+
+def _write_triplets(shards: SceneShards, options: CompressOptions) -> None:
+    path = shards.folder / TRIPLETS_NAME
+    if options.num_triplets and not path.exists():
+        write_triplets(path, draw_triplets(shards, options.num_triplets, options.seed))
+
+
+def _summarize(shards: SceneShards, report: Report, names: Sequence[str], num_added: int) -> None:
+    folder = shards.folder
+    files = list_shards(folder).values()
+    size = sum(path.stat().st_size for path in files)
+    print(
+        f"{folder}: {len(shards)} scenes, {num_added} of them new, {shards.num_frames} frames; "
+        f"{len(files)} shards of {size / MB:.1f} MB in all"
+    )
+    entries = [report.entries[name] for name in names if name in report.entries]
+    dropped = sum(entry["state"] == "dropped" for entry in entries)
+    lost = sum(len(entry["dropped"]) for entry in entries if entry["state"] == "done")
+    if dropped or lost:
+        print(f"{dropped} scenes and {lost} frames of other scenes were dropped; {report.path} says why")
+
+
+def remove_data(folder: Path) -> None:
+    """Remove what this program wrote in a folder, and nothing else."""
+    for name in (DATA_NAME, REPORT_NAME, TRIPLETS_NAME):  # data.json first: no index without shards is ever named
+        (folder / name).unlink(missing_ok=True)
+    for path in (*list_shards(folder).values(), *folder.glob(".shard-*.npz")):
+        path.unlink()
+    for path in folder.glob("index-[0-9]*"):
+        shutil.rmtree(path)
+
+
+def _rebuild(out: Path) -> None:
+    total = sum(path.stat().st_size for path in list_shards(out).values()) if out.is_dir() else 0
+    with tqdm(total=total, unit="B", unit_scale=True, disable=None) as progress:
+        info = rebuild_index(out, progress.update)
+    print(f"{out}: {info.scenes} scenes, {info.frames} frames, {len(info.shards)} shards; all pictures are whole")
+
+
+def _one_line(error: InputError) -> str:
+    return " ".join(str(error).split())
+
+
+def _check_options(options: CompressOptions) -> None:
+    if options.out_dir is None:
+        raise InputError("--out_dir: this option is missing; name the folder of the shards")
+    if options.root_dir is None and not options.rebuild_index:
+        raise InputError("--root_dir: this option is missing; name the folder that extract_frames.py wrote")
+    if min(options.img_wh) < 1:
+        raise InputError(f"--img_wh {options.img_wh[0]} {options.img_wh[1]}: numbers above 0 expected")
+    if not 1 <= options.quality <= 100:
+        raise InputError(f"--quality {options.quality}: a number from 1 to 100 expected")
+    for name, least in {"min_frames": 3, "shard_mb": 1, "num_triplets": 0, "workers": 1, "limit": 1}.items():
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name} {value}: at least {least} expected")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compress, or make an index anew."""
+    options = parse_options(
+        CompressOptions,
+        argv,
+        prog="compress_data.py",
+        description="Pack scenes into shards, the compact form that stage one is trained on.",
+    )
+    _check_options(options)
+    if options.rebuild_index:
+        _rebuild(Path(options.out_dir or ""))
+    else:
+        compress_data(Path(options.root_dir or ""), Path(options.out_dir or ""), options)
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -9,7 +9,8 @@ SETUP = .ci/setup_venv.sh
 INSTALLED = .venv/installed
 INSTALLED_DEV = .venv/installed-dev
 
-.PHONY: help demo test lint format benchmark-speed benchmark-quality clean distclean
+.PHONY: help demo test lint format benchmark-speed benchmark-quality benchmark-training benchmark-stage-one \
+	benchmark-data clean distclean
 
 help: ## list these targets (the default)
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-26s%s\n", $$1, $$2 }'
@@ -34,6 +35,16 @@ benchmark-speed: $(INSTALLED) ## measure time and memory beside the original's c
 
 benchmark-quality: $(INSTALLED) ## measure PSNR and SSIM on the bundled clip's held-out cameras
 	@$(VENV_PYTHON) benchmarks/quality.py $(ARGS)
+
+benchmark-training: $(INSTALLED) ## measure a training step beside the original's
+	@$(VENV_PYTHON) benchmarks/train_speed.py $(ARGS)
+
+benchmark-stage-one: $(INSTALLED) ## measure stage one on made worlds, the empty clip and a stereo pair
+	@$(VENV_PYTHON) benchmarks/stage_one.py $(ARGS)
+
+benchmark-data: $(INSTALLED) ## measure how fast training data is read, and how long training waits for it
+	@$(VENV_PYTHON) benchmarks/data_reading.py
+	@$(VENV_PYTHON) benchmarks/data_wait.py
 
 clean: ## remove caches and build leftovers
 	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor
 
+from maskvolume.checkpoints import load_model
 from maskvolume.errors import InputError, run_program
 from maskvolume.losses import LOSS_NAMES, make_image_loss, mask_loss, psnr
 from maskvolume.model import Background, CheckpointMeta, FrameMPI, MaskVolumeModel
@@ -44,6 +45,7 @@ class MaskTrainOptions(TrainOptions):
     """Options of stage two."""
 
     mpi_model: str = required("checkpoint of stage one; its MPI network is kept as it is")
+    init_ckpt: str = option("", "checkpoint of stage two whose mask network to start from")
     dataset_name: str = option("synthetic", "where views come from", choices=("synthetic", "rig"))
     root_dir: str = option("", "folder of the training data (not for synthetic)")
     val_dir: str = option("", "folder of the validation data (not for synthetic)")
@@ -115,6 +117,22 @@ class MaskTask:
         return replace(made.dynamic, rgba=masked).render(batch.target).opacity
 
 
+def load_mask_network(model: MaskVolumeModel, path: str) -> None:
+    """Start from the mask network of a checkpoint.
+
+    Raises:
+        InputError: no checkpoint of stage two, or one of another architecture.
+    """
+    other = load_model(path, stage="mask")
+    if other.meta.arch != model.meta.arch:
+        raise InputError(
+            f"{path}: architecture {other.meta.arch!r}, but --arch is {model.meta.arch!r}; make them agree"
+        )
+    assert model.mask_net is not None
+    assert other.mask_net is not None
+    model.mask_net.load_state_dict(other.mask_net.state_dict())
+
+
 def main() -> None:
     """Read the options, build the model on a trained stage one, and train its mask network."""
     options = settle_options(parse_options(MaskTrainOptions, prog="train.py", description=__doc__ or ""))
@@ -126,6 +144,8 @@ def main() -> None:
         model = MaskVolumeModel(CheckpointMeta("mask", options.arch, first.meta.sampling, options.num_planes))
         model.mpi_net.load_state_dict(first.mpi_net.state_dict())
         model.mpi_net.requires_grad_(False)
+        if options.init_ckpt:
+            load_mask_network(model, options.init_ckpt)
         return model
 
     def make_task(device: torch.device, _: Processes) -> MaskTask:

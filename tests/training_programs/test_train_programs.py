@@ -160,6 +160,24 @@ def test_more_views_than_the_architecture_takes_are_refused(run_program: Callabl
     run.check_input_error("num_sources", "original")
 
 
+def test_stage_two_starts_from_a_mask_network(run_program: Callable[..., Any], tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    model = MaskVolumeModel(CheckpointMeta("mask", "matching"))
+    save_checkpoint(tmp_path / "two.safetensors", model)
+    save_checkpoint(tmp_path / "one.safetensors", MaskVolumeModel(CheckpointMeta("mpi", "matching")))
+    words = ("--mpi_model", tmp_path / "one.safetensors", "--num_steps", 1, "--val_samples", 1, "--lr", 1e-9)
+    given = ("--init_ckpt", tmp_path / "two.safetensors")
+    run = run_program("train_mask/train.py", *SMALL, *words, *given, cwd=tmp_path)
+    assert run.rc == 0, run.stderr
+    trained = load_model(tmp_path / "runs" / "checkpoints" / "default" / "model.safetensors")
+    assert trained.mask_net is not None
+    assert model.mask_net is not None
+    for key, value in model.mask_net.state_dict().items():
+        torch.testing.assert_close(trained.mask_net.state_dict()[key], value, atol=1e-6, rtol=0)
+    wrong = run_program("train_mask/train.py", *words, "--init_ckpt", tmp_path / "one.safetensors", cwd=tmp_path)
+    wrong.check_input_error("one.safetensors", "stage-one")
+
+
 def test_stage_two_refuses_what_is_no_stage_one(run_program: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "one.safetensors"
     save_checkpoint(path, MaskVolumeModel(CheckpointMeta("mpi", "original")))

@@ -16,27 +16,19 @@ shards outlive an interruption; the same command goes on. Scenes that are there 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -50,12 +42,12 @@ from maskvolume.io.shards import MB, SceneShards, ShardWriter, check_scene_name,
 from maskvolume.io.triplets import draw_triplets, write_triplets
 from maskvolume.options import option, parse_options
 from preprocessing.report import Entry, Report
+from preprocessing.workers import run_jobs
 
 CAMERAS_NAME, REPORT_NAME, TRIPLETS_NAME = "cameras.txt", "compression.jsonl", "triplets.txt"
 JPEG_START = b"\xff\xd8"
 # libjpeg fills what it cannot read with grey and only prints that it did.
 COMPLAINT = re.compile(rb"Corrupt JPEG data|Premature end of JPEG")
-AHEAD = 2  # scenes per worker that are verified or wait to be written
 
 
 @dataclass(frozen=True)
@@ -218,48 +210,6 @@ def decoder_complaints() -> Iterator[Callable[[], bool]]:
             os.close(stderr)
 
 
-@contextmanager
-def in_order(
-    work: Callable[[Scene], PackedScene], scenes: Iterable[Scene], workers: int
-) -> Iterator[Iterator[PackedScene]]:
-    """Results in the order of the scenes, from worker processes that run a few scenes ahead.
-
-    At the end of the block, also by an interruption, the scenes in work are waited for: a process that is stopped
-    while it sends its result would leave this one waiting for the rest.
-    """
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-    todo = iter(scenes)
-
-    def results() -> Iterator[PackedScene]:
-        running = deque(executor.submit(work, scene) for scene in islice(todo, AHEAD * workers))
-        while running:
-            yield running.popleft().result()
-            running.extend(executor.submit(work, scene) for scene in islice(todo, 1))
-
-    try:
-        yield results()
-    except BrokenProcessPool as error:
-        message = "--workers: a process was killed, most likely for want of memory; give a lower number"
-        raise InputError(message) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave interruptions to the program that started this worker, and end with it, even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    cv2.setNumThreads(1)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
-
-
 def list_scenes(root: Path, allow_pickle: bool) -> tuple[list[str], Callable[[str], Scene]]:
     """Names of the scenes in a folder of either form, and a function that gives a scene by its name.
 
@@ -305,7 +255,7 @@ def compress_data(root: Path, out: Path, options: CompressOptions) -> None:
         if todo:
             with report.open_for_writing(), tqdm(total=len(todo), unit="scene", disable=None) as progress:
                 work, workers = partial(pack_scene, form=form), min(options.workers, len(todo))
-                with in_order(work, map(open_scene, todo), workers) as results:
+                with run_jobs(work, map(open_scene, todo), workers, in_order=True) as results:
                     for packed in results:
                         # The report first: a scene that is in a finished shard has its line.
                         report.add(packed.entry())

@@ -14,16 +14,12 @@ Each video is decoded once, for all its scenes. A scene with cameras.txt is comp
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
-import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +43,7 @@ from maskvolume.io.realestate10k import (
 from maskvolume.io.video import FrameStream
 from maskvolume.options import option, parse_options, required
 from preprocessing.report import Entry, Report
+from preprocessing.workers import run_jobs
 
 CAMERAS_NAME, REPORT_NAME, SETTINGS_NAME = "cameras.txt", "extraction.jsonl", "extraction.json"
 # What may be removed of a scene's folder; names with a dot in front are those of atomic_path.
@@ -205,34 +202,6 @@ def plan_jobs(scene_files: Sequence[Path], video_dir: Path) -> tuple[list[VideoJ
     return [VideoJob(video_dir / f"{stem}.mp4", tuple(paths)) for stem, paths in by_stem.items()], entries
 
 
-@contextmanager
-def started(jobs: Sequence[VideoJob], work: Callable[[VideoJob], list[Entry]], workers: int) -> Iterator[Iterator]:
-    """Run jobs in processes, or here for one worker: the entries of each as it ends; stops them all on an error."""
-    if workers == 1:
-        yield map(work, jobs)
-        return
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals)
-    try:
-        futures = [executor.submit(work, job) for job in jobs]
-        yield (future.result() for future in as_completed(futures))
-    except BaseException as error:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
-        if isinstance(error, BrokenProcessPool):
-            message = "--workers: a process was killed, most likely for want of memory; give a lower number"
-            raise InputError(message) from error
-        raise
-    executor.shutdown()
-
-
-def _leave_signals() -> None:
-    """Let the program that started this worker handle an interruption."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def extract_frames(options: ExtractOptions) -> None:
     """Take the frames of all scenes that are not complete, and say what came of it.
 
@@ -256,7 +225,8 @@ def extract_frames(options: ExtractOptions) -> None:
     with report.open_for_writing(), tqdm(total=total, desc="scenes", unit="scene", disable=None) as progress:
         for entry in unusable:
             report.add(entry)
-        with started(jobs, partial(extract_video, form=form, threads=threads), workers) as results:
+        work = partial(extract_video, form=form, threads=threads)
+        with nullcontext(map(work, jobs)) if workers == 1 else run_jobs(work, jobs, workers, in_order=False) as results:
             for entries in results:
                 for entry in entries:
                     report.add(entry)

@@ -27,7 +27,6 @@ from maskvolume.metrics import psnr
 from preprocessing.compress_data import (
     FramesScene,
     PictureForm,
-    in_order,
     list_scenes,
     main,
     pack_scene,
@@ -242,11 +241,6 @@ def test_an_interrupted_run_is_gone_on_with(noise: Path, tmp_path: Path, repo_ro
     compress(frames, out, "--shard_mb", 1)
     assert {name: data for name, data in state(out).items() if not name.startswith(".compression.")} == state(whole)
     assert all((out / name).stat().st_mtime_ns == written for name, written in finished.items())
-
-
-def test_a_worker_that_is_killed_is_said() -> None:
-    with pytest.raises(InputError, match="--workers: a process was killed"), in_order(os._exit, [9], 1) as results:
-        next(results)
 
 
 def original_scenes(counts: Sequence[int], size: tuple[int, int] = SIZE) -> list[tuple[SceneCameras, np.ndarray]]:

@@ -22,7 +22,10 @@ from maskvolume.options import parse_options
 ROOT = Path(__file__).resolve().parents[1]
 README = "README.md"
 PROGRAM_FOLDERS = ("preprocessing", "data_tools", "train_mpi", "train_mask", "render", "examples", "benchmarks", "docs")
-PAGES = (README, "CONTRIBUTING.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
+PAGES = (
+    *(README, "CONTRIBUTING.md", "CHANGELOG.md", "preprocessing/README.md", "checkpoints/README.md"),
+    *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
+)
 PAGES_WITH_COMMANDS = (README, "docs/formats.md", "docs/rendering.md", "docs/training.md")
 
 RENDERER = ROOT / "render/render_llff_video.py"

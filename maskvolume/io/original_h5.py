@@ -67,6 +67,7 @@ class OriginalScene:
         good &= (intrinsics[:, :2] > 0).all(1) & (intrinsics < _LARGEST_NORMALIZED).all(1)
         with np.errstate(over="ignore", invalid="ignore"):
             good &= np.abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max((1, 2)) < _ORTHONORMAL_TOLERANCE
+            good &= np.linalg.det(np.where(np.isfinite(R), R, 0)) > 0
         if not good.all():
             raise InputError(
                 f"{self.path.parent}: scene {self.name}: row {int(good.argmin())} of int.npy and ext.npy is no camera "

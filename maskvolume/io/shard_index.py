@@ -91,6 +91,10 @@ def list_shards(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
 
+class NewerFormatError(InputError):
+    """Data that a later version of the program made."""
+
+
 @dataclass(frozen=True)
 class DataInfo:
     """``data.json``.
@@ -133,7 +137,7 @@ class DataInfo:
         if not is_ours:
             raise InputError(f"{path}: is of another kind of data; check the path, or {MAKE}")
         if version > FORMAT_VERSION:
-            raise InputError(
+            raise NewerFormatError(
                 f"{path}: version {version} of the format, this program reads {FORMAT_VERSION}; "
                 f"update the program, or make the data again with this one"
             )

@@ -26,6 +26,7 @@ from maskvolume.io.shard_index import (
     FRAME_ARRAYS,
     SCENE_ARRAYS,
     DataInfo,
+    NewerFormatError,
     list_shards,
     load_part,
     open_index,
@@ -356,12 +357,18 @@ def rebuild_index(folder: str | Path, progress: Callable[[int], None] | None = N
         progress: called with the bytes that were read since the last call.
 
     Raises:
-        InputError: there is no shard, one is damaged, or a scene is in two of them.
+        InputError: there is no shard, one is damaged, a scene is in two of them, or a newer version made them.
     """
     folder = Path(folder)
     shards = list_shards(folder) if folder.is_dir() else {}
     if not shards:
         raise InputError(f"{folder}: holds no shards ({shard_name(0)} ...); check --out_dir")
+    try:
+        quality = DataInfo.read(folder).quality
+    except NewerFormatError:
+        raise
+    except InputError:
+        quality = None
     places: dict[str, str] = {}
     sizes = {}
     for number, path in shards.items():
@@ -375,10 +382,6 @@ def rebuild_index(folder: str | Path, progress: Callable[[int], None] | None = N
             (width, height), first = sizes[path.name], next(iter(sizes))
             raise InputError(f"{path}: pictures of {width} x {height}, {first} has others; remove one of the two")
         save_part(folder, number, table)
-    try:
-        quality = DataInfo.read(folder).quality
-    except InputError:
-        quality = None
     return publish_index(folder, DataInfo(next(iter(sizes.values())), quality), None, list(shards))
 
 

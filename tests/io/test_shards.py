@@ -265,6 +265,15 @@ def test_rebuilding_refuses_what_does_not_belong_together(made: Made, tmp_path: 
         rebuild_index(tmp_path / "none")
 
 
+def test_rebuilding_leaves_data_of_a_newer_version_alone(made: Made) -> None:
+    path = made.folder / "data.json"
+    newer = json.dumps(json.loads(path.read_text()) | {"version": 99})
+    path.write_text(newer)
+    with pytest.raises(InputError, match="version 99 of the format"):
+        rebuild_index(made.folder)
+    assert path.read_text() == newer
+
+
 def flip(path: Path, positions: Sequence[int]) -> None:
     data = bytearray(path.read_bytes())
     for position in positions:

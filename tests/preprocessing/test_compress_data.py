@@ -297,11 +297,12 @@ def test_scenes_of_the_original_that_are_wrong(tmp_path: Path) -> None:
     path = write_original(tmp_path, original_scenes([12, 12]))
     scene = OriginalData(tmp_path, allow_pickle=True).scene("1")
     K, T = scene.K, scene.T_cam_world
-    pixels, mirrored, nan = K * 640, T.copy(), T.copy()
-    mirrored[5, 0, 0], nan[5, 0, 3] = -2, np.nan
+    pixels, bent, mirrored, nan = K * 640, T.copy(), T.copy(), T.copy()
+    bent[5, 0, 0], mirrored[5, 0], nan[5, 0, 3] = -2, -mirrored[5, 0], np.nan
     for K_bad, T_bad, words in (
         (K[:5], T, "(N, 3, 3) and (N, 4, 4) expected"),
         (pixels, T, "row 0 of int.npy and ext.npy is no camera with normalized K"),
+        (K, bent, "row 5"),
         (K, mirrored, "row 5"),
         (K, nan, "row 5"),
         (K[:11], T[:11], "shape (12, 48, 80, 3), but 11 cameras"),

@@ -40,6 +40,25 @@ class ViewBatch:
     far: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class MovingBatch(ViewBatch):
+    """Views of scenes in which something moves; of one instant, or of several, one after the other.
+
+    Attributes:
+        backgrounds: ``[B, V, 3, H, W]`` the scene without what moves, as each source sees it.
+        matte: ``[B, 1, h, w]`` share of each target pixel that is covered by what moves.
+        later_images: ``[B, T-1, V, 3, H, W]`` the source views at the instants that follow, or None.
+        later_target_images: ``[B, T-1, 3, h, w]`` the target then.
+        later_mattes: ``[B, T-1, 1, h, w]`` and its matte.
+    """
+
+    backgrounds: Tensor
+    matte: Tensor
+    later_images: Tensor | None = None
+    later_target_images: Tensor | None = None
+    later_mattes: Tensor | None = None
+
+
 Batch = TypeVar("Batch", bound=ViewBatch)
 
 

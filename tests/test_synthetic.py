@@ -50,7 +50,7 @@ def warp_to_target(images: Tensor, source: Camera, target: Camera, depth: Tensor
 
 
 def test_same_seed_gives_same_bits_and_another_does_not() -> None:
-    options = replace(MOVING, noise=0.01, blur=0.5, block_noise_share=1.0)
+    options = replace(MOVING, noise=0.01, blur=0.5, block_noise_share=1.0, source_depth=True, instants=2)
     first, again, other = (sample_worlds(options, 2, generator=seed, device="cpu") for seed in (5, 5, 6))
     for field in fields(first):
         a, b = getattr(first, field.name), getattr(again, field.name)
@@ -229,6 +229,38 @@ def test_one_batch_of_all_worlds_is_what_rectangles_give(monkeypatch: pytest.Mon
         assert difference.mean() < 1e-3, name
         assert (difference > 0.02).float().mean() < 5e-3, name
     assert torch.allclose(batched.near, by_rectangles.near, rtol=1e-3)
+
+
+def test_movers_go_on_from_instant_to_instant() -> None:
+    """The first instant is what it is without the others; then the movers, and nothing else, have gone as far again."""
+    options = replace(MOVING, shadow_share=0.0, num_movers=(1, 1), mover_step=(0.04, 0.04), size=(72, 96))
+    clip = sample_worlds(replace(options, instants=3), 4, generator=3, device="cpu")
+    one = sample_worlds(options, 4, generator=3, device="cpu")
+    assert torch.equal(clip.images, one.images)
+    assert torch.equal(clip.target_image, one.target_image)
+    assert clip.later_images is not None
+    assert clip.later_target_images is not None
+    assert clip.later_mattes is not None
+    assert clip.later_images.shape == (4, 2, *clip.images.shape[1:])
+    mattes = torch.cat([clip.matte[:, None], clip.later_mattes], dim=1)
+    pictures = torch.cat([clip.target_image[:, None], clip.later_target_images], dim=1)
+    still = (mattes == 0).expand_as(pictures)
+    assert torch.equal(pictures[still], clip.target_background[:, None].expand_as(pictures)[still])
+    assert all(
+        not torch.equal(a, b) for a, b in zip(mattes[:, 1:].flatten(0, 1), mattes[:, :-1].flatten(0, 1), strict=True)
+    )
+    # Those that are seen whole: their middle goes equally far both times, and about as far as asked.
+    w = options.size[1]
+    x = torch.arange(w) + 0.5
+    area = mattes.sum((-1, -2))[..., 0]
+    middle = (mattes * x).sum((-1, -2))[..., 0] / area.clamp_min(1e-6)
+    whole = (
+        (mattes[..., [0, -1]].amax((2, 3, 4)) == 0).all(1) & (area.amin(1) > 0.9 * area.amax(1)) & (area.amin(1) > 20)
+    )
+    assert whole.sum() >= 1
+    steps = middle.diff(dim=1)[whole]
+    torch.testing.assert_close(steps[:, 0], steps[:, 1], atol=0.5, rtol=0.1)
+    assert ((steps.abs() > 0.01 * w) & (steps.abs() < 0.05 * w)).all()
 
 
 def test_movers_darken_what_is_around_them() -> None:

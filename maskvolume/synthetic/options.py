@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from maskvolume.samples import ViewBatch
+from maskvolume.samples import MovingBatch
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class WorldOptions:
         mover_size: largest extent of a mover.
         shadow_share: share of movers that shade the static world around them. A shadow is in the images
             and the target, neither in the backgrounds nor in the matte.
+        instants: T of them; movers go straight on from one to the next.
+        mover_step: how far a mover goes from one instant to the next.
         brightness: mean of the pictures that the scene's exposure aims at.
         gain: largest relative difference of exposure between cameras.
         white_balance: the same for each colour.
@@ -56,6 +58,8 @@ class WorldOptions:
     num_movers: tuple[int, int] = (1, 4)
     mover_size: tuple[float, float] = (0.08, 0.45)
     shadow_share: float = 0.5
+    instants: int = 1
+    mover_step: tuple[float, float] = (0.01, 0.06)
     brightness: tuple[float, float] = (0.28, 0.52)
     gain: float = 0.03
     white_balance: float = 0.015
@@ -68,7 +72,8 @@ class WorldOptions:
     num_textures: int = 192
 
     def __post_init__(self) -> None:
-        for name in ("near", "far_ratio", "disparity", "focal", "num_things", "num_movers", "mover_size", "brightness"):
+        ranges = ("near", "far_ratio", "disparity", "focal", "num_things", "num_movers", "mover_size", "mover_step")
+        for name in (*ranges, "brightness"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name}: 0 < low <= high expected, got {(low, high)}")
@@ -76,31 +81,30 @@ class WorldOptions:
             size = getattr(self, name)
             if size is not None and min(size) < 8:
                 raise ValueError(f"{name}: at least 8 x 8 expected, got {size}")
-        for name in ("num_sources", "rays_per_side", "num_textures"):
+        for name in ("num_sources", "instants", "rays_per_side", "num_textures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: at least 1 expected, got {getattr(self, name)}")
+        if self.instants > 1 and not self.moving:
+            raise ValueError(f"instants: 1 expected where nothing moves, got {self.instants}")
         for name in ("rotation", "gain", "white_balance", "blur", "noise"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: 0 or more expected, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
-class SyntheticSample(ViewBatch):
+class SyntheticSample(MovingBatch):
     """A batch of B worlds, each seen by V sources and a target.
 
-    The source views have the effects of cameras; the target is clean, at the exposure of the scene. The planes lie
+    The source views have the effects of cameras; the target is clean, at the exposure of the scene. The backgrounds
+    are the views without the movers: same exposure and blur, other noise. The planes lie
     between 0.9 of the nearest depth that a source sees and twice the farthest.
 
     Attributes:
-        backgrounds: ``[B, V, 3, H, W]`` the same without the movers: same exposure and blur, other noise.
         target_background: ``[B, 3, h, w]`` the same without the movers.
-        matte: ``[B, 1, h, w]`` share of each target pixel that movers cover.
         target_depth: ``[B, 1, h, w]`` depth along the target's z axis, of the nearest thing at edges.
         source_depth: ``[B, V, 1, H, W]`` or None.
     """
 
-    backgrounds: Tensor
     target_background: Tensor
-    matte: Tensor
     target_depth: Tensor
     source_depth: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TypeVar
 
@@ -47,14 +48,16 @@ def sample_worlds(
     if isinstance(generator, torch.Generator):
         generator = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     # Streams of their own: what is drawn for one does not change the others.
-    streams = [seed.spawn(4) for seed in np.random.SeedSequence(generator).spawn(batch)]
-    rig_rngs, thing_rngs, effect_rngs, rngs = ([np.random.default_rng(seeds[i]) for seeds in streams] for i in range(4))
+    streams = [seed.spawn(5) for seed in np.random.SeedSequence(generator).spawn(batch)]
+    rig_rngs, thing_rngs, effect_rngs, rngs, step_rngs = (
+        [np.random.default_rng(seeds[i]) for seeds in streams] for i in range(5)
+    )
     noise = torch.Generator(device).manual_seed(int(rngs[0].integers(2**62)))
 
     bank = texture_bank(options.texture_seed, options.num_textures, NUM_CUTS, device)
     rigs = [draw_rig(rng, options) for rng in rig_rngs]
     sources, target = rig_cameras(rigs, options)
-    things = draw_things(thing_rngs, rigs, bank, options)
+    things, step = draw_things(thing_rngs, step_rngs, rigs, bank, options)
     effects = draw_effects(effect_rngs, options)
     brightness = torch.tensor([rng.uniform(*options.brightness) for rng in rngs]).float()
     near = torch.tensor([rig.near for rig in rigs])
@@ -62,28 +65,40 @@ def sample_worlds(
 
     things, effects = to_device(things, device), to_device(effects, device)
     sources, target = sources.to(device), target.to(device)
-    near, brightness, turn = near.to(device), brightness.to(device), turn.to(device)
+    near, brightness, turn, step = near.to(device), brightness.to(device), turn.to(device), step.to(device)
 
-    source_layers, target_layers = _render_all(things, sources, target, bank, near, options)
+    instants = [replace(things, center=things.center + t * step) for t in range(options.instants)]
+    source_layers, target_layers = _render_all(instants, sources, target, bank, near, options)
     found = source_layers[0].color.unflatten(1, (batch, -1)).mean((0, 2, 3, 4, 5))
     exposure = (brightness / found).clamp(*EXPOSURES)
-    depth = source_layers[-1].depth.unflatten(0, (batch, -1))
-    images, backgrounds = (_resolve(layer, exposure) for layer in (source_layers[-1], source_layers[0]))
+    first = 1 if options.moving else 0
+    depth = torch.stack([layer.depth.unflatten(0, (batch, -1)) for layer in source_layers[first:]], dim=1)
+    images, backgrounds = (_resolve(source_layers[i], exposure) for i in (first, 0))
     pictures = [_resolve(layer, exposure)[:, 0].clamp(0, 1) for layer in target_layers]
-    moved = target_layers[-1].depth < target_layers[0].depth
-    source_depth = resolve_depth(source_layers[-1].depth) if options.source_depth else None
+    mattes = [(layer.depth < target_layers[0].depth).float().mean(1, keepdim=True) for layer in target_layers[first:]]
+    source_depth = resolve_depth(source_layers[first].depth) if options.source_depth else None
+    images, backgrounds = apply_effects(images, effects, noise), apply_effects(backgrounds, effects, noise)
+    later = {}
+    if options.instants > 1:
+        shown = [apply_effects(_resolve(layer, exposure), effects, noise) for layer in source_layers[2:]]
+        later = {
+            "later_images": torch.stack(shown, dim=1),
+            "later_target_images": torch.stack(pictures[2:], dim=1),
+            "later_mattes": torch.stack(mattes[1:], dim=1),
+        }
     return SyntheticSample(
-        images=apply_effects(images, effects, noise),
-        backgrounds=apply_effects(backgrounds, effects, noise),
+        images=images,
+        backgrounds=backgrounds,
         sources=replace(sources, T_cam_world=sources.T_cam_world @ turn[:, None]),
         target=replace(target, T_cam_world=target.T_cam_world @ turn),
-        target_image=pictures[-1],
+        target_image=pictures[first],
         target_background=pictures[0],
-        matte=moved.float().mean(1, keepdim=True),
-        target_depth=resolve_depth(target_layers[-1].depth),
-        near=0.9 * depth.amin((1, 2, 3, 4)),
-        far=2.0 * depth.amax((1, 2, 3, 4)),
+        matte=mattes[0],
+        target_depth=resolve_depth(target_layers[first].depth),
+        near=0.9 * depth.amin((1, 2, 3, 4, 5)),
+        far=2.0 * depth.amax((1, 2, 3, 4, 5)),
         source_depth=None if source_depth is None else source_depth.unflatten(0, (batch, -1)),
+        **later,
     )
 
 
@@ -109,13 +124,13 @@ def _random_pose(rng: np.random.Generator) -> np.ndarray:
 
 
 def _render_all(
-    things: Things, sources: Camera, target: Camera, bank: TextureBank, near: Tensor, options: WorldOptions
+    instants: Sequence[Things], sources: Camera, target: Camera, bank: TextureBank, near: Tensor, options: WorldOptions
 ) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
     """Layers of the sources and of the target; cast together where their sizes are the same."""
     if sources.size != target.size:
         return (
-            _render(things, sources, bank, near, options),
-            _render(things, target[:, None], bank, near, options),
+            _render(instants, sources, bank, near, options),
+            _render(instants, target[:, None], bank, near, options),
         )
     cameras = Camera(
         torch.cat([sources.T_cam_world, target.T_cam_world[:, None]], dim=1),
@@ -124,7 +139,7 @@ def _render_all(
     )
     layers = [
         (layer.depth.unflatten(0, cameras.batch_shape), layer.color.unflatten(1, cameras.batch_shape))
-        for layer in _render(things, cameras, bank, near, options)
+        for layer in _render(instants, cameras, bank, near, options)
     ]
     return (
         tuple(Layer(depth[:, :-1].flatten(0, 1), color[:, :, :-1].flatten(1, 2)) for depth, color in layers),
@@ -133,19 +148,22 @@ def _render_all(
 
 
 def _render(
-    things: Things, cameras: Camera, bank: TextureBank, near: Tensor, options: WorldOptions
+    instants: Sequence[Things], cameras: Camera, bank: TextureBank, near: Tensor, options: WorldOptions
 ) -> tuple[Layer, ...]:
-    """The static world, and, if there are movers, everything."""
+    """The static world, and, if there are movers, everything at each instant."""
     layer = start_layer(cameras, options.rays_per_side)
-    caster = RayCaster(things, cameras, bank, near * NEAR_CLIP, options.rays_per_side)
+    caster = RayCaster(instants[0], cameras, bank, near * NEAR_CLIP, options.rays_per_side)
     caster.cast(layer, STATIC_SLOTS)
     caster.shade(layer, STATIC_SHADES)
-    if not options.moving:
-        return (layer,)
-    full = layer.clone()
-    caster.shade(full, MOVER_SHADES)
-    caster.cast(full, MOVER_SLOTS)
-    return layer, full
+    layers = [layer]
+    for number, things in enumerate(instants if options.moving else ()):
+        if number:
+            caster = RayCaster(things, cameras, bank, near * NEAR_CLIP, options.rays_per_side)
+        full = layer.clone()
+        caster.shade(full, MOVER_SHADES)
+        caster.cast(full, MOVER_SLOTS)
+        layers.append(full)
+    return tuple(layers)
 
 
 def _resolve(layer: Layer, exposure: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class StaticWorld:
         rig = draw_rig(rig_rng, options)
         self.near, self.far, self.focal = rig.near, rig.far, rig.focal
         self._bank = texture_bank(options.texture_seed, options.num_textures, NUM_CUTS, self.device)
-        self._things = to_device(draw_things([rng], [rig], self._bank, options), self.device)
+        self._things = to_device(draw_things([rng], [rng], [rig], self._bank, options)[0], self.device)
         self._exposure = 1.0
         found = float(self.render(self.camera(torch.eye(4)[None]))[0].mean())
         self._exposure = float(np.clip(rng.uniform(*options.brightness) / found, *EXPOSURES))

@@ -59,6 +59,7 @@ class World:
         self.color = np.zeros((k, 3, 4))
         self.gloss = np.tile(np.array([0.0, 1.0]), (k, 1))
         self.light = np.zeros(4)
+        self.step = np.zeros((k, 3))
         self.free: dict[Kind, list[int]] = {kind: [] for kind in Kind}
         self.free_movers: dict[Kind, list[int]] = {kind: [] for kind in Kind}
         for i, kind in enumerate(KINDS):
@@ -83,19 +84,28 @@ class World:
             self.gloss[k] = rng.uniform(0.05, 0.4), log_uniform(rng, 4, 60)
 
 
-def draw_things(rngs: list[np.random.Generator], rigs: list[Rig], bank: TextureBank, options: WorldOptions) -> Things:
-    """Random things of worlds, each for its rig, as CPU tensors."""
-    worlds = [_draw_world(rng, rig, bank, options) for rng, rig in zip(rngs, rigs, strict=True)]
+def draw_things(
+    rngs: list[np.random.Generator],
+    step_rngs: list[np.random.Generator],
+    rigs: list[Rig],
+    bank: TextureBank,
+    options: WorldOptions,
+) -> tuple[Things, torch.Tensor]:
+    """Random things of worlds, each for its rig, and how far each goes in an instant ``[B, K, 3]``; CPU tensors."""
+    drawn = zip(rngs, step_rngs, rigs, strict=True)
+    worlds = [_draw_world(rng, step_rng, rig, bank, options) for rng, step_rng, rig in drawn]
 
     def stack(name: str) -> torch.Tensor:
         return torch.from_numpy(np.stack([getattr(world, name) for world in worlds])).float()
 
     names = ("rotation", "center", "scale", "mapping", "texture", "cut", "color", "gloss", "light")
     active = torch.from_numpy(np.stack([world.active for world in worlds]))
-    return Things(KINDS, active, **{name: stack(name) for name in names})
+    return Things(KINDS, active, **{name: stack(name) for name in names}), stack("step")
 
 
-def _draw_world(rng: np.random.Generator, rig: Rig, bank: TextureBank, options: WorldOptions) -> World:
+def _draw_world(
+    rng: np.random.Generator, step_rng: np.random.Generator, rig: Rig, bank: TextureBank, options: WorldOptions
+) -> World:
     world = World(rng, rig, bank, TEXELS_PER_PIXEL * rig.focal)
     toward = np.array([rng.normal(0, 0.6), -1.0, rng.normal(-0.3, 0.6)])
     world.light[:3] = toward / np.linalg.norm(toward)
@@ -111,12 +121,21 @@ def _draw_world(rng: np.random.Generator, rig: Rig, bank: TextureBank, options: 
         _place_shade(world, shade_rng, k, world.center[shaded], half, shade_rng.uniform(-0.4, 0.7))
     if options.moving:
         for i in range(int(rng.integers(options.num_movers[0], options.num_movers[1] + 1))):
-            size = rng.uniform(*options.mover_size)
+            size, there = rng.uniform(*options.mover_size), world.active.copy()
             center = _place_mover(world, size)
-            if center is not None and i < MAX_SHADES and shade_rng.random() < options.shadow_share:
+            if center is None:
+                continue
+            if i < MAX_SHADES and shade_rng.random() < options.shadow_share:
                 half = size / 2 * rig.width / rig.focal * float(center[2])
                 _place_shade(world, shade_rng, MOVER_SHADES[i], center, half, shade_rng.uniform(0.2, 0.8))
+            world.step[world.active & ~there] = _draw_step(step_rng, rig, float(center[2]), options.mover_step)
     return world
+
+
+def _draw_step(rng: np.random.Generator, rig: Rig, depth: float, sizes: tuple[float, float]) -> Array:
+    """How far a mover at a depth goes in an instant: mostly across the picture, seldom up, down or away."""
+    along = np.array([rng.choice([-1.0, 1.0]), rng.normal(0, 0.3), rng.normal(0, 0.2)])
+    return along / np.linalg.norm(along) * rng.uniform(*sizes) * rig.width / rig.focal * depth
 
 
 def _place_shade(world: World, rng: np.random.Generator, k: int, center: Array, half: float, strength: float) -> None:

@@ -1,7 +1,9 @@
 """A clip with held-out cameras: true pictures, and masks of what moves, that no method gets to see.
 
 Layout, in a folder beside the clip's cameras: ``target0/00000.jpg ...`` (frame names of the clip),
-``masks/target0/00000.png`` (255 where something moves), ``poses_bounds.npy`` (a row a target, by name).
+``masks/target0/00000.png`` (255 where something moves), ``poses_bounds.npy`` (a row a target, by name). Where it is
+known what motion hides: ``masks/cam00/00000.png`` (the same for the clip's cameras) and ``depth/target0.png`` (16 bits:
+65535 times near by the depth of what stands still, near that of the target's row of the poses).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,6 +27,7 @@ from maskvolume.rendering import make_backgrounds
 from maskvolume.rig import RigClip
 
 DYNAMIC_LEVEL = 128  # of 255: a pixel is dynamic from here on
+NOT_TARGETS = ("masks", "depth")
 FRAME_SUFFIXES = (".jpg", ".png")
 
 
@@ -52,7 +56,7 @@ class Targets:
         """
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; a folder of held-out cameras is needed (--target_dir)")
-        names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "masks"))
+        names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in NOT_TARGETS))
         if not names:
             raise InputError(f"{folder}: no folder of a held-out camera in it; check --target_dir")
         poses = read_poses_bounds(folder / "poses_bounds.npy")
@@ -73,7 +77,28 @@ class Targets:
 
     def dynamic(self, target: int, frame_name: str) -> Tensor:
         """``[1, h, w]`` bool, where something moves in its picture."""
-        path = self._file(self.folder / "masks" / self.names[target], frame_name)
+        return self._matte(self.names[target], frame_name)
+
+    @property
+    def tells_depth(self) -> bool:
+        """Whether it is known where what stands still is, and where the clip's cameras see motion."""
+        return (self.folder / "depth").is_dir()
+
+    def still_depth(self, target: int) -> Tensor:
+        """``[1, h, w]`` depth of what stands still in the target."""
+        path = self.folder / "depth" / f"{self.names[target]}.png"
+        steps = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if steps is None or steps.dtype != np.uint16 or steps.ndim != 2:
+            raise InputError(f"{path}: a grey picture of 16 bits expected; make it anew, or move the folder away")
+        inverse = cv2.resize(steps, self.size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32) / 65535
+        return float(self.poses.bounds[target, 0]) / torch.from_numpy(inverse).clamp_min(1e-6)[None]
+
+    def source_matte(self, camera: str, frame_name: str) -> Tensor:
+        """``[1, h, w]`` in 0..1, where something moves in the picture of a camera of the clip."""
+        return self._matte(camera, frame_name).float()
+
+    def _matte(self, name: str, frame_name: str) -> Tensor:
+        path = self._file(self.folder / "masks" / name, frame_name)
         mask = resize_image(read_image(path)[..., 0], self.size)
         return torch.from_numpy(mask >= DYNAMIC_LEVEL)[None]
 

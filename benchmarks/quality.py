@@ -1,8 +1,9 @@
-"""How good the views of held-out cameras are: the nearest camera, classical stereo and ours.
+"""How good novel views of moving scenes are: held-out cameras of a clip, and random moving worlds.
 
-Every method sees the same two cameras of the rig, those nearest to the held-out one; the last row shows what ours
-makes of the four nearest, as the renderer takes them by default. Figures are means over
-frames of PSNR (dB) and SSIM of the whole picture, of the pixels where something moves, and of the interior.
+Every method sees the same two cameras, those nearest to the novel view; the last row shows what ours makes of the four
+nearest, as the renderer takes them by default. PSNR (dB) and SSIM are means over frames of the whole picture, of the
+pixels where something moves, and of those that motion has uncovered: a mover hides them from one of the two cameras at
+least. Flicker is the mean absolute change, in levels of 255, from one frame to the next where the truth stands still.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.classical import plane_sweep_stereo
 from benchmarks.holdout import Targets, open_with_background, to_tensor
+from benchmarks.methods import MORE_CAMERAS, NovelView, WorldClip, method_names
 from benchmarks.record import (
     REPO_ROOT,
     RESULTS_FOLDER,
@@ -34,7 +35,8 @@ from benchmarks.record import (
     shown_path,
     write_result,
 )
-from maskvolume.cameras import Camera, nearest_cameras, stack_cameras
+from benchmarks.regions import disoccluded, flicker, standing_still
+from maskvolume.cameras import nearest_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError, run_program
@@ -42,14 +44,15 @@ from maskvolume.io.images import resize_image, write_image
 from maskvolume.metrics import psnr, ssim
 from maskvolume.model import MaskVolumeModel
 from maskvolume.options import option, parse_options
-from maskvolume.pipeline import ClipRenderer
 from maskvolume.rig import RigClip
+from maskvolume.synthetic import WorldOptions, sample_worlds
 
-METHODS = ("nearest camera", "classical plane sweep", "ours")
-MORE_CAMERAS = 4
-OURS_MORE = f"ours, {MORE_CAMERAS} cameras"  # where the checkpoint's architecture takes more than two
-MEASURES = ("psnr", "ssim", "psnr_dynamic", "ssim_dynamic", "psnr_interior", "ssim_interior")
-INTERIOR = 32  # pixels off every border; less where that is more than an eighth of the picture
+PARTS = ("clip", "worlds")
+REGIONS = ("", "_dynamic", "_disoccluded")
+MEASURES = (*(f"{measure}{region}" for region in REGIONS for measure in ("psnr", "ssim")), "flicker")
+HELD_OUT_SEED = 765_432_100_000  # a number that samples of no training reach, and apart from other held-out worlds
+INSTANTS = 3
+SHADOW_SHARE = 0.3  # of movers, as in training
 SHEET_WIDTH = 320  # of a picture on the contact sheet
 ERROR_GAIN = 4.0  # an error of 1/4 is as bright as the sheet goes
 
@@ -58,12 +61,15 @@ ERROR_GAIN = 4.0  # an error of 1/4 is as bright as the sheet goes
 class QualityOptions:
     """The options of this program."""
 
+    parts: tuple[str, ...] = option(PARTS, "what to measure: clip, worlds")
     root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
     target_dir: str | None = option(None, "its held-out cameras; root_dir/targets by default")
     bg_dir: str | None = option(None, "its background pictures; made for the run where there are none")
     ckpt_path: str | None = option(None, "checkpoint; the shipped one of stage two by default")
-    every: int = option(1, "look at every k-th frame")
-    img_wh: tuple[int, int] | None = option(None, "picture width and height; the clip's own by default")
+    every: int = option(1, "look at every k-th frame of the clip")
+    img_wh: tuple[int, int] | None = option(None, "width and height of the clip's pictures; its own by default")
+    num_worlds: int = option(20, "held-out random moving worlds")
+    world_wh: tuple[int, int] = option((256, 192), "width and height of their pictures")
     device: str = option("auto", "auto, cuda, mps or cpu", choices=("auto", "cuda", "mps", "cpu"))
     precision: str = option("auto", "of the networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
     contact_sheet: str | None = option(None, "also write this PNG: pictures and error maps of every target")
@@ -71,83 +77,94 @@ class QualityOptions:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One frame of one held-out camera: the truth and what each method made of it, ``[3, h, w]`` in 0..1."""
+class Moment:
+    """A frame of a novel view: the truth, and what each method made of it.
+
+    Attributes:
+        truth: ``[3, h, w]`` in 0..1.
+        dynamic: ``[1, h, w]`` bool, where something moves.
+        uncovered: ``[1, h, w]`` bool, see ``regions.disoccluded``; None: not known.
+        pictures: ``[3, h, w]`` in 0..1 by method.
+    """
 
     truth: Tensor
     dynamic: Tensor
+    uncovered: Tensor | None
     pictures: dict[str, Tensor]
 
 
 def main() -> None:
-    """Measure, print the table, write the figures."""
+    """Measure, print the tables, write the figures."""
     options = parse_options(QualityOptions, prog="quality.py", description=__doc__ or "")
-    if options.every < 1:
-        raise InputError(f"--every: 1 or more expected, got {options.every}")
+    check_options(options)
     device = resolve_device(options.device)
     checkpoint = Path(options.ckpt_path) if options.ckpt_path else default_checkpoint()
     model = load_model(checkpoint, device, resolve_precision(options.precision, device))
-    root = Path(options.root_dir)
     start = time.perf_counter()
-    with open_with_background(root, Path(options.bg_dir) if options.bg_dir else None) as clip:
-        size = (options.img_wh[1], options.img_wh[0]) if options.img_wh else clip.size
-        targets = Targets.open(Path(options.target_dir) if options.target_dir else root / "targets", size)
-        frames = range(0, clip.num_frames, options.every)
-        result = _measure(clip, targets, model, frames, options.contact_sheet)
-    result = {
+    result: dict[str, Any] = {
         **run_record(),
         "checkpoint": shown_path(checkpoint),
         "stage": model.meta.stage,
         "precision": model.precision,
-        "clip": shown_path(root),
-        "size_wh": [size[1], size[0]],
-        "frames": list(frames),
-        "interior_px": interior_margin(size),
-        "seconds": round(time.perf_counter() - start, 1),
-        **result,
+        "methods": list(method_names(model)),
     }
+    if "clip" in options.parts:
+        result["clip"] = measure_clip(options, model)
+    if "worlds" in options.parts:
+        result["worlds"] = measure_worlds(model, options.num_worlds, options.world_wh[::-1])
+    result["seconds"] = round(time.perf_counter() - start, 1)
     write_result(Path(options.out), result)
-    print(format_table(result))
-    print(f"\n{len(frames)} frames of {size[1]} x {size[0]}; checkpoint {result['checkpoint']}; {options.out}")
+    print(format_tables(result))
+    print(f"\ncheckpoint {result['checkpoint']}; {options.out}")
 
 
-def _measure(
-    clip: RigClip, targets: Targets, model: MaskVolumeModel, frames: range, sheet_path: str | None
-) -> dict[str, Any]:
-    methods = [*METHODS, OURS_MORE] if model.arch.max_views is None else list(METHODS)
-    result: dict[str, Any] = {"methods": methods, "targets": {}}
-    sheet = []
-    bar = tqdm(total=len(targets.names) * len(frames), unit="view", disable=None)
-    for index, name in enumerate(targets.names):
-        indices = nearest_cameras(clip.cameras(targets.size), targets.camera(index), MORE_CAMERAS)
-        values: dict[str, list[list[float]]] = {method: [] for method in methods}
-        for frame, item in zip(frames, compare(clip, targets, index, model, indices, frames), strict=True):
-            for method in methods:
-                values[method].append(_figures(item.pictures[method], item.truth, item.dynamic))
-            if sheet_path and frame == frames[len(frames) // 2]:
-                sheet.append(_sheet_row(name, item))
-            bar.update()
-        result["targets"][name] = {
-            "sources": [clip.names[i] for i in indices],
-            **{method: _mean_over(values[method]) for method in methods},
-        }
-    bar.close()
-    result["mean"] = {
-        method: _mean_over([list(entry[method].values()) for entry in result["targets"].values()]) for method in methods
-    }
-    if sheet_path:
-        write_image(sheet_path, np.concatenate(sheet))
+def check_options(options: QualityOptions) -> None:
+    """Find what can't be meant.
+
+    Raises:
+        InputError: names the option and what is expected.
+    """
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown or not options.parts:
+        raise InputError(f"--parts: one or more of {', '.join(PARTS)} expected, got {' '.join(options.parts)}")
+    if options.every < 1 or options.num_worlds < 1:
+        raise InputError("--every, --num_worlds: 1 or more expected")
+    if min(options.world_wh) < 32:
+        raise InputError(f"--world_wh: at least 32 x 32 expected, got {options.world_wh[0]} {options.world_wh[1]}")
+
+
+def measure_clip(options: QualityOptions, model: MaskVolumeModel) -> dict[str, Any]:
+    """The figures of the clip's held-out cameras."""
+    root = Path(options.root_dir)
+    with open_with_background(root, Path(options.bg_dir) if options.bg_dir else None) as clip:
+        size = (options.img_wh[1], options.img_wh[0]) if options.img_wh else clip.size
+        targets = Targets.open(Path(options.target_dir) if options.target_dir else root / "targets", size)
+        frames = range(0, clip.num_frames, options.every)
+        result: dict[str, Any] = {"clip": shown_path(root), "size_wh": [size[1], size[0]], "frames": list(frames)}
+        result["targets"], tables, sheet = {}, [], []
+        for index, name in enumerate(targets.names):
+            indices = nearest_cameras(clip.cameras(size), targets.camera(index), MORE_CAMERAS)
+            moments = clip_moments(clip, targets, index, model, indices, frames)
+            moments = tqdm(moments, desc=name, total=len(frames), unit="view", disable=None)
+            kept, table = measure(moments, len(frames) // 2)
+            tables.append(table)
+            sheet.append(_sheet_row(name, kept))
+            sources = [clip.names[i] for i in indices]
+            result["targets"][name] = {"sources": sources, **_means(table)}
+    result["mean"] = _mean_of([_means(table) for table in tables])
+    if options.contact_sheet:
+        write_image(options.contact_sheet, np.concatenate(sheet))
     return result
 
 
-def compare(
+def clip_moments(
     clip: RigClip,
     targets: Targets,
     index: int,
     model: MaskVolumeModel,
     indices: tuple[int, ...],
     frames: range,
-) -> Iterator[Comparison]:
+) -> Iterator[Moment]:
     """The views of a held-out camera by every method, frame after frame.
 
     Args:
@@ -158,89 +175,145 @@ def compare(
         indices: the source cameras, the nearest first: two for every method, all for the last row.
         frames: numbers of the frames.
     """
-    camera = targets.camera(index)
-    near, far = clip.near_far()
-    cameras = clip.cameras(targets.size)
-    sources = stack_cameras([cameras[i] for i in indices[:2]])
-    views = {"ours": indices[:2]}
-    if model.arch.max_views is None:
-        views[OURS_MORE] = indices
-    batch = camera_batch(camera)
-    renderers = {
-        method: ClipRenderer(clip, model, chosen, targets=batch, size=targets.size) for method, chosen in views.items()
-    }
+    view = NovelView(clip, model, indices, targets.camera(index), targets.size)
+    depth = targets.still_depth(index) if targets.tells_depth else None
     for frame in frames:
-        images = torch.stack([to_tensor(clip.read(i, frame, targets.size)) for i in indices[:2]])
         name = clip.frame_names[frame]
-        pictures = {
-            "nearest camera": images[0],
-            "classical plane sweep": plane_sweep_stereo(images, sources, camera, near, far).color,
-            **{method: r.render(frame, camera).color.float().cpu() for method, r in renderers.items()},
-        }
-        clamped = {method: picture.clamp(0, 1) for method, picture in pictures.items()}
-        yield Comparison(targets.picture(index, name), targets.dynamic(index, name), clamped)
+        dynamic, uncovered = targets.dynamic(index, name), None
+        if depth is not None:
+            mattes = torch.stack([targets.source_matte(clip.names[i], name) for i in indices[:2]])
+            uncovered = disoccluded(depth, view.target, view.sources, mattes) & ~dynamic
+        yield Moment(targets.picture(index, name), dynamic, uncovered, view.pictures(frame))
 
 
-def camera_batch(camera: Camera) -> Camera:
-    """A single camera as a batch of one."""
-    return stack_cameras([camera])
+def measure_worlds(model: MaskVolumeModel, count: int, size: tuple[int, int]) -> dict[str, Any]:
+    """The figures of random moving worlds that neither training nor validation draws."""
+    sources = min(MORE_CAMERAS, model.arch.max_views or MORE_CAMERAS)
+    worlds = WorldOptions(size=size, num_sources=sources, moving=True, shadow_share=SHADOW_SHARE, instants=INSTANTS)
+    tables = []
+    for index in tqdm(range(count), unit="world", disable=None):
+        sample = sample_worlds(worlds, 1, generator=HELD_OUT_SEED + index, device="cpu")
+        tables.append(measure(world_moments(WorldClip(sample), model), 0)[1])
+    return {
+        "num_worlds": count,
+        "size_wh": [size[1], size[0]],
+        "instants": INSTANTS,
+        "mean": _mean_of([_means(table) for table in tables]),
+    }
 
 
-def _figures(picture: Tensor, truth: Tensor, dynamic: Tensor) -> list[float]:
-    """The values of ``MEASURES``."""
-    height, width = truth.shape[-2:]
-    margin = interior_margin((height, width))
-    inside = (..., slice(margin, -margin), slice(margin, -margin))
-    values = []
-    for a, b, mask in (
-        (picture, truth, None),
-        (picture, truth, dynamic),
-        (picture[inside], truth[inside], None),
-    ):
-        values += [float(psnr(a, b, mask)), float(ssim(a, b, mask))]
+def world_moments(clip: WorldClip, model: MaskVolumeModel) -> Iterator[Moment]:
+    """The novel view of a world by every method, instant after instant."""
+    sample = clip.sample
+    target = sample.target[0]
+    indices = nearest_cameras(clip.cameras(), target, MORE_CAMERAS)
+    view = NovelView(clip, model, indices, target, clip.size)
+    for frame in range(clip.num_frames):
+        truth, matte = sample.target_image[0], sample.matte[0]
+        if frame:
+            assert sample.later_target_images is not None
+            assert sample.later_mattes is not None
+            truth, matte = sample.later_target_images[0, frame - 1], sample.later_mattes[0, frame - 1]
+        # A pixel that a mover covers in part is neither.
+        mattes = sample.source_mattes[0, frame, list(indices[:2])]
+        uncovered = disoccluded(sample.target_background_depth[0], target, view.sources, mattes) & (matte == 0)
+        yield Moment(truth, matte >= 0.5, uncovered, view.pictures(frame))
+
+
+def measure(moments: Iterator[Moment], keep: int) -> tuple[Moment, dict[str, list[list[float]]]]:
+    """Figures of each method by moment, in the order of ``MEASURES``; and the moment with number ``keep``."""
+    table: dict[str, list[list[float]]] = {}
+    before: Moment | None = None
+    kept: Moment | None = None
+    for number, moment in enumerate(moments):
+        still = None
+        if before is not None:
+            still = standing_still(before.truth, moment.truth, before.dynamic | moment.dynamic)
+        for method, picture in moment.pictures.items():
+            change = math.nan
+            if before is not None and still is not None:
+                change = flicker(before.pictures[method], picture, still)
+            table.setdefault(method, []).append([*_figures(picture, moment), change])
+        if still is not None and before is not None:
+            empty = [math.nan] * (len(MEASURES) - 1)
+            table.setdefault("truth", []).append([*empty, flicker(before.truth, moment.truth, still)])
+        kept = moment if number == keep else kept
+        before = moment
+    assert kept is not None
+    return kept, table
+
+
+def _figures(picture: Tensor, moment: Moment) -> list[float]:
+    """The values of ``MEASURES`` but for the last."""
+    values: list[float] = []
+    for mask in (None, moment.dynamic, moment.uncovered):
+        if mask is None and values and moment.uncovered is None:
+            values += [math.nan, math.nan]
+            continue
+        values += [float(psnr(picture, moment.truth, mask)), float(ssim(picture, moment.truth, mask))]
     return values
 
 
-def interior_margin(size: tuple[int, int]) -> int:
-    """Pixels off every border of a picture of ``size`` (h, w) that its interior leaves out."""
-    return min(INTERIOR, min(size) // 8)
+def _means(table: dict[str, list[list[float]]]) -> dict[str, dict[str, float | None]]:
+    """Means over the moments by method and measure; those without such pixels don't count."""
+    return {method: _mean_over(rows) for method, rows in table.items()}
 
 
-def _mean_over(values: list[list[float]]) -> dict[str, float | None]:
-    """Means by measure; frames in which nothing moves don't count for the moving pixels."""
+def _mean_over(rows: Sequence[Sequence[float]]) -> dict[str, float | None]:
     means: dict[str, float | None] = {}
-    for measure, column in zip(MEASURES, np.array(values, dtype=np.float64).T, strict=True):
-        there = column[~np.isnan(column)]
-        mean = float(there.mean()) if there.size else math.nan
-        means[measure] = round(mean, 4) if math.isfinite(mean) else None
+    for measure_name, column in zip(MEASURES, np.array(rows, dtype=np.float64).T, strict=True):
+        there = column[np.isfinite(column)]
+        means[measure_name] = round(float(there.mean()), 4) if there.size else None
     return means
 
 
-def format_table(result: dict[str, Any]) -> str:
-    """The Markdown table of a result."""
-    header = [
-        "target, method",
-        "PSNR",
-        "SSIM",
-        "PSNR moving",
-        "SSIM moving",
-        "PSNR interior",
-        "SSIM interior",
+def _mean_of(parts: Sequence[dict[str, dict[str, float | None]]]) -> dict[str, dict[str, float | None]]:
+    """Means over views of their means."""
+    return {
+        method: _mean_over(
+            [[math.nan if (v := part[method][m]) is None else v for m in MEASURES] for part in parts if method in part]
+        )
+        for method in parts[0]
+    }
+
+
+def format_tables(result: dict[str, Any]) -> str:
+    """The Markdown tables of a result."""
+    lines = []
+    if "clip" in result:
+        part = result["clip"]
+        lines.append(f"{len(part['frames'])} frames of {part['clip']}, {_size(part)}:\n")
+        entries = [*part["targets"].items(), ("mean", part["mean"])]
+        lines += [_table(entries, [*result["methods"], "truth"]), ""]
+    if "worlds" in result:
+        part = result["worlds"]
+        lines.append(f"{part['num_worlds']} random worlds, {part['instants']} instants each, {_size(part)}:\n")
+        lines += [_table([("mean", part["mean"])], [*result["methods"], "truth"]), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _table(entries: Sequence[tuple[str, dict[str, Any]]], methods: Sequence[str]) -> str:
+    header = ["target, method", "PSNR", "SSIM", "moving: PSNR", "SSIM", "uncovered: PSNR", "SSIM", "flicker"]
+    rows = [
+        [f"{name}, {method}", *(_cell_text(measure_name, entry[method][measure_name]) for measure_name in MEASURES)]
+        for name, entry in entries
+        for method in methods
+        if method in entry
     ]
-    rows = []
-    for name, entry in [*result["targets"].items(), ("mean", result["mean"])]:
-        for method in result["methods"]:
-            rows.append([f"{name}, {method}", *(_cell_text(measure, entry[method][measure]) for measure in MEASURES)])
     return markdown_table(header, rows)
 
 
-def _cell_text(measure: str, value: float | None) -> str:
+def _cell_text(measure_name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if measure.startswith("psnr") else f"{value:.3f}"
+    return f"{value:.3f}" if measure_name.startswith("ssim") else f"{value:.2f}"
 
 
-def _sheet_row(name: str, item: Comparison) -> np.ndarray:
+def _size(part: dict[str, Any]) -> str:
+    return f"{part['size_wh'][0]} x {part['size_wh'][1]}"
+
+
+def _sheet_row(name: str, item: Moment) -> np.ndarray:
     """uint8 ``[h, w, 3]``: the truth, every method, and the error of every method."""
     cells = [_cell(item.truth, f"{name}: true")]
     cells += [_cell(picture, method) for method, picture in item.pictures.items()]

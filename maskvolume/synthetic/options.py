@@ -102,9 +102,13 @@ class SyntheticSample(MovingBatch):
     Attributes:
         target_background: ``[B, 3, h, w]`` the same without the movers.
         target_depth: ``[B, 1, h, w]`` depth along the target's z axis, of the nearest thing at edges.
+        target_background_depth: ``[B, 1, h, w]`` the same without the movers.
+        source_mattes: ``[B, T, V, 1, H, W]`` share of each source pixel that movers cover, at each instant.
         source_depth: ``[B, V, 1, H, W]`` or None.
     """
 
     target_background: Tensor
     target_depth: Tensor
+    target_background_depth: Tensor
+    source_mattes: Tensor
     source_depth: Tensor | None = None

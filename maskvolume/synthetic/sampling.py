@@ -75,8 +75,10 @@ def sample_worlds(
     depth = torch.stack([layer.depth.unflatten(0, (batch, -1)) for layer in source_layers[first:]], dim=1)
     images, backgrounds = (_resolve(source_layers[i], exposure) for i in (first, 0))
     pictures = [_resolve(layer, exposure)[:, 0].clamp(0, 1) for layer in target_layers]
-    mattes = [(layer.depth < target_layers[0].depth).float().mean(1, keepdim=True) for layer in target_layers[first:]]
-    source_depth = resolve_depth(source_layers[first].depth) if options.source_depth else None
+    mattes, source_mattes = (
+        [(layer.depth < layers[0].depth).float().mean(1, keepdim=True) for layer in layers[first:]]
+        for layers in (target_layers, source_layers)
+    )
     images, backgrounds = apply_effects(images, effects, noise), apply_effects(backgrounds, effects, noise)
     later = {}
     if options.instants > 1:
@@ -95,9 +97,13 @@ def sample_worlds(
         target_background=pictures[0],
         matte=mattes[0],
         target_depth=resolve_depth(target_layers[first].depth),
+        target_background_depth=resolve_depth(target_layers[0].depth),
+        source_mattes=torch.stack([matte.unflatten(0, (batch, -1)) for matte in source_mattes], dim=1),
         near=0.9 * depth.amin((1, 2, 3, 4, 5)),
         far=2.0 * depth.amax((1, 2, 3, 4, 5)),
-        source_depth=None if source_depth is None else source_depth.unflatten(0, (batch, -1)),
+        source_depth=resolve_depth(source_layers[first].depth).unflatten(0, (batch, -1))
+        if options.source_depth
+        else None,
         **later,
     )
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from benchmarks.holdout import Targets
-from benchmarks.quality import MEASURES, METHODS, OURS_MORE
+from benchmarks.methods import CLASSICAL, FRAME_MPI, MASK_2D, MASK_VOLUME, MORE, NEAREST, WARPING
+from benchmarks.quality import MEASURES
 from benchmarks.record import markdown_table
 from maskvolume.cameras import nearest_cameras, stack_cameras
 from maskvolume.checkpoints import save_checkpoint
@@ -51,23 +52,30 @@ def test_quality_measures_every_method(rig: Path, checkpoint: Path, tmp_path: Pa
     out, sheet = tmp_path / "quality.json", tmp_path / "sheet.png"
     done = run_program(
         "benchmarks/quality.py",
-        *("--root_dir", rig, "--ckpt_path", checkpoint, "--every", 2),
+        *("--root_dir", rig, "--ckpt_path", checkpoint, "--every", 2, "--num_worlds", 1, "--world_wh", 64, 48),
         *("--out", out, "--contact_sheet", sheet),
     )
     assert done.rc == 0, done.stderr
     result = json.loads(out.read_text())
-    assert {"commit", "machine", "torch", "command", "checkpoint", "frames"} <= set(result)
-    assert result["frames"] == [0, 2]
-    sources = result["targets"]["target0"]["sources"]
+    assert {"commit", "machine", "torch", "command", "checkpoint"} <= set(result)
+    clip, worlds, methods = result["clip"], result["worlds"], result["methods"]
+    assert methods == [NEAREST, CLASSICAL, WARPING, FRAME_MPI, MASK_2D, MASK_VOLUME, MORE]
+    assert clip["frames"] == [0, 2]
+    sources = clip["targets"]["target0"]["sources"]
     assert set(sources[:2]) == {"cam01", "cam02"}
     assert set(sources) == {"cam00", "cam01", "cam02", "cam03"}
-    for method in (*METHODS, OURS_MORE):
-        assert set(result["mean"][method]) == set(MEASURES)
+    for method in methods:
+        assert set(clip["mean"][method]) == set(MEASURES)
         assert f"target0, {method}" in done.stdout
-    gain = result["mean"]["classical plane sweep"]["psnr"] - result["mean"]["nearest camera"]["psnr"]
-    assert gain > 3  # it sees the depth that copying ignores
+        assert all(worlds["mean"][method][name] is not None for name in ("psnr", "ssim_dynamic", "flicker"))
+        # What motion hides is known of the worlds, not of this clip.
+        assert worlds["mean"][method]["psnr_disoccluded"] is not None
+        assert clip["mean"][method]["psnr_disoccluded"] is None
+    for method in (CLASSICAL, WARPING):
+        # They see the depth that copying ignores.
+        assert clip["mean"][method]["psnr"] - clip["mean"][NEAREST]["psnr"] > 3
     picture = read_image(sheet)
-    assert picture.shape[1] == 320 * (1 + 2 * (len(METHODS) + 1))
+    assert picture.shape[1] == 320 * (1 + 2 * len(methods))
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     them shows a traceback for something that its user can mend.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs leave it to the system while they import
     prog = os.path.basename(sys.argv[0])
     try:
         main()
@@ -38,8 +39,9 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     except InputError as error:
         print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        print(f"\n{prog}: interrupted; run the same command again to go on", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        advice = str(interruption) or "run the same command again to go on"
+        print(f"\n{prog}: interrupted; {advice}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,6 +65,8 @@ def describe_os_error(error: OSError) -> str | None:
     place = error.filename or "the output folder"
     advice = {
         errno.ENOSPC: f"{place}: the disk is full; free some space and run the same command again",
+        errno.EFBIG: f"{place}: larger than files may be here (ulimit -f); raise the limit and run again",
+        errno.EIO: f"{place}: the disk can't be read or written; check it, and run again",
         errno.EDQUOT: f"{place}: the disk quota is used up; free some space and run again",
         errno.EACCES: f"{place}: permission denied; choose a place that you may read and write",
         errno.EPERM: f"{place}: not permitted; choose a place that you may read and write",

@@ -7,7 +7,8 @@ processes nor on that of data workers, and a resumed run sees what the uninterru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields, replace
 from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -38,6 +39,16 @@ class ViewBatch:
     target_image: Tensor
     near: Tensor
     far: Tensor
+
+    def pin_memory(self) -> ViewBatch:
+        """The same in memory that a GPU reads from while the program goes on; what a DataLoader calls."""
+
+        def pin(value: Any) -> Any:
+            if isinstance(value, Camera):
+                return replace(value, T_cam_world=value.T_cam_world.pin_memory(), K=value.K.pin_memory())
+            return value.pin_memory() if isinstance(value, Tensor) else value
+
+        return replace(self, **{field.name: pin(getattr(self, field.name)) for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +118,9 @@ class BatchPlan:
         """Samples of one optimizer step, of all processes together."""
         return self.batch_size * self.accumulate * self.world
 
-    def draws(self, first_step: int) -> Draws:
-        """The draws of this process from a step on."""
-        return Draws(self, first_step)
+    def draws(self, first_step: int, first_sample: int | None = None) -> Draws:
+        """The draws of this process from a step on; the first sample is the one after all those of earlier steps."""
+        return Draws(self, first_step, first_step * self.samples_per_step if first_sample is None else first_sample)
 
 
 @dataclass(frozen=True)
@@ -119,11 +130,13 @@ class Draws:
     Attributes:
         plan: which samples belong to which step.
         first_step: where to begin.
+        first_sample: the number of the first sample of that step.
         chosen: the steps that are wanted; None: all.
     """
 
     plan: BatchPlan
     first_step: int = 0
+    first_sample: int = 0
     chosen: Callable[[int], bool] | None = None
 
     def __iter__(self) -> Iterator[Draw]:
@@ -133,7 +146,8 @@ class Draws:
                 continue
             views = fewest + step % (most - fewest + 1)
             for micro in range(plan.accumulate):
-                start = ((step * plan.accumulate + micro) * plan.world + plan.rank) * plan.batch_size
+                batches = ((step - self.first_step) * plan.accumulate + micro) * plan.world + plan.rank
+                start = self.first_sample + batches * plan.batch_size
                 yield Draw(step, views, tuple(range(start, start + plan.batch_size)))
 
 
@@ -145,8 +159,8 @@ class SampleSource(Protocol):
         """Samples of one pass over a recorded data set; None where there is no end."""
         ...
 
-    def batches(self, draws: Draws) -> Iterator[Any]:
-        """The batch of each draw, on the training device."""
+    def batches(self, draws: Draws) -> Generator[Any, None, None]:
+        """The batch of each draw, on the training device; closing it ends whatever reads ahead."""
         ...
 
     def validation(self) -> Sequence[Any]:
@@ -178,15 +192,16 @@ class MixedSource:
         draw = np.random.default_rng((self.seed, step, 1)).random() * weights[-1]
         return int(np.searchsorted(weights[:-1], draw, side="right"))
 
-    def batches(self, draws: Draws) -> Iterator[Any]:
+    def batches(self, draws: Draws) -> Generator[Any, None, None]:
         """See ``SampleSource``."""
 
-        def of(number: int) -> Iterator[Any]:
+        def of(number: int) -> Generator[Any, None, None]:
             return self.sources[number][0].batches(replace(draws, chosen=lambda step: self.choose(step) == number))
 
-        streams = [of(number) for number in range(len(self.sources))]
-        for draw in draws:
-            yield next(streams[self.choose(draw.step)])
+        with ExitStack() as stack:
+            streams = [stack.enter_context(closing(of(number))) for number in range(len(self.sources))]
+            for draw in draws:
+                yield next(streams[self.choose(draw.step)])
 
     def validation(self) -> Sequence[Any]:
         """See ``SampleSource``: the samples of all sources, one source after the other."""

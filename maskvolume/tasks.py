@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class SyntheticSource:
         """There are always more worlds."""
         return None
 
-    def batches(self, draws: Draws) -> Iterator[SyntheticSample]:
+    def batches(self, draws: Draws) -> Generator[SyntheticSample, None, None]:
         """See ``SampleSource``."""
         for draw in draws:
             options = replace(self.options, num_sources=draw.num_sources)

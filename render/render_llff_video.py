@@ -8,6 +8,7 @@ What is written where is told by maskvolume/outputs.py. An interrupted run goes 
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Literal, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
 
 import maskvolume
 from maskvolume.cameras import Camera, nearest_cameras

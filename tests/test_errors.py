@@ -125,4 +125,4 @@ def test_os_errors_name_the_file_and_an_advice(number):
 
 
 def test_other_os_errors_are_not_described():
-    assert describe_os_error(OSError(errno.EIO, "input/output error")) is None
+    assert describe_os_error(OSError(errno.EBADF, "bad file descriptor")) is None

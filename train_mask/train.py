@@ -5,11 +5,14 @@ python train.py --config train_mask_synthetic.txt
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
 
 import torch
 from torch import Tensor
@@ -127,6 +130,11 @@ def load_mask_network(model: MaskVolumeModel, path: str) -> None:
     if other.meta.arch != model.meta.arch:
         raise InputError(
             f"{path}: architecture {other.meta.arch!r}, but --arch is {model.meta.arch!r}; make them agree"
+        )
+    if other.meta.sampling != model.meta.sampling:
+        raise InputError(
+            f"{path}: was trained on {other.meta.sampling!r} plane sweeps, but --mpi_model on "
+            f"{model.meta.sampling!r} ones; give two that agree"
         )
     assert model.mask_net is not None
     assert other.mask_net is not None

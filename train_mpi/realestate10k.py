@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -200,11 +200,11 @@ class RealEstate10KSource:
         """The scenes."""
         return len(self.samples)
 
-    def batches(self, draws: Draws) -> Iterator[ViewBatch]:
+    def batches(self, draws: Draws) -> Generator[ViewBatch, None, None]:
         """See ``SampleSource``; reads ahead in the workers.
 
         Raises:
-            InputError: damaged data, or a worker that was killed.
+            InputError: damaged data.
         """
         keys = ([(draw.num_sources, index) for index in draw.indices] for draw in draws)
         loader = DataLoader(
@@ -215,18 +215,10 @@ class RealEstate10KSource:
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_start_worker if self.num_workers else None,
         )
-        try:
-            for batch in loader:
-                if isinstance(batch, InputError):
-                    raise batch
-                yield to_device(batch, self.device)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise InputError(
-                f"{self.samples.shards.folder}: a process that reads the data was killed, perhaps for want of memory; "
-                "give fewer --num_workers (0 reads without any) and run again"
-            ) from error
+        for batch in loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield to_device(batch, self.device)
 
     def validation(self) -> Sequence[ViewBatch]:
         """Whole pictures of the chosen views."""
@@ -253,15 +245,16 @@ def open_realestate10k(
     *,
     seed: int,
     most_sources: int,
+    max_views: int | None,
     val_samples: int,
     device: torch.device,
     num_workers: int,
 ) -> RealEstate10KSource:
-    """Open training and validation data.
+    """Open training and validation data; ``max_views`` is the most that the network takes, None for any number.
 
     Raises:
         InputError: a folder that compress_data.py did not write, scenes too short for the number of views, or a list
-            of triplets that is missing or names frames that are not there.
+            of triplets that is missing or names frames that are not there or too many of them.
     """
     shards, val_shards = SceneShards(root_dir), SceneShards(val_dir)
     samples = SceneSamples(shards, drawing, seed, most_sources)
@@ -274,6 +267,11 @@ def open_realestate10k(
     for choice in choices:
         there = set(val_shards.timestamps(val_shards.index(choice.scene)).tolist())
         lost = [timestamp for timestamp in (choice.target, *choice.sources) if timestamp not in there]
+        if max_views is not None and len(choice.sources) > max_views:
+            raise InputError(
+                f"{path}: scene {choice.scene} is seen from {len(choice.sources)} sources, but --arch takes "
+                f"{max_views}; give another list as --val_triplets"
+            )
         if lost:
             raise InputError(f"{path}: scene {choice.scene} has no frame {lost[0]} in {val_dir}; make the list anew")
     return RealEstate10KSource(samples, val_shards, choices, device, num_workers)
@@ -313,7 +311,7 @@ def to_device(batch: ViewBatch, device: torch.device) -> ViewBatch:
 
 
 def _start_worker(_: int) -> None:
-    """An interruption at the keyboard is for the main process, which ends its workers itself."""
+    """Interruptions, which may come to all processes of a group, are for the main one; it ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)

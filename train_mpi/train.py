@@ -5,11 +5,14 @@ python train.py --config train_synthetic.txt
 
 from __future__ import annotations
 
+import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
 
 import torch
 from torch import Tensor
@@ -147,6 +150,7 @@ def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
         drawing,
         seed=options.seed,
         most_sources=options.num_sources[1],
+        max_views=ARCHITECTURES[options.arch].max_views,
         val_samples=options.val_samples,
         device=device,
         num_workers=options.num_workers,
@@ -173,7 +177,7 @@ def check_options(options: MPITrainOptions) -> None:
         ("scale", options.scale, 0.01),
         ("depth_range", options.depth_range, 1e-9),
     ):
-        if not least <= low <= high:
+        if not least <= low <= high or (name == "depth_range" and low == high):
             raise InputError(f"--{name}: {least} or more, the lower one first, expected, got {low} {high}")
     if not 0 < options.synthetic_share < 1:
         raise InputError(f"--synthetic_share: between 0 and 1 expected, got {options.synthetic_share:g}")
@@ -195,7 +199,9 @@ def main() -> None:
     def make_model() -> MaskVolumeModel:
         model = new_model(options)
         if options.init_ckpt:
-            model.mpi_net.load_state_dict(load_stage_one(options.init_ckpt, options.arch).mpi_net.state_dict())
+            first = load_stage_one(options.init_ckpt, options.arch)
+            model.mpi_net.load_state_dict(first.mpi_net.state_dict())
+            model.meta = replace(model.meta, sampling=first.meta.sampling)
         return model
 
     def make_task(device: torch.device, _: Processes) -> MPITask:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from maskvolume.errors import InputError
+from maskvolume.errors import InputError, describe_os_error
+
+Result = TypeVar("Result")
 
 TIMEOUT = timedelta(minutes=30)  # that a process waits for the others: a validation must fit in
 
@@ -61,6 +63,27 @@ class Processes:
         held = [value]
         dist.broadcast_object_list(held, device=_collective_device())
         return held[0]
+
+    def first_does(self, act: Callable[[], Result]) -> Result:
+        """What the first process gets from ``act``, which it alone runs. All processes must call this together.
+
+        Raises:
+            InputError: in all processes, where the first one fails at something that its user can mend.
+        """
+        if self.world == 1:
+            return act()
+        result, wrong = None, ""
+        if self.is_first:
+            try:
+                result = act()
+            except InputError as error:
+                wrong = str(error)
+            except OSError as error:
+                wrong = describe_os_error(error) or str(error)
+        result, wrong = self.from_first((result, wrong))
+        if wrong:
+            raise InputError(wrong)
+        return result
 
 
 def start_processes(num_gpus: int) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -11,10 +14,12 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from maskvolume.errors import describe_os_error
 from maskvolume.io.files import require_writable_folder
 from maskvolume.training.distributed import Processes
 from maskvolume.training.options import TrainOptions
 
+WRITER_THREAD = "_AsyncWriterThread"  # TensorBoard's
 EVERY = 10  # steps between scalars
 
 
@@ -25,24 +30,48 @@ class TrainLog:
         self.processes, self.samples_per_step = processes, samples_per_step
         self.waited = 0.0
         self._since, self._counted = time.monotonic(), 0
-        self._writer = None
-        if processes.is_first:
-            folder = require_writable_folder(Path(options.log_dir) / options.exp_name)
-            self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
+        self._writer: SummaryWriter | None = None
+        self._folder = Path(options.log_dir) / options.exp_name
+        self._excepthook = threading.excepthook
+        processes.first_does(lambda: self._open(first_step))
         self.bar = tqdm(
             total=options.num_steps, initial=first_step, desc=options.exp_name, dynamic_ncols=True, file=sys.stdout,
             disable=not processes.is_first,
         )  # fmt: skip
 
+    def _open(self, first_step: int) -> None:
+        require_writable_folder(self._folder)
+        # What a former run has logged of the steps to come is hidden.
+        self._writer = SummaryWriter(str(self._folder), purge_step=first_step + 1)
+
     def __enter__(self) -> TrainLog:
+        threading.excepthook = self._hear
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        with self._surviving():
+            if self._writer is not None:
+                self._writer.close()
         self.bar.close()
-        if self._writer is not None:
-            self._writer.close()
+        threading.excepthook = self._excepthook
+
+    def _hear(self, args: threading.ExceptHookArgs) -> None:
+        """An error of TensorBoard's thread is raised again by what is logged next; those of other threads are shown."""
+        if not isinstance(args.exc_value, OSError) or type(args.thread).__name__ != WRITER_THREAD:
+            self._excepthook(args)
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Training does not end because its log can't be written."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self._folder)
+            why = describe_os_error(error) or f"{self._folder}: {error}"
+            self._writer = None
+            self.say(f"{why}; training goes on without a log")
 
     def step(self, step: int, scalars: dict[str, Tensor], rate: float) -> None:
         """Note a finished step; every ``EVERY`` steps all processes bring their scalars together."""
@@ -57,10 +86,10 @@ class TrainLog:
         means["data_wait"] = self.waited / seconds
         means["lr"] = rate
         self.pause()
-        if self._writer is None:
-            return
-        for name, value in means.items():
-            self._writer.add_scalar(f"train/{name}", value, step)
+        with self._surviving():
+            for name, value in means.items():
+                if self._writer is not None:
+                    self._writer.add_scalar(f"train/{name}", value, step)
         shown = {name: f"{means[name]:.3f}" for name in ("loss", "psnr") if name in means}
         wait = f"{means['data_wait']:.0%}"
         self.bar.set_postfix(shown | {"samples/s": f"{means['samples_per_second']:.2f}", "data": wait})
@@ -71,12 +100,12 @@ class TrainLog:
 
     def validation(self, step: int, scalars: dict[str, float], pictures: dict[str, Tensor]) -> None:
         """Note the result of a validation."""
-        if self._writer is None:
-            return
-        for name, value in scalars.items():
-            self._writer.add_scalar(f"val/{name}", value, step)
-        for name, picture in pictures.items():
-            self._writer.add_image(f"val/{name}", picture.float().clamp(0, 1), step)
+        with self._surviving():
+            if self._writer is not None:
+                for name, value in scalars.items():
+                    self._writer.add_scalar(f"val/{name}", value, step)
+                for name, picture in pictures.items():
+                    self._writer.add_image(f"val/{name}", picture.float().clamp(0, 1), step)
         self.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scalars.items()))
 
     def say(self, line: str) -> None:

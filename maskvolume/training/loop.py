@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from maskvolume.training.options import TrainOptions, batch_plan, check_train_op
 from maskvolume.training.schedule import Averaged, learning_rate, make_optimizer
 from maskvolume.training.state import RunState
 
+KILLED_WORKER = "DataLoader worker"  # in the error that a signal handler of torch raises anywhere
 LOGGED_SAMPLES = 3  # fixed samples whose pictures go into the log
 
 
@@ -65,54 +67,151 @@ def train(task: Task, model: MaskVolumeModel, options: TrainOptions, processes: 
     the first one writes.
 
     Raises:
-        InputError: the loss is not finite, or last.pt belongs to another set-up.
+        InputError: the loss is not finite, data is damaged, or last.pt belongs to another set-up.
         KeyboardInterrupt: stopped by a signal, after last.pt has been written.
     """
     processes = processes or Processes()
     check_train_options(options)
     plan = batch_plan(options, processes)
     if options.num_epochs:
-        options = replace(options, num_steps=_steps_of_epochs(options.num_epochs, task, plan.samples_per_step))
+        _samples_of_epoch(task)
     folder = Path(options.ckpt_dir) / options.exp_name
-    if processes.is_first:
-        require_writable_folder(folder)
+    processes.first_does(lambda: require_writable_folder(folder))
     model.to(memory_format=torch.channels_last_3d)
     optimizer = make_optimizer(options, model)
     averaged = Averaged(model, options.ema_decay)
     state = RunState(folder, model, optimizer, averaged, options, processes, plan.samples_per_step)
-    step = state.load() if options.resume else 0
-    if processes.is_first:
-        save_options(options, folder / "options.json")
+    if not options.resume:
+        state.set_aside()
+    first = state.load()
+    if options.num_epochs:
+        left = options.num_epochs * _samples_of_epoch(task) - state.first_sample
+        num_steps = max(first + math.ceil(left / plan.samples_per_step), 1)
+        options = state.options = replace(options, num_steps=num_steps)
+    processes.first_does(lambda: save_options(options, folder / "options.json"))
     if options.compile:
         _compile(model)
     loss_of: nn.Module = _LossOf(task, model)
     if processes.world > 1:
-        loss_of = DistributedDataParallel(loss_of, broadcast_buffers=False)
-    started = time.monotonic()
-    with TrainLog(options, processes, step, plan.samples_per_step) as log, StopFlag() as stop:
-        model.train()
-        draws = plan.draws(step)
-        stepper = _Stepper(loss_of, optimizer, state, log, zip(draws, task.source.batches(draws), strict=False))
-        while step < options.num_steps:
-            scalars, rate = stepper.step(step), learning_rate(options, step)
-            averaged.update(model, step)
-            step += 1
-            log.step(step, scalars, rate)
-            overtime = options.max_minutes > 0 and time.monotonic() - started > 60 * options.max_minutes
-            asked, overtime = processes.agree(stop.asked, overtime)
-            if not asked and (step % options.val_every == 0 or step == options.num_steps):
-                _validate(task, state, log, step)
-                (asked,) = processes.agree(stop.asked)
-            if step % options.save_every == 0 or step == options.num_steps or asked or overtime:
-                state.save(step)
-                log.pause()
-            if asked:
-                raise KeyboardInterrupt
-            if overtime:
-                log.say(f"stopped after {options.max_minutes:g} minutes at step {step}; the same command goes on")
-                break
-        with averaged.swapped_in(model):
+        # The networks' 1x1x1 kernels have strides that mean the same and look different.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        loss_of = DistributedDataParallel(loss_of)
+    draws = plan.draws(first, state.first_sample)
+    with (
+        TrainLog(options, processes, first, plan.samples_per_step) as log,
+        StopFlag() as stop,
+        closing(task.source.batches(draws)) as batches,
+    ):
+        stepper = _Stepper(loss_of, optimizer, state, log, zip(draws, batches, strict=False))
+        return _Loop(task, state, log, stop, stepper).run(first)
+
+
+class _Loop:
+    """Steps, validations and checkpoints in their turn; every process goes through the same ones."""
+
+    def __init__(self, task: Task, state: RunState, log: TrainLog, stop: StopFlag, stepper: _Stepper) -> None:
+        self.task, self.state, self.log, self.stop, self.stepper = task, state, log, stop, stepper
+        self.options, self.processes = state.options, state.processes
+        self.started = time.monotonic()
+
+    def run(self, first: int) -> Path:
+        """Train from a step on; returns the path of the written model."""
+        options, state, step = self.options, self.state, first
+        state.model.train()
+        try:
+            if step and self._validation_due(step) and state.validated_at != step:
+                self._validate(step)  # the former start was stopped in it
+            while step < options.num_steps:
+                scalars, rate = self.stepper.step(step), learning_rate(options, step)
+                state.averaged.update(state.model, step)
+                step += 1
+                self.log.step(step, scalars, rate)
+                minutes = (time.monotonic() - self.started) / 60
+                asked, overtime = self.processes.agree(self.stop.asked, 0 < options.max_minutes < minutes)
+                if asked or overtime or self._validation_due(step) or step % options.save_every == 0:
+                    self._save(step)
+                if asked:
+                    raise self._interruption()
+                if self._validation_due(step):
+                    self._validate(step)
+                if overtime:
+                    self.log.say(
+                        f"stopped after {options.max_minutes:g} minutes at step {step}; {self._how_to_go_on()}"
+                    )
+                    break
+        except InputError:
+            if step > first:
+                self._save(step)
+            raise
+        except RuntimeError as error:
+            if KILLED_WORKER not in str(error):
+                raise
+            raise InputError(
+                f"{options.exp_name}: a process that reads the data was killed, perhaps for want of memory; give fewer "
+                "--num_workers (0 reads without any) and run again"
+            ) from error
+        with state.averaged.swapped_in(state.model):
             return state.write_model(step)
+
+    def _validation_due(self, step: int) -> bool:
+        return step % self.options.val_every == 0 or step == self.options.num_steps
+
+    def _save(self, step: int) -> None:
+        self.state.save(step)
+        self.log.pause()
+
+    def _how_to_go_on(self) -> str:
+        return f"run the same command again{'' if self.options.resume else ' without --no-resume'} to go on"
+
+    def _interruption(self) -> KeyboardInterrupt:
+        return KeyboardInterrupt(self._how_to_go_on())
+
+    def _validate(self, step: int) -> None:
+        """Evaluate the averaged weights on the fixed samples, which the processes share among them.
+
+        Raises:
+            InputError: damaged data, in all processes.
+            KeyboardInterrupt: stopped by a signal; what has been evaluated is lost, last.pt is there.
+        """
+        state, processes, samples = self.state, self.processes, self.task.source.validation()
+        mine: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}
+        rounds = tqdm(
+            range(0, len(samples), processes.world), desc="validation", leave=False, disable=not processes.is_first
+        )
+        with state.averaged.swapped_in(state.model), torch.no_grad():
+            for start in rounds:
+                index, wrong = start + processes.rank, None
+                try:
+                    if index < len(samples):
+                        mine[index] = self._evaluate(samples, index)
+                except InputError as error:
+                    wrong = error
+                broken, asked = processes.agree(wrong is not None, self.stop.asked)
+                if broken:
+                    raise wrong or _other_process()
+                if asked:
+                    raise self._interruption()
+            found = {index: result for part in processes.gather(mine) for index, result in part.items()}
+            # In the order of the samples: the same sum for any number of processes.
+            results = [found[index] for index in sorted(found)]
+            means = {name: sum(scalars[name] for scalars, _ in results) / len(results) for name in results[0][0]}
+            state.validated(means, step)
+        pictures = {
+            f"sample{index}/{name}": picture
+            for index, (_, shown) in enumerate(results[:LOGGED_SAMPLES])
+            for name, picture in shown.items()
+        }
+        self.log.validation(step, means, pictures)
+        self._save(step)
+
+    def _evaluate(self, samples: Sequence[Any], index: int) -> tuple[dict[str, float], dict[str, Tensor]]:
+        scalars, pictures = self.task.evaluate(self.state.model, samples[index])
+        shown = {name: picture.float().cpu() for name, picture in pictures.items()} if index < LOGGED_SAMPLES else {}
+        return {name: float(value) for name, value in scalars.items()}, shown
+
+
+def _other_process() -> InputError:
+    return InputError("another process of this run has failed; its message says at what")
 
 
 class _Stepper:
@@ -142,10 +241,8 @@ class _Stepper:
         drawn: list[tuple[Draw, Any]] = []
         sums: dict[str, Tensor] = {}
         for micro in range(options.accumulate):
-            began = time.monotonic()
-            draw, batch = next(self.batches)
-            self.log.waited += time.monotonic() - began
-            drawn.append((draw, batch))
+            drawn.append(self._draw())
+            batch = drawn[-1][1]
             last = micro == options.accumulate - 1
             together = isinstance(self.loss_of, DistributedDataParallel) and not last
             with self.loss_of.no_sync() if together else nullcontext():  # type: ignore[operator]
@@ -163,6 +260,24 @@ class _Stepper:
         self.optimizer.step()
         return {**sums, "gradient_norm": norm}
 
+    def _draw(self) -> tuple[Draw, Any]:
+        """The next batch of this process.
+
+        Raises:
+            InputError: damaged data, in all processes.
+        """
+        began, drawn, wrong = time.monotonic(), None, None
+        try:
+            drawn = next(self.batches)
+        except InputError as error:
+            wrong = error
+        self.log.waited += time.monotonic() - began
+        (broken,) = self.state.processes.agree(wrong is not None)
+        if broken:
+            raise wrong or _other_process()
+        assert drawn is not None
+        return drawn
+
     def _not_finite(self, step: int, drawn: list[tuple[Draw, Any]], loss: float) -> InputError:
         batches, indices = [batch for _, batch in drawn], [draw.indices for draw, _ in drawn]
         path = self.state.save_broken_batch(step, batches, indices, loss)
@@ -172,41 +287,16 @@ class _Stepper:
         )
 
 
-def _validate(task: Task, state: RunState, log: TrainLog, step: int) -> None:
-    """Evaluate the averaged weights on the fixed samples, which the processes share among them."""
-    processes, samples = state.processes, task.source.validation()
-    mine: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}
-    with state.averaged.swapped_in(state.model):
-        with torch.no_grad():
-            numbers = range(processes.rank, len(samples), processes.world)
-            for index in tqdm(numbers, desc="validation", leave=False, disable=not processes.is_first):
-                scalars, pictures = task.evaluate(state.model, samples[index])
-                shown = {name: picture.float().cpu() for name, picture in pictures.items()}
-                numbers_of = {name: float(value) for name, value in scalars.items()}
-                mine[index] = numbers_of, shown if index < LOGGED_SAMPLES else {}
-        found = {index: result for part in processes.gather(mine) for index, result in part.items()}
-        # In the order of the samples: the same sum for any number of processes.
-        results = [found[index] for index in sorted(found)]
-        means = {name: sum(scalars[name] for scalars, _ in results) / len(results) for name in results[0][0]}
-        state.validated(means, step)
-    pictures = {
-        f"sample{index}/{name}": picture
-        for index, (_, shown) in enumerate(results[:LOGGED_SAMPLES])
-        for name, picture in shown.items()
-    }
-    log.validation(step, means, pictures)
-    log.pause()
-
-
-def _steps_of_epochs(num_epochs: int, task: Task, samples_per_step: int) -> int:
+def _samples_of_epoch(task: Task) -> int:
     samples = task.source.epoch_samples
     if samples is None:
         raise InputError("--num_epochs: made worlds and mixtures have no epochs; give --num_steps instead")
-    return math.ceil(num_epochs * samples / samples_per_step)
+    return samples
 
 
 def _compile(model: MaskVolumeModel) -> None:
     """Compile the networks where they are: the names of their weights stay."""
     for net in (model.mpi_net, model.mask_net):
         if net is not None:
-            net.compile()
+            # One program a size: programs for any size are what the compiler fails at.
+            net.compile(dynamic=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from maskvolume.errors import InputError
@@ -109,6 +110,8 @@ def check_train_options(options: TrainOptions) -> None:
         if not low <= value <= high:
             wanted = f"{low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
             raise InputError(f"--{name}: {wanted} expected, got {value:g}")
+    if not options.exp_name or Path(options.exp_name).name != options.exp_name:
+        raise InputError(f"--exp_name: a plain name for a folder expected, got {options.exp_name!r}")
     fewest, most = options.num_sources
     limit = ARCHITECTURES[options.arch].max_views or most
     if not 2 <= fewest <= most <= limit:

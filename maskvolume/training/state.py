@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 import subprocess
 from contextlib import suppress
@@ -23,6 +24,9 @@ from maskvolume.training.options import CHANGEABLE, PRIVATE, TrainOptions
 from maskvolume.training.schedule import Averaged
 
 LAST_NAME, BEST_NAME, MODEL_NAME = "last.pt", "best.safetensors", "model.safetensors"
+FORMER_NAME = "former"  # folder for what a run of the same name has left that is not gone on with
+OUTPUTS = (LAST_NAME, "best*.safetensors", MODEL_NAME)
+LEFTOVERS = (".last.*.pt", ".best*.safetensors", ".model.*.safetensors")  # of a process that was killed while it wrote
 
 
 @dataclass
@@ -38,6 +42,8 @@ class RunState:
     samples_per_step: int
 
     def __post_init__(self) -> None:
+        self.first_step, self.first_sample = 0, 0  # where this start of the program began
+        self.validated_at = 0  # the step of the last validation
         self.metrics: dict[str, float] = {}
         self.best: list[tuple[float, int]] = []  # PSNR in validation and step, the best first
         fixed = {key: value for key, value in vars(self.options).items() if key not in CHANGEABLE}
@@ -46,10 +52,10 @@ class RunState:
     def save(self, step: int) -> None:
         """Write last.pt; all processes must call this together."""
         states = self.processes.gather(_random_state())
-        if not self.processes.is_first:
-            return
         content = {
             "step": step,
+            "samples": self.first_sample + (step - self.first_step) * self.samples_per_step,
+            "validated_at": self.validated_at,
             "setup": self.setup,
             "samples_per_step": self.samples_per_step,
             "best": self.best,
@@ -59,18 +65,20 @@ class RunState:
             "optimizer": self.optimizer.state_dict(),
             "random": states,
         }
-        _save_tensors(self.folder / LAST_NAME, content)
+        self.processes.first_does(lambda: _save_tensors(self.folder / LAST_NAME, content))
 
     def load(self) -> int:
         """Restore what the first process finds in last.pt; returns the number of steps done, 0 where there is none."""
         path = self.folder / LAST_NAME
-        content = None
-        if self.processes.is_first:
-            for leftover in self.folder.glob(".last.*.pt"):  # of a process that was killed while it wrote
-                with suppress(OSError):
-                    leftover.unlink()
-            content = self._read(path) if path.exists() else None
-        content = self.processes.from_first(content)
+
+        def read() -> dict[str, Any] | None:
+            for pattern in LEFTOVERS:
+                for leftover in self.folder.glob(pattern):
+                    with suppress(OSError):
+                        leftover.unlink()
+            return self._read(path) if path.exists() else None
+
+        content = self.processes.first_does(read)
         if content is None:
             return 0
         try:
@@ -78,16 +86,31 @@ class RunState:
             self.optimizer.load_state_dict(content["optimizer"])
             for name, value in content["averaged"].items():
                 self.averaged.values[name].copy_(value)
-            self.best = [(float(psnr), int(step)) for psnr, step in content["best"]]
+            self.best = [(float(psnr), int(step)) for psnr, step in content["best"] if math.isfinite(psnr)]
             self.metrics = content["metrics"]
             if self.processes.rank < len(content["random"]):
                 _restore_random_state(content["random"][self.processes.rank])
             if content["samples_per_step"] != self.samples_per_step and self.processes.is_first:
                 before = content["samples_per_step"]
                 print(f"{path}: written at {before} samples a step, goes on at {self.samples_per_step}")
-            return int(content["step"])
+            self.first_step = int(content["step"])
+            self.first_sample = int(content.get("samples", self.first_step * content["samples_per_step"]))
+            self.validated_at = int(content.get("validated_at", self.first_step))
+            return self.first_step
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not a whole state ({type(error).__name__}); remove it to start anew") from None
+
+    def set_aside(self) -> None:
+        """Move what a former run of this name has left into a folder of its own, so that nothing of it goes on."""
+
+        def move() -> None:
+            former = [path for pattern in OUTPUTS for path in self.folder.glob(pattern)]
+            for path in former:
+                target = self.folder / FORMER_NAME
+                target.mkdir(exist_ok=True)
+                path.replace(target / path.name)
+
+        self.processes.first_does(move)
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
@@ -110,24 +133,30 @@ class RunState:
         best.safetensors holds the best of all; with ``keep_best`` above 1 the best ones lie in
         best_stepNNNNNN.safetensors as well.
         """
-        self.metrics = metrics
-        ranked = sorted([*self.best, (metrics["psnr"], step)], key=lambda entry: -entry[0])
-        dropped, self.best = ranked[self.options.keep_best :], ranked[: self.options.keep_best]
-        if not self.processes.is_first or (metrics["psnr"], step) not in self.best:
+        self.metrics, self.validated_at = metrics, step
+        entry = (metrics["psnr"], step)
+        if not math.isfinite(entry[0]):
             return
-        several = self.options.keep_best > 1
-        path = self.folder / (_best_name(step) if several else BEST_NAME)
-        save_checkpoint(path, self.described(step))
-        if several:
+        ranked = sorted([*(other for other in self.best if other[1] != step), entry], key=lambda other: -other[0])
+        dropped, self.best = ranked[self.options.keep_best :], ranked[: self.options.keep_best]
+
+        def write() -> None:
             for _, old in dropped:
                 (self.folder / _best_name(old)).unlink(missing_ok=True)
-            link_or_copy(self.folder / _best_name(self.best[0][1]), self.folder / BEST_NAME)
+            if entry not in self.best:
+                return
+            several = self.options.keep_best > 1
+            path = self.folder / (_best_name(step) if several else BEST_NAME)
+            save_checkpoint(path, self.described(step))
+            if several and self.best[0] == entry:
+                link_or_copy(path, self.folder / BEST_NAME)
+
+        self.processes.first_does(write)
 
     def write_model(self, step: int) -> Path:
         """Write model.safetensors of the weights in the model; returns its path."""
         path = self.folder / MODEL_NAME
-        if self.processes.is_first:
-            save_checkpoint(path, self.described(step))
+        self.processes.first_does(lambda: save_checkpoint(path, self.described(step)))
         return path
 
     def described(self, step: int) -> MaskVolumeModel:

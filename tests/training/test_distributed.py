@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,11 @@ def test_two_processes_train_validate_write_once_and_resume(tmp_path: Path) -> N
     train(2, "two", 2)
     printed = train(2, "two", 4)
     assert printed.count("written:") == 1
+    # What is wrong for the first process ends all, each with one line.
+    wrong = torchrun(2, program, *words, "--exp_name", "two", "--num_steps", 5, "--seed", 7, cwd=tmp_path)
+    assert wrong.returncode != 0
+    assert wrong.stderr.count("comes from a run with other options") == 2
+    assert "train.py" not in "".join(re.findall(r"Traceback.*?Error", wrong.stderr, re.DOTALL))
     one, two = (load_model(tmp_path / "runs/checkpoints" / name / "model.safetensors") for name in ("one", "two"))
     for (key, value), other in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
         torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-6, msg=key)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -29,17 +33,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def source(folder: Path, workers: int = 0, seed: int = 0, drawing: ViewDrawing = DRAWING) -> RealEstate10KSource:
+def source(
+    folder: Path, workers: int = 0, seed: int = 0, drawing: ViewDrawing = DRAWING, max_views: int | None = None
+) -> RealEstate10KSource:
     return open_realestate10k(
-        str(folder), str(folder), "", drawing, seed=seed, most_sources=3, val_samples=9, device=torch.device("cpu"),
-        num_workers=workers,
+        str(folder), str(folder), "", drawing, seed=seed, most_sources=3, max_views=max_views, val_samples=9,
+        device=torch.device("cpu"), num_workers=workers,
     )  # fmt: skip
 
 
 def batches(of: RealEstate10KSource, plan: BatchPlan, first: int, count: int) -> list[ViewBatch]:
     stream = of.batches(plan.draws(first))
     found = list(islice(stream, count))
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     return found
 
 
@@ -107,8 +113,8 @@ def test_an_epoch_takes_every_scene_once_and_the_next_one_in_another_order(data:
 def test_scenes_that_are_too_short_are_left_out(data: Path) -> None:
     assert len(SceneSamples(SceneShards(data), DRAWING, seed=1, most_sources=5)) == 3
     with pytest.raises(InputError, match="no scene has 100 frames"):
-        open_realestate10k(str(data), str(data), "", DRAWING, seed=0, most_sources=99, val_samples=1,
-                           device=torch.device("cpu"), num_workers=0)  # fmt: skip
+        open_realestate10k(str(data), str(data), "", DRAWING, seed=0, most_sources=99, max_views=None,
+                           val_samples=1, device=torch.device("cpu"), num_workers=0)  # fmt: skip
 
 
 def equal(a: ViewBatch, b: ViewBatch) -> bool:
@@ -181,15 +187,102 @@ def test_a_damaged_shard_is_one_error_from_workers_too(copy: Path, workers: int)
         batches(source(copy, workers), BatchPlan(4), 0, 3)
 
 
-def test_a_killed_worker_is_an_error_that_names_the_data(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def picture(*_: object) -> np.ndarray:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
+def test_a_list_of_more_views_than_the_network_takes_is_named(copy: Path) -> None:
+    (copy / "triplets.txt").write_text("a 5000 3000 8000\na 5000 3000 8000 9000\n")
+    with pytest.raises(InputError, match="3 sources, but --arch takes 2"):
+        source(copy, max_views=2)
+    assert len(source(copy).validation()) == 2
 
-    of = source(copy, workers=1)
-    monkeypatch.setattr(SceneShards, "picture", picture)
-    with pytest.raises(InputError, match="num_workers"):
-        batches(of, BatchPlan(1), 0, 1)
+
+PROGRAM = Path(__file__).resolve().parents[2] / "train_mpi" / "train.py"
+
+
+@pytest.fixture
+def running(copy: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A training with two data workers, in a group of its own, that has made some steps."""
+    words = [
+        "--dataset_name",
+        "realestate10k",
+        "--img_hw",
+        "40",
+        "48",
+        "--num_planes",
+        "4",
+        "--margin",
+        "4",
+        "--subsequence",
+        "4",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "--num_workers",
+        "2",
+        "--num_steps",
+        "9000",
+        "--save_every",
+        "9000",
+        "--val_every",
+        "9000",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, str(PROGRAM), *words, "--root_dir", str(copy), "--val_dir", str(copy)],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for _ in range(10_000):
+        if re.search(r"\b[1-9]\d*/9000", process.stdout.read(1) + process.stdout.readline()):
+            break
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the processes of Linux")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_saves(
+    running: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    """As torchrun, Slurm and a terminal send it: to the data workers too."""
+    workers = workers_of(running)
+    assert len(workers) >= 2
+    os.killpg(running.pid, number)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert torch.load(tmp_path / "runs/checkpoints/default/last.pt", weights_only=True)["step"] >= 1
+    assert not any(Path(f"/proc/{pid}/cwd").exists() for pid in workers)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the processes of Linux")
+def test_a_killed_worker_is_one_line(running: subprocess.Popen[str]) -> None:
+    readers = [pid for pid in workers_of(running) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(readers[0], signal.SIGKILL)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 2, errors
+    assert "Traceback" not in errors
+    assert "--num_workers" in errors.splitlines()[-1]
+
+
+def test_batches_are_pinned_whole(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a DataLoader pins them for a GPU: every tensor, those of the cameras too."""
+    pinned = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor)
+        return tensor.clone()
+
+    batch = batches(source(data), BatchPlan(2), 0, 1)[0]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    copied = batch.pin_memory()
+    assert len(pinned) == 8
+    assert equal(copied, batch)
+    assert copied.sources.T_cam_world is not batch.sources.T_cam_world
 
 
 @pytest.mark.parametrize(

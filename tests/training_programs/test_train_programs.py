@@ -250,6 +250,37 @@ def test_sixty_steps_are_thirty_a_kill_and_thirty_bit_for_bit(tmp_path: Path) ->
         assert torch.equal(value, states[1]["model"][key]), key
 
 
+@pytest.mark.parametrize("program", ["train_mpi/train.py", "train_mask/train.py"])
+def test_an_interruption_while_the_program_starts_is_silent(tmp_path: Path, program: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", str(ROOT / program)], cwd=tmp_path, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "torch" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in errors
+
+
+def test_stage_one_goes_on_from_weights_of_the_original_in_their_convention(
+    run_program: Callable[..., Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    first = MaskVolumeModel(CheckpointMeta("mpi", "original", sampling="original"))
+    save_checkpoint(tmp_path / "one.safetensors", first)
+    words = ("--arch", "original", "--init_ckpt", tmp_path / "one.safetensors", "--lr", 1e-9, "--num_steps", 1)
+    run = run_program("train_mpi/train.py", *SMALL, *words, "--val_samples", 1, "--num_sources", 2, 2, cwd=tmp_path)
+    assert run.rc == 0, run.stderr
+    trained = load_model(tmp_path / "runs/checkpoints/default/model.safetensors")
+    assert trained.meta.sampling == "original"
+    for key, value in first.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[key], value, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_step_and_saves(tmp_path: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(

@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "networks": {"planes", "errors"},
     "mpi": {"cameras", "homography", "ops", "planes", "errors"},
     "model": {"cameras", "mpi", "networks", "ops", "planes", "errors"},
-    "io": {"cameras", "errors"},
+    "lenses": {"io", "errors"},
+    "io": {"cameras", "lenses", "errors"},
     "rig": {"cameras", "io", "planes", "errors"},
     "options": {"io", "option_fields", "errors"},
 }

@@ -1,0 +1,224 @@
+"""Turn a recorded clip of one form into another: frames, videos, a COLMAP model, nerfstudio's transforms.json.
+
+    python data_tools/convert.py INPUT --to frames --out_dir OUT
+
+INPUT is a clip with poses_bounds.npy (a frame folder, videos as of Neural 3D Video, a collected clip), a folder with
+a COLMAP model in it, or a folder with transforms.json; which, is told by looking. Pictures are linked where they can
+stay as they are. Where the new form cannot hold the camera they are taken anew through an ideal one, and it is said.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from data_tools.clip_writing import OutputCamera, OutputClip, prepare_output, write_clip
+from data_tools.recordings import BOUNDS_NAME, Recording, open_recording
+from maskvolume.cameras import Camera
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.colmap import IMAGES_FOLDER, MODEL_FOLDER, colmap_obstacle, write_colmap
+from maskvolume.io.frames import POSES_NAME
+from maskvolume.io.llff import RigPoses, write_poses_bounds
+from maskvolume.io.nerfstudio import TRANSFORMS_NAME, nerfstudio_obstacle, write_nerfstudio
+from maskvolume.io.posed import PosedCamera
+from maskvolume.io.realestate10k import write_bounds
+from maskvolume.lenses import Lens, llff_obstacles, pinhole, straight
+from maskvolume.options import option, parse_options, positional, required
+
+_CAMERA_NAME = re.compile(r"cam(era)?[_-]?\d+", re.IGNORECASE)
+_RESERVED_NAMES = ("background", "images", "masks", "calibration")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Options of convert."""
+
+    input: str = positional("a clip with poses_bounds.npy, or a folder with a COLMAP model or transforms.json")
+    to: Literal["frames", "videos", "colmap", "nerfstudio"] = required("form to turn it into")
+    out_dir: str = required("folder to write")
+    images: str | None = option(
+        None, "pictures of a COLMAP model, or a clip whose cameras are called like its pictures; none: by the model"
+    )
+    exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
+    first: int = option(0, "first frame to take, counted from 0")
+    end: int | None = option(None, "frame after the last one to take; none: all")
+    bounds: tuple[float, float] | None = option(
+        None, "depths of the nearest and the farthest thing, in the unit of the poses; none: as the input says"
+    )
+    ext: Literal["jpg", "png"] | None = option(None, "form of the pictures; none: as they are, jpg for videos")
+    fps: float | None = option(None, "frames a second of videos; none: those of the input's, or 30")
+    keep_all: bool = option(False, "keep all that pictures show that are taken anew; their border is black in part")
+    overwrite: bool = option(False, "make everything again, also what is there")
+
+
+def output_names(names: Sequence[str], form: str) -> list[str]:
+    """What the cameras are called in the output: as before, but where a clip could not be told from its names."""
+    names = ["_".join(name.split()) for name in names]
+    if form in ("colmap", "nerfstudio"):
+        return names
+    are_cameras = [_CAMERA_NAME.fullmatch(name) is not None for name in names]
+    plain = [not (name in _RESERVED_NAMES or name.startswith(".") or name.isdecimal()) for name in names]
+    if all(are_cameras) or (all(plain) and not any(are_cameras)):
+        return names
+    return [f"cam{i:02d}" for i in range(len(names))]
+
+
+def obstacles(lens: Lens, form: str, size: tuple[int, int], models: set[str]) -> list[str]:
+    """What of a camera the new form cannot hold, in words.
+
+    Args:
+        lens: of the camera.
+        form: the new form.
+        size: (h, w) of all its pictures.
+        models: those of the lenses of all cameras.
+    """
+    if form in ("frames", "videos"):
+        words = llff_obstacles(lens)
+        return words if lens.size == size else [*words, f"pictures of {lens.size[1]} x {lens.size[0]} pixels"]
+    if form == "colmap":
+        found = colmap_obstacle(lens)
+    else:
+        found = nerfstudio_obstacle(lens)
+        if len(models) > 1 and lens.model == "fisheye":
+            found = "fisheye lenses beside others"
+    return [found] if found else []
+
+
+def choose_cameras(recording: Recording, options: ConvertOptions) -> tuple[OutputCamera, ...]:
+    """How each camera's pictures are written; what is taken anew is printed."""
+    cameras = recording.cameras
+    h, w = cameras[0].lens.size
+    videos = options.to == "videos"
+    names = output_names([camera.name for camera in cameras], options.to)
+    models = {str(camera.lens.model) for camera in cameras}
+    chosen = []
+    for name, number, camera in zip(names, recording.numbers, cameras, strict=True):
+        lens = camera.lens
+        # All cameras of a clip have one size, and that of a video is even.
+        size = (h - h % 2, w - w % 2) if videos else (h, w) if options.to == "frames" else lens.size
+        found, target = obstacles(lens, options.to, size, models), lens
+        if found:
+            try:
+                target = pinhole(straight(lens, size, keep_all=options.keep_all), size)
+            except InputError as error:
+                raise InputError(f"{options.input}: {camera.name}: {error}") from error
+            print(f"{camera.name}: pictures are taken anew, since {options.to} cannot hold {', '.join(found)}")
+        if name != camera.name:
+            print(f"{camera.name}: is called {name}")
+        chosen.append(OutputCamera(name, number, lens, target))
+    return tuple(chosen)
+
+
+def choose_bounds(recording: Recording, options: ConvertOptions) -> list[tuple[float, float] | None]:
+    """The depths that each camera sees.
+
+    Raises:
+        InputError: they are needed and not known.
+    """
+    found = [options.bounds or camera.bounds for camera in recording.cameras]
+    if options.to in ("frames", "videos") and None in found:
+        name = recording.cameras[found.index(None)].name
+        raise InputError(
+            f"{options.input}: nothing says how near and far the things are that {name} sees; give --bounds NEAR FAR, "
+            f"depths in the unit of the poses"
+        )
+    return found
+
+
+def choose_frames(recording: Recording, options: ConvertOptions) -> dict[str, int]:
+    """The frames to take: numbers by names."""
+    count = len(recording.frame_names)
+    end = count if options.end is None else options.end
+    if not 0 <= options.first < end <= count:
+        raise InputError(
+            f"--first {options.first} --end {end}: {options.input} has {count} frames; 0 <= first < end <= {count} "
+            f"expected"
+        )
+    return {recording.frame_names[i]: i for i in range(options.first, end)}
+
+
+def write_cameras(
+    clip: OutputClip, recording: Recording, bounds: Sequence[tuple[float, float] | None], form: str, out_dir: Path
+) -> None:
+    """Write poses and intrinsics in the new form."""
+    posed = []
+    for position, (camera, known) in enumerate(zip(recording.cameras, bounds, strict=True)):
+        output = clip.cameras[position]
+        pictures = [] if form == "videos" else [clip.picture(position, name) for name in clip.frames]
+        files = tuple(picture.relative_to(clip.folder).as_posix() for picture in pictures)
+        posed.append(replace(camera, name=output.name, lens=output.target, files=files, bounds=known))
+    if form == "colmap":
+        write_colmap(out_dir / MODEL_FOLDER, posed)
+        stored = {camera.name: camera.bounds for camera in posed if camera.bounds is not None}
+        if stored:
+            write_bounds(out_dir / BOUNDS_NAME, stored)
+    elif form == "nerfstudio":
+        inside = [replace(c, files=tuple(f"{IMAGES_FOLDER}/{file}" for file in c.files)) for c in posed]
+        write_nerfstudio(out_dir / TRANSFORMS_NAME, inside)
+    else:
+        write_poses_bounds(out_dir / POSES_NAME, _rig_poses(posed))
+
+
+def _rig_poses(cameras: Sequence[PosedCamera]) -> RigPoses:
+    size = cameras[0].lens.size
+    K = torch.from_numpy(np.stack([straight(camera.lens) for camera in cameras]))
+    T = torch.from_numpy(np.stack([camera.T_cam_world for camera in cameras]))
+    bounds = torch.tensor([camera.bounds for camera in cameras], dtype=torch.float64)
+    return RigPoses(Camera(T, K, size), bounds)
+
+
+def _check_options(options: ConvertOptions) -> None:
+    if options.bounds is not None and not 0 < options.bounds[0] < options.bounds[1]:
+        raise InputError(f"--bounds {options.bounds[0]:g} {options.bounds[1]:g}: 0 < NEAR < FAR expected")
+    if options.fps is not None and options.fps <= 0:
+        raise InputError(f"--fps {options.fps:g}: a number above 0 expected")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Open the input, write the pictures, then the cameras."""
+    options = parse_options(
+        ConvertOptions,
+        argv,
+        prog="convert.py",
+        description="Turn a recorded clip of one form into another: a frame folder or videos with LLFF poses, a "
+        "COLMAP model, nerfstudio's transforms.json.",
+    )
+    _check_options(options)
+    out_dir = Path(options.out_dir)
+    recording = open_recording(options.input, options.images, options.exclude)
+    frames, bounds = choose_frames(recording, options), choose_bounds(recording, options)
+    print(f"{options.input}: {recording.form}, {len(recording.cameras)} cameras, {len(recording.frame_names)} frames")
+    if recording.left_out:
+        print(f"{len(recording.left_out)} pictures have no pose and are left out, such as {recording.left_out[0]}")
+    clip = OutputClip(
+        recording.source,
+        choose_cameras(recording, options),
+        frames,
+        out_dir / IMAGES_FOLDER if options.to in ("colmap", "nerfstudio") else out_dir,
+        "videos" if options.to == "videos" else "frames",
+        f".{options.ext}" if options.ext else None,
+        options.fps or recording.fps or 30.0,
+        takes_all=len(frames) == len(recording.frame_names) and options.fps in (None, recording.fps),
+    )
+    entries = {
+        "colmap": [IMAGES_FOLDER, MODEL_FOLDER.split("/")[0], BOUNDS_NAME],
+        "nerfstudio": [IMAGES_FOLDER, TRANSFORMS_NAME],
+    }.get(options.to, [*clip.entries(), POSES_NAME])
+    settings = {"to": options.to, **clip.settings(out_dir)}
+    prepare_output(out_dir, settings, entries, overwrite=options.overwrite)
+    write_clip(clip)
+    write_cameras(clip, recording, bounds, options.to, out_dir)
+    print(f"{out_dir}: {options.to}, {len(clip.cameras)} cameras, {len(frames)} frames")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,201 @@
+"""Posed pictures of any form, and the cameras of a rig that took them.
+
+A COLMAP model and a nerfstudio file list pictures, each with a pose. A clip has cameras that stand still and take
+pictures at the same times. Which pictures are of one camera is told by their names and poses:
+
+    cam00/00000.jpg, cam00/00001.jpg     one folder a camera, one picture a frame
+    00000/cam00.jpg, 00001/cam00.jpg     one folder a frame, one picture a camera
+    cam00.jpg, cam01.jpg                 one frame
+
+Convention: OpenCV axes, ``T_cam_world`` maps world to camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from maskvolume.errors import InputError
+from maskvolume.io.frames import natural_key
+from maskvolume.lenses import Lens
+
+_SAME_POSE = 1e-6
+_SAME_TIME = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class PosedImage:
+    """A picture and the camera that took it.
+
+    Attributes:
+        name: the file, relative to the folder of the pictures, with forward slashes.
+        lens: of the camera.
+        T_cam_world: ``[4, 4]`` float64.
+        time: when it was taken, in any unit; None: not known.
+        bounds: depths of the nearest and the farthest thing that it shows; None: not known.
+    """
+
+    name: str
+    lens: Lens
+    T_cam_world: np.ndarray
+    time: float | None = None
+    bounds: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PosedCamera:
+    """A camera that stands still, and its pictures.
+
+    Attributes:
+        name: of the camera.
+        lens: of the camera.
+        T_cam_world: ``[4, 4]`` float64.
+        files: its pictures by frame, relative to the folder of the pictures, with forward slashes.
+        bounds: depths of the nearest and the farthest thing that it sees; None: not known.
+    """
+
+    name: str
+    lens: Lens
+    T_cam_world: np.ndarray
+    files: tuple[str, ...]
+    bounds: tuple[float, float] | None = None
+
+
+def kept_names(names: Sequence[str], exclude: Sequence[str], path: str | Path) -> list[str]:
+    """The cameras that are not excluded.
+
+    Raises:
+        InputError: no such camera, or none is left.
+    """
+    for name in exclude:
+        if name not in names:
+            raise InputError(f"{path}: no camera {name}; --exclude takes some of {', '.join(names)}")
+    kept = [name for name in names if name not in exclude]
+    if not kept:
+        raise InputError(f"{path}: every camera is excluded; leave at least one")
+    return kept
+
+
+def group_cameras(
+    images: Sequence[PosedImage], path: str | Path, exclude: Sequence[str] = ()
+) -> tuple[tuple[PosedCamera, ...], tuple[str, ...]]:
+    """The cameras that took the pictures, by name, and the names of the frames.
+
+    Args:
+        images: with different names.
+        path: where they come from, for messages.
+        exclude: names of cameras to leave out, as if they were not there.
+
+    Raises:
+        InputError: a camera moves, the cameras have not taken their pictures at the same times, or ``exclude`` names
+            no camera.
+    """
+    if not images:
+        raise InputError(f"{path}: holds no picture with a pose; estimate the poses again")
+    for camera_of, frame_of in ((_folder, _stem), (_stem, _folder)):
+        groups: dict[str, dict[str, PosedImage]] = {}
+        for image in images:
+            frames = groups.setdefault(camera_of(image), {})
+            if frame_of(image) in frames:
+                other = frames[frame_of(image)].name
+                raise InputError(f"{path}: {image.name} and {other} are of the same frame; keep one of the two")
+            frames[frame_of(image)] = image
+        labels = _labels(sorted(groups, key=natural_key), "cam00")
+        stand_still = [_stands_still(list(groups[key].values())) for key in labels if labels[key] not in exclude]
+        if all(stand_still) and (stand_still or len(labels) > 1 or camera_of is _stem):
+            kept = kept_names(list(labels.values()), exclude, path)
+            chosen = {labels[key]: groups[key] for key in labels if labels[key] in kept}
+            return _cameras(chosen, path, "00000" if camera_of is _stem else None)
+    raise InputError(
+        f"{path}: the cameras move from picture to picture; a clip needs cameras that stand still, with one folder "
+        f"for each camera or for each frame"
+    )
+
+
+def _folder(image: PosedImage) -> str:
+    return str(PurePosixPath(image.name).parent)
+
+
+def _stem(image: PosedImage) -> str:
+    return PurePosixPath(image.name).stem
+
+
+def _stands_still(images: Sequence[PosedImage]) -> bool:
+    first = images[0]
+    scale = 1 + np.abs(first.T_cam_world).max()
+    return all(
+        np.abs(image.T_cam_world - first.T_cam_world).max() <= _SAME_POSE * scale
+        and (image.lens is first.lens or _same_lens(image.lens, first.lens))
+        for image in images
+    )
+
+
+def _same_lens(a: Lens, b: Lens) -> bool:
+    return (
+        (a.model, a.size) == (b.model, b.size)
+        and np.array_equal(a.K, b.K)
+        and np.array_equal(a.distortion, b.distortion)
+    )
+
+
+def _cameras(
+    groups: Mapping[str, Mapping[str, PosedImage]], path: str | Path, only_frame: str | None
+) -> tuple[tuple[PosedCamera, ...], tuple[str, ...]]:
+    """The cameras of groups by name; ``only_frame`` names the frame where there is one, None: by its key."""
+    first = next(iter(groups))
+    frame_keys = sorted(groups[first], key=natural_key)
+    for camera, images in groups.items():
+        if set(images) != set(frame_keys):
+            odd = sorted(set(images) ^ set(frame_keys), key=natural_key)[0]
+            raise InputError(
+                f"{path}: of cameras {first} and {camera} only one has frame {odd}; give the same frames for all "
+                f"cameras, or leave a camera out with --exclude"
+            )
+    names = _labels(frame_keys, "00000")
+    if only_frame is not None and len(frame_keys) == 1:
+        names = {frame_keys[0]: only_frame}
+    order, in_order = _time_order({c: [images[key].time for key in frame_keys] for c, images in groups.items()}, path)
+    frame_names = tuple(names[frame_keys[i]] if in_order else f"{n:05d}" for n, i in enumerate(order))
+    cameras = []
+    for camera in sorted(groups, key=natural_key):
+        row = [groups[camera][frame_keys[i]] for i in order]
+        known = [image.bounds for image in row if image.bounds is not None]
+        bounds = (min(near for near, _ in known), max(far for _, far in known)) if known else None
+        files = tuple(image.name for image in row)
+        cameras.append(PosedCamera(camera, row[0].lens, row[0].T_cam_world, files, bounds))
+    return tuple(cameras), frame_names
+
+
+def _time_order(times: Mapping[str, Sequence[float | None]], path: str | Path) -> tuple[list[int], bool]:
+    """The order of the frames by time, and whether it is that of their names."""
+    first = next(iter(times))
+    reference = [time for time in times[first] if time is not None]
+    count = len(times[first])
+    for camera, own in times.items():
+        known = [time for time in own if time is not None]
+        if len(known) not in (0, count) or len(known) != len(reference):
+            raise InputError(f"{path}: some pictures have a time, others none; give all of them a time")
+        if any(abs(a - b) > _SAME_TIME for a, b in zip(known, reference, strict=True)):
+            raise InputError(
+                f"{path}: cameras {first} and {camera} have taken pictures of one name at different "
+                f"times; a clip needs cameras that record together"
+            )
+    if not reference:
+        return list(range(count)), True
+    order = sorted(range(count), key=lambda i: reference[i])
+    return order, order == list(range(count))
+
+
+def _labels(keys: Sequence[str], default: str) -> dict[str, str]:
+    """Short names for keys that are paths: those of their parts that tell them apart."""
+    parts = [PurePosixPath(key).parts for key in keys]
+    if len({len(row) for row in parts}) > 1:
+        return {key: "_".join(row) or default for key, row in zip(keys, parts, strict=True)}
+    columns = [i for i in range(len(parts[0])) if len({row[i] for row in parts}) > 1]
+    if not columns:
+        # A single one: its last part is its name.
+        columns = [len(parts[0]) - 1] if parts[0] else []
+    return {key: "_".join(row[i] for i in columns) or default for key, row in zip(keys, parts, strict=True)}

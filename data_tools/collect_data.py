@@ -23,14 +23,15 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 from tqdm import tqdm
 
-from maskvolume.background import evenly_spaced, temporal_median
+from data_tools.make_backgrounds import update_backgrounds
+from data_tools.selection import choose_cameras, choose_frames
+from maskvolume.background import evenly_spaced
 from maskvolume.errors import InputError, run_program
 from maskvolume.io.files import atomic_path, link_or_copy, require_writable_folder
-from maskvolume.io.frames import BACKGROUND_NAME, COLLECTED_NAME, POSES_NAME, Videos, list_pictures
-from maskvolume.io.images import read_image, write_image
+from maskvolume.io.frames import BACKGROUND_NAME, COLLECTED_NAME, POSES_NAME, Videos
+from maskvolume.io.images import write_image
 from maskvolume.io.llff import RigPoses, write_poses_bounds
 from maskvolume.options import option, parse_options, positional
 from maskvolume.rig import RigClip
@@ -106,43 +107,6 @@ class Collection:
         return ".jpg" if self.clip.layout.kind == "videos" else self.clip.file(camera, 0).suffix
 
 
-def choose_cameras(clip: RigClip, exclude: Sequence[str] = ()) -> tuple[int, ...]:
-    """The cameras of a clip but for those excluded by name.
-
-    Raises:
-        InputError: no such camera, or none is left.
-    """
-    excluded = {clip.index(name) for name in exclude}
-    cameras = tuple(camera for camera in range(len(clip.names)) if camera not in excluded)
-    if not cameras:
-        raise InputError(f"{clip.root_dir}: every camera is excluded; leave at least one")
-    return cameras
-
-
-def choose_frames(clip: RigClip, first: int, end: int) -> dict[int, int]:
-    """The frames numbered ``first`` to ``end - 1``: positions in the clip by number.
-
-    A frame's number is the one in its name where all names are numbers, else its position.
-
-    Raises:
-        InputError: an empty range, or one that reaches outside the clip.
-    """
-    names = clip.frame_names
-    numbers = [int(name) for name in names] if all(map(str.isdecimal, names)) else list(range(len(names)))
-    has = f"the clip has frames {numbers[0]} to {numbers[-1]}"
-    if end <= first:
-        raise InputError(f"{clip.root_dir}: frames {first} to {end}: END must be above FIRST; {has}")
-    if first < numbers[0] or end - 1 > numbers[-1]:
-        raise InputError(
-            f"{clip.root_dir}: frames {first} to {end}: {has}; choose FIRST >= {numbers[0]} and "
-            f"END <= {numbers[-1] + 1}"
-        )
-    frames = {number: i for i, number in enumerate(numbers) if first <= number < end}
-    if not frames:
-        raise InputError(f"{clip.root_dir}: frames {first} to {end}: none has a number in between; {has}")
-    return frames
-
-
 def collect_clip(collection: Collection, folder: Path, *, overwrite: bool = False) -> None:
     """Make a collected clip in ``folder``; pictures that are there and up to date are kept.
 
@@ -171,58 +135,6 @@ def collect_clip(collection: Collection, folder: Path, *, overwrite: bool = Fals
         if place.parent.name == PARTIAL_NAME:
             place.rename(folder / place.name)
     shutil.rmtree(folder / PARTIAL_NAME, ignore_errors=True)
-
-
-def make_backgrounds(
-    clip: RigClip, cameras: Sequence[int], folder: Path, *, count: int = 100, overwrite: bool = False
-) -> int:
-    """Write the background of each camera as ``folder/NAME.png``; those that are there are kept.
-
-    Args:
-        clip: the recording, all of which is looked at.
-        cameras: the cameras to make backgrounds of.
-        folder: created when missing.
-        count: frames, evenly spaced over the clip, that the median is taken of.
-        overwrite: make those that are there again.
-
-    Returns:
-        How many were made.
-
-    Raises:
-        InputError: ``folder`` holds pictures of other cameras, or a frame cannot be read.
-    """
-    require_writable_folder(folder)
-    names = [clip.names[camera] for camera in cameras]
-    there = list_pictures(folder)
-    if foreign := [name for name in there if name not in names]:
-        # A collected clip that has lost its record finds its backgrounds by their order.
-        raise InputError(
-            f"{there[foreign[0]]}: is no camera of this clip ({', '.join(names)}); remove it, or choose "
-            f"another folder with --bg_dir"
-        )
-    missing = [c for c in cameras if overwrite or not _is_whole(there.get(clip.names[c]))]
-    frames = evenly_spaced(clip.num_frames, count)
-    for camera in cameras:
-        kept = there.get(clip.names[camera])
-        if camera not in missing and kept is not None and _is_older(kept, clip, camera):
-            print(f"{kept}: kept, though frames of {clip.names[camera]} are newer; --overwrite makes it anew")
-    for camera in tqdm(missing, desc="backgrounds", unit="camera", disable=None):
-        background = folder / f"{clip.names[camera]}.png"
-        write_image(background, _median_picture(clip, camera, frames))
-        old = there.get(background.stem)
-        if old is not None and old.name != background.name:
-            old.unlink()
-        _close_video(clip, camera)
-    return len(missing)
-
-
-def _is_older(background: Path, clip: RigClip, camera: int) -> bool:
-    newest = max(clip.file(camera, frame).stat().st_mtime for frame in range(clip.num_frames))
-    return background.stat().st_mtime < newest
-
-
-def _median_picture(clip: RigClip, camera: int, frames: Sequence[int]) -> np.ndarray:
-    return temporal_median(lambda i: clip.read(camera, frames[i]), len(frames))
 
 
 def _prepare_folder(collection: Collection, folder: Path, overwrite: bool) -> None:
@@ -293,16 +205,6 @@ def _close_video(clip: RigClip, camera: int) -> None:
         clip.layout.source.videos[camera].close()
 
 
-def _is_whole(picture: Path | None) -> bool:
-    if picture is None:
-        return False
-    try:
-        read_image(picture)
-    except InputError:
-        return False
-    return True
-
-
 def _check_options(options: CollectOptions) -> None:
     if Path(options.name).name != options.name or RESERVED_NAME.fullmatch(options.name):
         raise InputError(
@@ -330,8 +232,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"NAME {options.name!r}: is a camera of {options.frames}; choose another name")
     collection = Collection(
         clip,
-        choose_cameras(clip, options.exclude),
-        choose_frames(clip, options.first, options.end),
+        choose_cameras(clip.layout, options.exclude),
+        choose_frames(clip.layout, options.first, options.end),
         (options.img_wh[1], options.img_wh[0]) if options.img_wh else None,
         f".{options.ext}" if options.ext else None,
     )
@@ -342,8 +244,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{folder}: {len(collection.frames)} frames of {len(collection.cameras)} cameras, {w} x {h}")
     bg_dir = (folder if options.exclude else out_dir) / BACKGROUND_NAME
     bg_dir = Path(options.bg_dir) if options.bg_dir else bg_dir
-    made = make_backgrounds(clip, collection.cameras, bg_dir, count=options.bg_frames, overwrite=options.overwrite)
-    print(f"{bg_dir}: {len(collection.cameras)} backgrounds, {len(collection.cameras) - made} of them kept")
+    bg_frames = evenly_spaced(clip.num_frames, options.bg_frames)
+    update_backgrounds(
+        clip.layout, collection.cameras, bg_dir, bg_frames, folder_option="--bg_dir", overwrite=options.overwrite
+    )
 
 
 if __name__ == "__main__":

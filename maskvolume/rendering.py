@@ -15,7 +15,6 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +25,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from maskvolume.background import evenly_spaced, temporal_median
+from maskvolume import background
+from maskvolume.background import evenly_spaced
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError
 from maskvolume.io.images import read_image, write_image
@@ -147,17 +147,8 @@ def make_backgrounds(clip: RigClip, cameras: Sequence[int], folder: Path, *, kee
         keep: leave pictures that are there as they are.
     """
     frames = evenly_spaced(clip.num_frames, BACKGROUND_FRAMES)
-    paths = {camera: folder / f"{clip.names[camera]}.png" for camera in cameras}
-    missing = [camera for camera, path in paths.items() if not (keep and path.is_file())]
-    if missing:
-        print(f"{folder}: making backgrounds, the median over {len(frames)} frames, since the clip has none")
-    for camera in missing:
-        median = temporal_median(partial(_read_nth, clip, camera, frames), len(frames))
-        write_image(paths[camera], median)
-
-
-def _read_nth(clip: RigClip, camera: int, frames: Sequence[int], number: int) -> np.ndarray:
-    return clip.read(camera, frames[number])
+    notice = f"{folder}: making backgrounds, the median over {len(frames)} frames, since the clip has none"
+    background.make_backgrounds(clip.layout, cameras, folder, frames, overwrite=not keep, notice=notice)
 
 
 def render_clip(renderer: ClipRenderer, shots: Shots, folder: RenderFolder, *, fps: float, crf: int) -> RenderReport:

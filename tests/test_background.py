@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskvolume.background import evenly_spaced, temporal_median
+from maskvolume.background import evenly_spaced, histogram_median, temporal_median
 
 
 def lower_median(clip: np.ndarray) -> np.ndarray:
@@ -109,3 +109,37 @@ def test_evenly_spaced(total, count):
     assert len(steps) == 0 or steps.max() - steps.min() <= 1
     if count > 1:
         assert (chosen[0], chosen[-1]) == (0, total - 1)
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 13), colour=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_the_histogram_is_at_most_two_levels_off(seed, count, colour):
+    rng = np.random.default_rng(seed)
+    clip = rng.integers(0, 256, (count, 5, 4, 3)[: 4 if colour else 3]).astype(np.uint8)
+    median = histogram_median(lambda i: clip[i], count)
+    assert median.dtype == np.uint8
+    assert median.shape == clip.shape[1:]
+    assert np.abs(median.astype(int) - lower_median(clip)).max() <= 2
+
+
+@pytest.mark.parametrize("count", [255, 256, 300])
+def test_the_histogram_counts_any_number_once(count):
+    clip = np.random.default_rng(0).integers(100, 140, (count, 3, 3), np.uint8)
+    clip[: count // 2 + 1] = 7
+    seen: list[int] = []
+
+    def read(i: int) -> np.ndarray:
+        seen.append(i)
+        return clip[i]
+
+    assert (np.abs(histogram_median(read, count).astype(int) - 7) <= 2).all()
+    assert seen == list(range(count))
+
+
+def test_bad_arguments_of_the_histogram():
+    with pytest.raises(ValueError, match="count"):
+        histogram_median(lambda i: np.zeros((2, 2), np.uint8), 0)
+    with pytest.raises(ValueError, match="uint8"):
+        histogram_median(lambda i: np.zeros((2, 2), np.float32), 2)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ValueError, match="shape"):
+        histogram_median(lambda i: np.zeros((2, 2 + i), np.uint8), 2)

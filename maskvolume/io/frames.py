@@ -30,7 +30,7 @@ BACKGROUND_NAME = "background"
 COLLECTED_NAME = ".collected.json"  # what data_tools/collect_data.py says of a clip it has collected
 
 _CAMERA_NAME = re.compile(r"cam(era)?[ _-]?\d+", re.IGNORECASE)
-_NOT_CAMERAS = (BACKGROUND_NAME, "images", "masks")
+_NOT_CAMERAS = (BACKGROUND_NAME, "images", "masks", "mattes")
 _DIGITS = re.compile(r"(\d+)")
 _EXPECTED = (
     "a folder per camera (cam00/00000.jpg ...), a video per camera (cam00.mp4 ...) or a collected clip "

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.collect_data import choose_cameras, choose_frames, main, make_backgrounds
+from data_tools.collect_data import main
+from data_tools.selection import choose_cameras, choose_frames
+from maskvolume.background import evenly_spaced, make_backgrounds
 from maskvolume.errors import InputError
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.llff import read_poses_bounds
@@ -90,7 +92,7 @@ def rename_frames(recording: Path, names: list[str]) -> None:
 
 def test_frame_numbers_are_those_of_the_names(recording):
     rename_frames(recording, ["00100", "00102", "00104", "00106", "00108", "00110"])
-    clip = RigClip.open(recording)
+    clip = RigClip.open(recording).layout
     assert choose_frames(clip, 100, 105) == {100: 0, 102: 1, 104: 2}
     with pytest.raises(InputError, match="frames 100 to 110"):
         choose_frames(clip, 0, 5)
@@ -100,7 +102,7 @@ def test_frame_numbers_are_those_of_the_names(recording):
 
 def test_names_without_numbers_are_counted(recording):
     rename_frames(recording, [f"take_{letter}" for letter in "abcdef"])
-    assert choose_frames(RigClip.open(recording), 1, 3) == {1: 1, 2: 2}
+    assert choose_frames(RigClip.open(recording).layout, 1, 3) == {1: 1, 2: 2}
 
 
 def test_another_size(recording, tmp_path):
@@ -265,7 +267,7 @@ def test_memory_does_not_grow_with_the_recording(make_rig, tmp_path):
         clip = RigClip.open(rig)
         tracemalloc.start()
         try:
-            make_backgrounds(clip, [0], rig / "background", count=8)
+            make_backgrounds(clip.layout, [0], rig / "background", evenly_spaced(num_frames, 8))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -325,7 +327,7 @@ def test_backgrounds_of_other_cameras_are_refused(recording):
 
 
 def test_cameras_by_name(recording):
-    clip = RigClip.open(recording)
+    clip = RigClip.open(recording).layout
     assert choose_cameras(clip) == (0, 1, 2)
     assert choose_cameras(clip, ["cam10", "cam01"]) == (1,)
     with pytest.raises(InputError, match="at least one"):

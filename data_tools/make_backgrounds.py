@@ -1,0 +1,120 @@
+"""Make the background of each camera of a clip: the median over time of each pixel.
+
+    python data_tools/make_backgrounds.py FRAMES
+
+writes ``FRAMES/background/camNN.png``. Poses are not needed. By default 100 frames, evenly spaced over the clip, are
+looked at; the median is right where a pixel shows the empty scene in more than half of them. Memory does not grow with
+the clip.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_tools.selection import FrameChoice, choose_cameras
+from maskvolume.background import MedianMethod, make_backgrounds
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.files import require_writable_folder
+from maskvolume.io.frames import BACKGROUND_NAME, Layout, list_pictures, open_layout
+from maskvolume.options import option, parse_options, positional
+
+
+@dataclass(frozen=True)
+class BackgroundOptions:
+    """Options of make_backgrounds."""
+
+    frames: str = positional("folder of the clip, in any layout; no poses are needed")
+    out_dir: str | None = option(None, "folder for the backgrounds; none: FRAMES/background")
+    exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
+    first: int | None = option(None, "number of the first frame; none: the clip's first")
+    end: int | None = option(None, "number after that of the last frame; none: after the clip's last")
+    every: int | None = option(None, "take each so-many-th frame; none: as many as --count says")
+    frame_list: tuple[int, ...] = option((), "numbers of the frames to take, instead of --first, --end and --every")
+    count: int | None = option(
+        None, "take at most so many, evenly spaced; none: 100, or all with --every or --frame_list"
+    )
+    method: Literal["exact", "histogram"] = option(
+        "exact",
+        "exact, or histogram: each frame is read once, the result is off by up to 2 of 256 grey levels, and memory is "
+        "64 bytes for each value of a picture (128 from 256 frames on)",
+    )
+    overwrite: bool = option(False, "make again what is there")
+
+
+def update_backgrounds(
+    layout: Layout,
+    cameras: Sequence[int],
+    folder: Path,
+    frames: Sequence[int],
+    *,
+    folder_option: str,
+    method: MedianMethod = "exact",
+    overwrite: bool = False,
+) -> None:
+    """Make the backgrounds that a folder lacks, and say what was done.
+
+    Args:
+        layout: the recording.
+        cameras: the cameras to make backgrounds of.
+        folder: created when missing.
+        frames: positions in the recording that the median is taken of.
+        folder_option: the option that names another folder, for the message.
+        method: of the median.
+        overwrite: make those that are there again.
+
+    Raises:
+        InputError: ``folder`` holds pictures of other cameras, or a frame cannot be read.
+    """
+    names = [layout.names[camera] for camera in cameras]
+    there = list_pictures(require_writable_folder(folder))
+    if foreign := [name for name in there if name not in names]:
+        # A collected clip that has lost its record finds its backgrounds by their order.
+        raise InputError(
+            f"{there[foreign[0]]}: is no camera of this clip ({', '.join(names)}); remove it, or choose "
+            f"another folder with {folder_option}"
+        )
+    made = make_backgrounds(layout, cameras, folder, frames, method=method, overwrite=overwrite)
+    for camera in cameras:
+        if camera not in made and _is_older(there[layout.names[camera]], layout, camera):
+            name = layout.names[camera]
+            print(f"{there[name]}: kept, though frames of {name} are newer; --overwrite makes it anew")
+    print(f"{folder}: {len(cameras)} backgrounds, {len(cameras) - len(made)} of them kept")
+
+
+def _is_older(background: Path, layout: Layout, camera: int) -> bool:
+    newest = max(layout.source.file(camera, frame).stat().st_mtime for frame in range(len(layout.frame_names)))
+    return background.stat().st_mtime < newest
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the backgrounds of one clip."""
+    options = parse_options(
+        BackgroundOptions,
+        argv,
+        prog="make_backgrounds.py",
+        description="Make the background of each camera of a clip, the median over time of each pixel.",
+    )
+    layout = open_layout(options.frames)
+    choice = FrameChoice(options.first, options.end, options.every, options.frame_list, options.count)
+    frames = choice.positions(layout)
+    folder = Path(options.out_dir) if options.out_dir else layout.root / BACKGROUND_NAME
+    print(f"{layout.root}: {options.method} median over {len(frames)} of {len(layout.frame_names)} frames")
+    update_backgrounds(
+        layout,
+        choose_cameras(layout, options.exclude),
+        folder,
+        frames,
+        folder_option="--out_dir",
+        method=options.method,
+        overwrite=options.overwrite,
+    )
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,289 @@
+"""Make mattes of a clip: where something moves, a grey picture for each frame of each camera.
+
+    python data_tools/make_mattes.py FRAMES                                     what differs from the background
+    python data_tools/make_mattes.py FRAMES --method segmentation               people, by a trained network
+    python data_tools/make_mattes.py FRAMES --from_dir OTHER                    mattes that were made elsewhere
+
+writes ``FRAMES/mattes/camNN/FRAME.png``, 255 where something moves. Poses are not needed. The first way needs the
+backgrounds of make_backgrounds.py. What is there and up to date is kept, so that an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from tqdm import tqdm
+
+from data_tools.matte_difference import BackgroundModel, DifferenceSettings, soften
+from data_tools.matte_import import OtherMattes
+from data_tools.matte_segmentation import Segmenter
+from data_tools.selection import choose_cameras, choose_frames
+from maskvolume.background import evenly_spaced
+from maskvolume.devices import resolve_device
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.files import atomic_path, require_writable_folder
+from maskvolume.io.frames import BACKGROUND_NAME, Layout, Videos, list_pictures, open_layout
+from maskvolume.io.images import read_image, write_image
+from maskvolume.io.mattes import MATTES_NAME, matte_file
+from maskvolume.options import option, parse_options, positional
+
+RECORD_NAME = ".made_of.json"
+NOISE_SAMPLES = 30  # frames, evenly spaced over the clip, that the noise of a camera is estimated from
+
+
+@dataclass(frozen=True)
+class MatteOptions:
+    """Options of make_mattes."""
+
+    frames: str = positional("folder of the clip, in any layout; no poses are needed")
+    out_dir: str | None = option(None, "folder for the mattes; none: FRAMES/mattes")
+    method: Literal["difference", "segmentation"] = option(
+        "difference", "difference: from the background of the camera; segmentation: by a trained network"
+    )
+    from_dir: str | None = option(
+        None,
+        "folder of mattes made elsewhere, in any layout of a clip and with its names, to check and convert instead",
+    )
+    bg_dir: str | None = option(None, "folder of the backgrounds; none: where the clip has them, FRAMES/background")
+    exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
+    first: int | None = option(None, "number of the first frame; none: the clip's first")
+    end: int | None = option(None, "number after that of the last frame; none: after the clip's last")
+    threshold: float = option(4.0, "difference: what counts as moving, in standard deviations of the clip's noise")
+    keep_shadows: bool = option(False, "difference: shadows count as moving")
+    min_area: float = option(0.0005, "difference: smallest region, as part of the picture; smaller holes are filled")
+    feather: float = option(1.0, "difference: softness of the edge in pixels; 0: hard")
+    model: Literal[
+        "deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large", "maskrcnn_resnet50_fpn"
+    ] = option("deeplabv3_resnet50", "segmentation: network of torchvision")
+    weights: str | None = option(None, "segmentation: file of its weights; none: torchvision's cache or download")
+    classes: tuple[str, ...] = option(("person",), "segmentation: names of the classes that count")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "segmentation: where the network runs")
+    overwrite: bool = option(False, "make again what is there")
+
+
+class MatteMethod(Protocol):
+    """A way to make mattes."""
+
+    def sources(self, camera: int, frame: int) -> Sequence[Path]:
+        """The files that a matte is made of."""
+        ...
+
+    def of_camera(self, camera: int) -> Callable[[int], np.ndarray]:
+        """What gives the matte of a frame of this camera, uint8 ``[H, W]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mattes from the background; see ``BackgroundModel``.
+
+    Attributes:
+        layout: the clip.
+        backgrounds: the background of each camera.
+        settings: what counts as moving.
+        feather: softness of the edge in pixels.
+    """
+
+    layout: Layout
+    backgrounds: Mapping[int, Path]
+    settings: DifferenceSettings
+    feather: float
+
+    def sources(self, camera: int, frame: int) -> Sequence[Path]:
+        return [self.layout.source.file(camera, frame), self.backgrounds[camera]]
+
+    def of_camera(self, camera: int) -> Callable[[int], np.ndarray]:
+        read = partial(self.layout.source.read, camera)
+        samples = evenly_spaced(len(self.layout.frame_names), NOISE_SAMPLES)
+        background = read_image(self.backgrounds[camera], self.layout.size)
+        model = BackgroundModel(background, lambda i: read(samples[i]), len(samples))
+        return lambda frame: soften(model.moving(read(frame), self.settings), self.feather)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Mattes of some classes of things.
+
+    Attributes:
+        layout: the clip.
+        segmenter: the network.
+    """
+
+    layout: Layout
+    segmenter: Segmenter
+
+    def sources(self, camera: int, frame: int) -> Sequence[Path]:
+        return [self.layout.source.file(camera, frame)]
+
+    def of_camera(self, camera: int) -> Callable[[int], np.ndarray]:
+        return lambda frame: self.segmenter.matte(self.layout.source.read(camera, frame))
+
+
+@dataclass(frozen=True)
+class MatteJob:
+    """What is to be made.
+
+    Attributes:
+        layout: the clip.
+        cameras: the cameras that are taken.
+        frames: positions of the frames that are taken.
+        folder: for the mattes.
+    """
+
+    layout: Layout
+    cameras: tuple[int, ...]
+    frames: tuple[int, ...]
+    folder: Path
+
+    def file(self, camera: int, frame: int) -> Path:
+        return matte_file(self.folder, self.layout.names[camera], self.layout.frame_names[frame])
+
+
+def make_mattes(job: MatteJob, method: MatteMethod, *, overwrite: bool = False) -> int:
+    """Make the mattes that are missing or older than what they are made of, camera after camera.
+
+    Returns:
+        How many were made.
+
+    Raises:
+        InputError: a file can't be read.
+    """
+    made = 0
+    total = len(job.cameras) * len(job.frames)
+    with tqdm(total=total, desc="mattes", unit="matte", disable=None) as progress:
+        for camera in job.cameras:
+            missing = [
+                frame
+                for frame in job.frames
+                if overwrite or not _is_current(job.file(camera, frame), method.sources(camera, frame))
+            ]
+            progress.update(len(job.frames) - len(missing))
+            matte_of = method.of_camera(camera) if missing else None
+            for frame in missing:
+                assert matte_of is not None
+                write_image(job.file(camera, frame), matte_of(frame))
+                progress.update()
+            made += len(missing)
+            if isinstance(job.layout.source, Videos):
+                job.layout.source.videos[camera].close()  # a rig has many decoders, and each holds many pictures
+    return made
+
+
+def find_backgrounds(layout: Layout, cameras: Sequence[int], bg_dir: str | None) -> dict[int, Path]:
+    """The background picture of each camera.
+
+    Raises:
+        InputError: there is no folder of them, or a camera has none.
+    """
+    folder = Path(bg_dir) if bg_dir else layout.root / BACKGROUND_NAME
+    beside = layout.root.resolve().parent / BACKGROUND_NAME
+    if bg_dir is None and layout.kind == "collected" and beside.is_dir() and not folder.is_dir():
+        folder = beside
+    advice = "make the backgrounds with data_tools/make_backgrounds.py, or give their folder as --bg_dir"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no folder of background pictures; {advice}")
+    pictures = list_pictures(folder)
+    for camera in cameras:
+        if layout.names[camera] not in pictures:
+            raise InputError(f"{folder / layout.names[camera]}.png: no background picture of this camera; {advice}")
+    return {camera: pictures[layout.names[camera]] for camera in cameras}
+
+
+def _is_current(matte: Path, sources: Sequence[Path]) -> bool:
+    try:
+        made = matte.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+    return all(source.stat().st_mtime_ns <= made for source in sources)
+
+
+def _settings(options: MatteOptions, folder: Path) -> dict[str, object]:
+    """The options that decide how the mattes in ``folder`` look."""
+    if options.from_dir:
+        return {"from_dir": Path(os.path.relpath(Path(options.from_dir).resolve(), folder.resolve())).as_posix()}
+    if options.method == "segmentation":
+        return {"model": options.model, "weights": options.weights, "classes": list(options.classes)}
+    return {name: getattr(options, name) for name in ("threshold", "keep_shadows", "min_area", "feather")}
+
+
+def _prepare_folder(job: MatteJob, settings: dict[str, object], overwrite: bool) -> None:
+    """See to it that all mattes in the folder are made in the same way."""
+    folder = require_writable_folder(job.folder)
+    record = folder / RECORD_NAME
+    try:
+        recorded = json.loads(record.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        recorded = None
+    if recorded == settings:
+        return
+    there = [path for name in job.layout.names for path in (folder / name).glob("*.png")]
+    if there and not overwrite:
+        raise InputError(
+            f"{folder}: holds mattes that were made in another way; choose another --out_dir, or give --overwrite to "
+            f"replace all of them"
+        )
+    record.unlink(missing_ok=True)
+    for path in there:
+        path.unlink()
+    with atomic_path(record) as partial_file:
+        partial_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def choose_method(options: MatteOptions, layout: Layout, cameras: Sequence[int], frames: Sequence[int]) -> MatteMethod:
+    """The way that the options ask for.
+
+    Raises:
+        InputError: what it needs is missing or does not fit the clip.
+    """
+    if options.from_dir:
+        return OtherMattes.open(options.from_dir, layout, cameras, frames)
+    if options.method == "segmentation":
+        device = resolve_device(options.device)
+        return Segmentation(layout, Segmenter.open(options.model, options.classes, device, options.weights))
+    settings = DifferenceSettings(options.threshold, options.keep_shadows, options.min_area)
+    return Difference(layout, find_backgrounds(layout, cameras, options.bg_dir), settings, options.feather)
+
+
+def _check_options(options: MatteOptions) -> None:
+    if options.threshold <= 0:
+        raise InputError(f"--threshold {options.threshold}: a number above 0 expected")
+    if options.feather < 0:
+        raise InputError(f"--feather {options.feather}: a number of pixels expected, 0 for a hard edge")
+    if not 0 <= options.min_area < 1:
+        raise InputError(f"--min_area {options.min_area}: a part of the picture expected, from 0 to below 1")
+    if not options.classes:
+        raise InputError("--classes: name at least one class, such as person")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the mattes of one clip."""
+    options = parse_options(
+        MatteOptions,
+        argv,
+        prog="make_mattes.py",
+        description="Make mattes of a clip: where something moves, a grey picture for each frame of each camera.",
+    )
+    _check_options(options)
+    layout = open_layout(options.frames)
+    cameras = choose_cameras(layout, options.exclude)
+    frames = tuple(choose_frames(layout, options.first, options.end).values())
+    job = MatteJob(layout, cameras, frames, Path(options.out_dir) if options.out_dir else layout.root / MATTES_NAME)
+    method = choose_method(options, layout, cameras, frames)
+    _prepare_folder(job, _settings(options, job.folder), options.overwrite)
+    made = make_mattes(job, method, overwrite=options.overwrite)
+    total = len(cameras) * len(frames)
+    print(f"{job.folder}: {total} mattes of {len(cameras)} cameras, {total - made} of them kept")
+
+
+if __name__ == "__main__":
+    run_program(main)

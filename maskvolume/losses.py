@@ -151,6 +151,44 @@ def mask_loss(opacity: Tensor, matte: Tensor) -> Tensor:
     return 0.5 * _mean(1 - opacity, moving) + 0.5 * _mean(opacity, 1 - dilated)
 
 
+def masked_l1_loss(prediction: Tensor, target: Tensor, weight: Tensor, matte: Tensor) -> Tensor:
+    """Weighted L1 in which what moves and what stands still count half each, however small the movers are.
+
+    Args:
+        prediction: ``[B, 3, H, W]``.
+        target: the same.
+        weight: ``[B, 1, H, W]``.
+        matte: ``[B, 1, H, W]`` of the movers, 0..1; what is within its dilation counts as moving.
+    """
+    moving = _dilated(matte)
+    return 0.5 * l1_loss(prediction, target, weight * moving) + 0.5 * l1_loss(prediction, target, weight * (1 - moving))
+
+
+def temporal_loss(
+    before: tuple[Tensor, Tensor],
+    after: tuple[Tensor, Tensor],
+    weight: Tensor,
+    mattes: tuple[Tensor, Tensor],
+) -> Tensor:
+    """What changes from one instant to the next where nothing moves, but does not in truth: flicker.
+
+    Args:
+        before: prediction and truth ``[B, 3, H, W]`` of an instant.
+        after: of the next.
+        weight: ``[B, 1, H, W]``.
+        mattes: of both instants, ``[B, 1, H, W]``.
+    """
+    still = (1 - _dilated(mattes[0])) * (1 - _dilated(mattes[1]))
+    predicted, true = after[0] - before[0], after[1] - before[1]
+    return l1_loss(predicted, true, weight * still)
+
+
+def _dilated(matte: Tensor) -> Tensor:
+    """1 where a mover is within reach of the dilation, 0 elsewhere."""
+    touched = (matte > 0).to(matte.dtype)
+    return F.max_pool2d(touched, MATTE_DILATION, stride=1, padding=MATTE_DILATION // 2)
+
+
 def psnr(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Peak signal to noise ratio in dB of colours clamped to 0..1 (with weights): the mean over the samples."""
     squared = (prediction.clamp(0, 1) - target.clamp(0, 1)) ** 2

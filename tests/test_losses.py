@@ -21,9 +21,11 @@ from maskvolume.losses import (
     l1_ssim_grad_loss,
     make_image_loss,
     mask_loss,
+    masked_l1_loss,
     ms_ssim,
     psnr,
     ssim_map,
+    temporal_loss,
 )
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -34,7 +36,23 @@ def mask_loss_of(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return mask_loss(prediction[:, :1], weight * (weight > 0.3))
 
 
-ALL_LOSSES: dict[str, Loss] = {**IMAGE_LOSSES, "mask": mask_loss_of, "psnr": psnr}
+def masked_l1_of(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    return masked_l1_loss(prediction, target, weight, (weight > 0.8).to(weight.dtype))
+
+
+def temporal_loss_of(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    still = torch.zeros_like(weight)
+    first = torch.zeros_like(prediction)
+    return temporal_loss((first, first), (prediction, target), weight, (still, still))
+
+
+ALL_LOSSES: dict[str, Loss] = {
+    **IMAGE_LOSSES,
+    "mask": mask_loss_of,
+    "psnr": psnr,
+    "masked_l1": masked_l1_of,
+    "temporal": temporal_loss_of,
+}
 
 
 def samples(count: int = 3, size: tuple[int, int] = (26, 35)) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,6 +251,37 @@ def test_mask_loss_is_the_papers_formula() -> None:
 
 def test_mask_loss_without_movers_asks_for_emptiness() -> None:
     assert mask_loss(torch.full((1, 1, 8, 8), 0.4), torch.zeros(1, 1, 8, 8)) == pytest.approx(0.2)
+
+
+def test_masked_l1_weighs_what_moves_and_what_stands_alike() -> None:
+    target = torch.zeros(1, 3, 40, 60)
+    matte = torch.zeros(1, 1, 40, 60)
+    matte[..., 10:12, 20:22] = 0.2  # 4 pixels, 6 x 6 with those within reach
+    moving, still = target.clone(), target.clone()
+    moving[..., 8:14, 18:24] = 0.5
+    still[..., 20:40, :] = 0.5
+    weight = torch.ones(1, 1, 40, 60)
+    assert float(masked_l1_loss(moving, target, weight, matte)) == pytest.approx(0.25)
+    assert float(masked_l1_loss(still, target, weight, matte)) == pytest.approx(0.25 * 1200 / (2400 - 36))
+
+
+def test_the_temporal_loss_is_change_that_is_not_true() -> None:
+    generator = torch.Generator().manual_seed(0)
+    before, truth = (torch.rand(1, 3, 20, 30, generator=generator) for _ in range(2))
+    weight, matte = torch.ones(1, 1, 20, 30), torch.zeros(1, 1, 20, 30)
+    matte[..., :10, :] = 1.0
+    after = before.clone()
+    after[..., :10, :] += 0.7  # where it moves
+    assert float(temporal_loss((before, truth), (after, truth), weight, (matte, matte))) == 0
+    darker = temporal_loss((before, truth), (after - 0.1, truth - 0.1), weight, (matte, matte))
+    assert float(darker) == pytest.approx(0, abs=1e-6)  # a cloud
+    flickering = temporal_loss((before, truth), (after + 0.1, truth), weight, (matte, matte))
+    assert float(flickering) == pytest.approx(0.1, abs=1e-6)
+    # Rows 10 and 11 are within reach of the mover; at one of the two instants is enough.
+    after = before.clone()
+    after[..., 10:12, :] += 0.5
+    for mattes in ((matte, torch.zeros_like(matte)), (torch.zeros_like(matte), matte)):
+        assert float(temporal_loss((before, truth), (after, truth), weight, mattes)) == 0
 
 
 def test_psnr_clamps() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,15 +16,18 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maskvolume.checkpoints import load_model
 from maskvolume.errors import InputError, run_program
-from maskvolume.losses import LOSS_NAMES, make_image_loss, mask_loss, psnr
+from maskvolume.losses import LOSS_NAMES, make_image_loss, mask_loss, masked_l1_loss, psnr, temporal_loss
 from maskvolume.model import Background, CheckpointMeta, FrameMPI, MaskVolumeModel
 from maskvolume.mpi import blend
+from maskvolume.ops import Rendering
 from maskvolume.options import option, parse_options, required
-from maskvolume.synthetic import SyntheticSample, WorldOptions
+from maskvolume.samples import MixedSource, MovingBatch, SampleSource
+from maskvolume.synthetic import WorldOptions
 from maskvolume.tasks import (
     SyntheticSource,
     disparity_picture,
@@ -33,31 +37,47 @@ from maskvolume.tasks import (
     side_by_side,
 )
 from maskvolume.training import Processes, TrainOptions, settle_options
+from train_mask.rigs import RigDrawing, open_rigs
 
 HOW_TO_GET = (
-    "recorded rigs can't be read for training yet; they are to be folders with sceneNNN.h5 and sceneNNN_pb.npy, as on "
-    "the page of the original (cseweb.ucsd.edu/~viscomp/projects/ICCV21Deep); use --dataset_name synthetic"
+    "rig training data is sceneNNN.h5 and sceneNNN_pb.npy, as the original's authors give out "
+    "(cseweb.ucsd.edu/~viscomp/projects/ICCV21Deep) and as data_tools/compress_rig.py makes of a clip; "
+    "--dataset_name synthetic needs none"
 )
 MASK_WEIGHT = 0.25  # Lin et al., ICCV 2021, section 3.4
 SPARSITY_WEIGHT = 0.10  # the same
 SHADOW_SHARE = 0.3  # of synthetic movers: a shadow is no matte, but the picture has to show it
+IMAGE_TERMS = {"vgg_only": "vgg_only", "l1": "l1", "mse": "mse"}  # loss types that are a loss on the picture alone
+SLICES = 8  # planes of the mask volume that the log shows
 
 
 @dataclass(frozen=True)
 class MaskTrainOptions(TrainOptions):
     """Options of stage two."""
 
-    mpi_model: str = required("checkpoint of stage one; its MPI network is kept as it is")
+    mpi_model: str = required("checkpoint of stage one; its MPI network is kept as it is, unless finetune_mpi is given")
+    finetune_mpi: bool = option(False, "train the MPI network too")
+    mpi_lr: float = option(1e-4, "finetune_mpi: its learning rate at its highest; it falls as lr does")
     init_ckpt: str = option("", "checkpoint of stage two whose mask network to start from")
-    dataset_name: str = option("synthetic", "where views come from", choices=("synthetic", "rig"))
-    root_dir: str = option("", "folder of the training data (not for synthetic)")
-    val_dir: str = option("", "folder of the validation data (not for synthetic)")
+    dataset_name: str = option(
+        "synthetic", "where views come from: synthetic (random worlds), rig, or mixed (both)",
+        choices=("synthetic", "rig", "mixed"),
+    )  # fmt: skip
+    root_dir: str = option("", "training data of rigs (not for synthetic)")
+    val_dir: str = option("", "validation data of rigs (not for synthetic)")
+    synthetic_share: float = option(0.5, "mixed: share of the steps that learn from random worlds")
+    num_cams: int = option(0, "cameras of a sample, the first of them the target; 0: num_sources says how many")
+    scale: tuple[float, float] = option((1.0, 1.0), "rig: factors that pictures are enlarged by, then cropped")
+    jitter: float = option(0.0, "rig: largest change of brightness, contrast, saturation or hue; 0: none")
     loss_type: str = option(
         "full_loss",
-        "full_loss (image, matte and sparsity), no_mask (image and sparsity) or image",
-        choices=("full_loss", "no_mask", "image"),
+        "full_loss (image, matte and sparsity), no_mask (image and sparsity), image, masked_l1, or the image losses "
+        "vgg_only, l1 and mse",
+        choices=("full_loss", "no_mask", "image", "masked_l1", *IMAGE_TERMS),
     )
-    image_loss: str = option("l1_msssim_grad", "loss on the rendered view", choices=LOSS_NAMES)
+    image_loss: str = option("l1_msssim_grad", "full_loss, no_mask, image: loss on the view", choices=LOSS_NAMES)
+    moving_weight: float = option(0.0, "how much more pixels count that something moves in, on image losses")
+    temporal_weight: float = option(0.0, "weight of a loss on flicker, from pairs of frames; 0: single frames")
     vgg_weights: str = option("", "vgg losses: VGG-19-BN state dict; torchvision's cache or download when empty")
 
 
@@ -66,58 +86,171 @@ class MaskTask:
 
     def __init__(self, options: MaskTrainOptions, device: torch.device) -> None:
         self.options = options
-        self.image_loss = make_image_loss(options.image_loss, vgg_weights=options.vgg_weights, device=device)
-        worlds = WorldOptions(size=options.img_hw, moving=True, shadow_share=SHADOW_SHARE)
-        self.source = SyntheticSource(worlds, options.seed, device, options.val_samples)
+        if options.loss_type != "masked_l1":
+            name = IMAGE_TERMS.get(options.loss_type, options.image_loss)
+            self.image_loss = make_image_loss(name, vgg_weights=options.vgg_weights, device=device)
+        self.source = make_source(options, device)
 
-    def loss(self, model: MaskVolumeModel, batch: SyntheticSample) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def rate_shares(self) -> Mapping[str, float]:
         """See ``training.Task``."""
-        model.mpi_net.eval()
-        made = self._frame(model, batch)
+        return {"mpi_net": self.options.mpi_lr / self.options.lr}
+
+    def loss(self, model: MaskVolumeModel, batch: MovingBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See ``training.Task``."""
+        if not self.options.finetune_mpi:
+            model.mpi_net.eval()
+        background = self._background(model, batch)
+        made = self._frame(model, batch, batch.images, background)
         rendering = made.mpi.render(batch.target)
         seen = rendering.opacity.detach()
-        loss = self.image_loss(rendering.color, batch.target_image, seen)
+        loss = self._picture_loss(rendering.color, batch.target_image, seen, batch.matte)
         scalars = {"image_loss": loss.detach(), "psnr": psnr(rendering.color.detach(), batch.target_image, seen)}
         if self.options.loss_type == "full_loss":
             term = mask_loss(self._moving_opacity(made, batch), batch.matte)
             loss = loss + MASK_WEIGHT * term
             scalars["mask_loss"] = term.detach()
-        if self.options.loss_type != "image":
+        if self.options.loss_type in ("full_loss", "no_mask"):
             loss = loss + SPARSITY_WEIGHT * made.mask.mean()
             scalars["mask_mean"] = made.mask.detach().mean()
+        if self.options.temporal_weight > 0:
+            term = self._flicker(model, batch, background, rendering)
+            loss = loss + self.options.temporal_weight * term
+            scalars["temporal_loss"] = term.detach()
         return loss, scalars
 
-    def evaluate(self, model: MaskVolumeModel, sample: SyntheticSample) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def evaluate(self, model: MaskVolumeModel, sample: MovingBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """See ``training.Task``: the blended MPI beside the frame's own."""
-        made = self._frame(model, sample)
+        background = self._background(model, sample)
+        made = self._frame(model, sample, sample.images, background)
         rendering, alone = made.mpi.render(sample.target), made.dynamic.render(sample.target)
         moving = self._moving_opacity(made, sample)
+        truth, seen = sample.target_image, rendering.opacity
+        # What is within reach of a mover is neither.
+        still = (F.max_pool2d(sample.matte, 5, stride=1, padding=2) == 0).float()
         scalars = {
-            "psnr": psnr(rendering.color, sample.target_image, rendering.opacity),
-            "psnr_without_mask": psnr(alone.color, sample.target_image, alone.opacity),
-            "psnr_moving": psnr(rendering.color, sample.target_image, sample.matte),
-            "psnr_moving_without_mask": psnr(alone.color, sample.target_image, sample.matte),
+            "psnr": psnr(rendering.color, truth, seen),
+            "psnr_without_mask": psnr(alone.color, truth, alone.opacity),
+            "psnr_moving": psnr(rendering.color, truth, sample.matte),
+            "psnr_moving_without_mask": psnr(alone.color, truth, sample.matte),
+            "psnr_still": psnr(rendering.color, truth, seen * still),
+            "psnr_still_without_mask": psnr(alone.color, truth, alone.opacity * still),
             "mask_loss": mask_loss(moving, sample.matte),
         }
+        behind = background.mpi.render(sample.target)
         disparity = disparity_picture(rendering, sample.near)
-        views = side_by_side(sample.target_image[0], rendering.color[0], moving[0], disparity[0])
-        return scalars, {"views": views}
+        pictures = {
+            "views": side_by_side(truth[0], rendering.color[0], alone.color[0], behind.color[0], disparity[0]),
+            "mask_and_matte": side_by_side(moving[0], sample.matte[0]),
+            "mask_slices": side_by_side(*mask_slices(made.mask[0])),
+        }
+        return scalars, pictures
 
-    def _frame(self, model: MaskVolumeModel, batch: SyntheticSample) -> FrameMPI:
+    def _picture_loss(self, color: Tensor, truth: Tensor, seen: Tensor, matte: Tensor) -> Tensor:
+        weight = seen * (1 + self.options.moving_weight * matte)
+        if self.options.loss_type == "masked_l1":
+            return masked_l1_loss(color, truth, weight, matte)
+        return self.image_loss(color, truth, weight)
+
+    def _flicker(
+        self, model: MaskVolumeModel, batch: MovingBatch, background: Background, rendering: Rendering
+    ) -> Tensor:
+        """The loss on a pair of frames; both look at one background."""
+        if batch.later_images is None or batch.later_target_images is None or batch.later_mattes is None:
+            raise InputError("--temporal_weight: the data has single frames alone; give scenes of two or more")
+        later = self._frame(model, batch, batch.later_images[:, 0], background).mpi.render(batch.target)
+        seen = torch.minimum(rendering.opacity, later.opacity).detach()
+        return temporal_loss(
+            (rendering.color, batch.target_image),
+            (later.color, batch.later_target_images[:, 0]),
+            seen,
+            (batch.matte, batch.later_mattes[:, 0]),
+        )
+
+    def _background(self, model: MaskVolumeModel, batch: MovingBatch) -> Background:
         margin = self.options.margin if model.arch.uses_margin else 0
         camera, depths = mpi_frustum(batch, self.options.num_planes, margin)
-        with torch.no_grad():
-            background: Background = model.background(batch.backgrounds, batch.sources, camera, depths)
-            sweep = model.sweep(batch.images, batch.sources, camera, depths)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.options.finetune_mpi):
+            return model.background(batch.backgrounds, batch.sources, camera, depths)
+
+    def _frame(self, model: MaskVolumeModel, batch: MovingBatch, images: Tensor, background: Background) -> FrameMPI:
+        camera, depths = background.mpi.camera, background.mpi.depths
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.options.finetune_mpi):
+            sweep = model.sweep(images, batch.sources, camera, depths)
             dynamic = model.mpi_from_sweep(sweep, camera, depths)
         mask = model.mask_from_sweeps(sweep, background, dynamic)
         return FrameMPI(blend(mask, dynamic, background.mpi), mask, dynamic)
 
     @staticmethod
-    def _moving_opacity(made: FrameMPI, batch: SyntheticSample) -> Tensor:
+    def _moving_opacity(made: FrameMPI, batch: MovingBatch) -> Tensor:
         """Opacity ``[B, 1, H, W]`` of mask * dynamic MPI in the target."""
         masked = made.dynamic.rgba * made.mask.movedim(-4, -3)
         return replace(made.dynamic, rgba=masked).render(batch.target).opacity
+
+
+def mask_slices(mask: Tensor) -> list[Tensor]:
+    """Some planes ``[1, H, W]`` of a mask volume ``[1, D, H, W]``, the farthest first."""
+    planes = mask.shape[1]
+    return [mask[:, round(i * (planes - 1) / (min(SLICES, planes) - 1))] for i in range(min(SLICES, planes))]
+
+
+def make_source(options: MaskTrainOptions, device: torch.device) -> SampleSource:
+    """Where samples come from.
+
+    Raises:
+        InputError: recorded data that is not there or not as it should be.
+    """
+    instants = 2 if options.temporal_weight > 0 else 1
+    worlds = SyntheticSource(
+        WorldOptions(size=options.img_hw, moving=True, shadow_share=SHADOW_SHARE, instants=instants),
+        options.seed,
+        device,
+        options.val_samples,
+    )
+    if options.dataset_name == "synthetic":
+        return worlds
+    drawing = RigDrawing(options.img_hw, options.scale, options.jitter, instants)
+    recorded = open_rigs(
+        options.root_dir,
+        options.val_dir,
+        drawing,
+        seed=options.seed,
+        num_sources=options.num_sources,
+        val_samples=options.val_samples,
+        device=device,
+        num_workers=options.num_workers,
+    )
+    if options.dataset_name == "rig":
+        return recorded
+    share = options.synthetic_share
+    return MixedSource(((worlds, share), (recorded, 1 - share)), options.seed)
+
+
+def settle_mask_options(options: MaskTrainOptions) -> MaskTrainOptions:
+    """The options as they count, checked before anything is made.
+
+    Raises:
+        InputError: names the option and what is expected.
+    """
+    if options.num_cams:
+        if options.num_cams < 3:
+            raise InputError(f"--num_cams: 3 or more expected, a target and two sources, got {options.num_cams}")
+        options = replace(options, num_sources=(options.num_cams - 1, options.num_cams - 1))
+    options = settle_options(options)
+    if options.dataset_name != "synthetic":
+        for name in ("root_dir", "val_dir"):
+            folder = getattr(options, name)
+            if not Path(folder or " ").is_dir():
+                raise InputError(f"{name} {folder or '(not given)'}: no such folder; {HOW_TO_GET}")
+    if not 0 < options.scale[0] <= options.scale[1]:
+        raise InputError(f"--scale: above 0, the lower one first, expected, got {options.scale[0]} {options.scale[1]}")
+    if not 0 < options.synthetic_share < 1:
+        raise InputError(f"--synthetic_share: between 0 and 1 expected, got {options.synthetic_share:g}")
+    if not 0 <= options.jitter < 1:
+        raise InputError(f"--jitter: 0 or more and below 1 expected, got {options.jitter:g}")
+    if min(options.moving_weight, options.temporal_weight) < 0 or options.mpi_lr <= 0:
+        raise InputError("--moving_weight, --temporal_weight, --mpi_lr: 0 or more, and above 0, expected")
+    return options
 
 
 def load_mask_network(model: MaskVolumeModel, path: str) -> None:
@@ -143,15 +276,13 @@ def load_mask_network(model: MaskVolumeModel, path: str) -> None:
 
 def main() -> None:
     """Read the options, build the model on a trained stage one, and train its mask network."""
-    options = settle_options(parse_options(MaskTrainOptions, prog="train.py", description=__doc__ or ""))
-    if options.dataset_name != "synthetic":
-        raise InputError(f"root_dir {options.root_dir or '(not given)'}: {HOW_TO_GET}")
+    options = settle_mask_options(parse_options(MaskTrainOptions, prog="train.py", description=__doc__ or ""))
 
     def make_model() -> MaskVolumeModel:
         first = load_stage_one(options.mpi_model, options.arch)
         model = MaskVolumeModel(CheckpointMeta("mask", options.arch, first.meta.sampling, options.num_planes))
         model.mpi_net.load_state_dict(first.mpi_net.state_dict())
-        model.mpi_net.requires_grad_(False)
+        model.mpi_net.requires_grad_(options.finetune_mpi)
         if options.init_ckpt:
             load_mask_network(model, options.init_ckpt)
         return model

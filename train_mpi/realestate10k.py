@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as transforms
+from torch.utils.data import Dataset
 
-from maskvolume.cameras import Camera
 from maskvolume.errors import InputError
 from maskvolume.io.shards import SceneShards
 from maskvolume.io.triplets import ViewChoice, read_triplets
+from maskvolume.recorded import (
+    View,
+    Window,
+    change_alike,
+    cut,
+    cut_intrinsics,
+    draw_jitter,
+    draw_window,
+    read_batches,
+    stack_cameras_of,
+    to_device,
+)
 from maskvolume.samples import Draws, Lazy, ViewBatch
 
 NEAR_SHARE, FAR_SHARE = 0.9, 2.0  # planes against a scene's bounds, as for rigs
-JITTERS = ("none", "brightness", "contrast", "saturation", "hue")  # one of them is drawn
-HUE_SHARE = 0.25  # of the other jitters' strength: hue is in turns
 TRIPLETS_NAME = "triplets.txt"
 
 
@@ -46,15 +51,6 @@ class ViewDrawing:
     stride: tuple[int, int] = (3, 10)
     jitter: float = 0.2
     depth_range: tuple[float, float] = (1.0, 100.0)
-
-
-@dataclass(frozen=True)
-class View:
-    """One crop of one frame: uint8 ``[3, h, w]``, ``K [3, 3]`` of the crop, ``T_cam_world [4, 4]``."""
-
-    image: Tensor
-    K: np.ndarray
-    T_cam_world: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -94,15 +90,13 @@ class SceneSamples(Dataset[Any]):
         rng = np.random.default_rng((self.seed, number, 0))
         scene = self.scene_of(number)
         frames = draw_frames(rng, self.shards.count(scene), num_sources + 1, self.drawing)
-        window = draw_window(rng, self.shards.size, self.drawing)
+        window = draw_window(rng, self.shards.size, self.drawing.size, self.drawing.scale)
         change = draw_jitter(rng, self.drawing.jitter)
         pictures = [self.shards.picture(scene, frame) for frame in frames]
         views = [cut_view(self.shards, scene, frame, window, self.drawing.size, picture)
                  for frame, picture in zip(frames, pictures, strict=True)]  # fmt: skip
-        if change is not None:
-            # Side by side, so that a change that looks at the mean of a picture does the same to all.
-            changed = change(torch.cat([view.image for view in views], dim=-1)).chunk(len(views), dim=-1)
-            views = [replace(view, image=image) for view, image in zip(views, changed, strict=True)]
+        images = change_alike(change, [view.image for view in views])
+        views = [replace(view, image=image) for view, image in zip(views, images, strict=True)]
         return Sample(views, *plane_range(self.shards, scene, self.drawing.depth_range))
 
     def scene_of(self, number: int) -> int:
@@ -125,50 +119,16 @@ def draw_frames(rng: np.random.Generator, count: int, views: int, drawing: ViewD
     return [first + stride * int(place) for place in rng.permutation(length)[:views]]
 
 
-def draw_window(
-    rng: np.random.Generator, size: tuple[int, int], drawing: ViewDrawing
-) -> tuple[int, int, tuple[int, int]]:
-    """The part of a picture that becomes the crop: top, left, (height, width), in its own pixels."""
-    least = max(crop / side for crop, side in zip(drawing.size, size, strict=True))
-    scale = max(rng.uniform(*drawing.scale), least)
-    h, w = (min(round(crop / scale), side) for crop, side in zip(drawing.size, size, strict=True))
-    return int(rng.integers(size[0] - h + 1)), int(rng.integers(size[1] - w + 1)), (h, w)
-
-
-def draw_jitter(rng: np.random.Generator, strength: float) -> Callable[[Tensor], Tensor] | None:
-    """A change of colour for all views of a sample, or None."""
-    kind, amount = JITTERS[int(rng.integers(len(JITTERS)))], rng.uniform(-strength, strength)
-    if kind == "none" or strength == 0:
-        return None
-    if kind == "hue":
-        return lambda image: transforms.adjust_hue(image, HUE_SHARE * amount)
-    return lambda image: getattr(transforms, f"adjust_{kind}")(image, 1 + amount)
-
-
 def cut_view(
-    shards: SceneShards,
-    scene: int,
-    frame: int,
-    window: tuple[int, int, tuple[int, int]],
-    size: tuple[int, int],
-    picture: np.ndarray,
+    shards: SceneShards, scene: int, frame: int, window: Window, size: tuple[int, int], picture: np.ndarray
 ) -> View:
     """The window of a frame, resized to ``size`` (h, w), with the camera that took it."""
-    top, left, (h, w) = window
-    part = picture[top : top + h, left : left + w]
-    if (h, w) != size:
-        shrinks = h >= size[0] and w >= size[1]
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        part = cv2.resize(part, (size[1], size[0]), interpolation=interpolation)
     full_h, full_w = shards.size
     fx, fy, cx, cy = shards.intrinsics(scene)[frame].astype(np.float64)
-    sx, sy = size[1] / w, size[0] / h
-    K = np.array(
-        [[fx * full_w * sx, 0, (cx * full_w - left) * sx], [0, fy * full_h * sy, (cy * full_h - top) * sy], [0, 0, 1]]
-    )
+    K = np.array([[fx * full_w, 0, cx * full_w], [0, fy * full_h, cy * full_h], [0, 0, 1]])
     T = np.eye(4)
     T[:3] = shards.T_cam_world(scene)[frame]
-    return View(torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1))), K, T)
+    return View(cut(picture, window, size), cut_intrinsics(K, window, size), T)
 
 
 def plane_range(shards: SceneShards, scene: int, default: tuple[float, float]) -> tuple[float, float]:
@@ -201,24 +161,8 @@ class RealEstate10KSource:
         return len(self.samples)
 
     def batches(self, draws: Draws) -> Generator[ViewBatch, None, None]:
-        """See ``SampleSource``; reads ahead in the workers.
-
-        Raises:
-            InputError: damaged data.
-        """
-        keys = ([(draw.num_sources, index) for index in draw.indices] for draw in draws)
-        loader = DataLoader(
-            self.samples,
-            batch_sampler=keys,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=_start_worker if self.num_workers else None,
-        )
-        for batch in loader:
-            if isinstance(batch, InputError):
-                raise batch
-            yield to_device(batch, self.device)
+        """See ``SampleSource``; reads ahead in the workers."""
+        yield from read_batches(self.samples, draws, collate, self.device, self.num_workers)
 
     def validation(self) -> Sequence[ViewBatch]:
         """Whole pictures of the chosen views."""
@@ -232,9 +176,7 @@ class RealEstate10KSource:
         whole = (0, 0, shards.size)
         views = [cut_view(shards, scene, f, whole, shards.size, shards.picture(scene, f)) for f in frames]
         sample = Sample(views, *plane_range(shards, scene, self.samples.drawing.depth_range))
-        batch = collate([sample])
-        assert isinstance(batch, ViewBatch)
-        return to_device(batch, self.device)
+        return to_device(collate([sample]), self.device)
 
 
 def open_realestate10k(
@@ -277,41 +219,9 @@ def open_realestate10k(
     return RealEstate10KSource(samples, val_shards, choices, device, num_workers)
 
 
-def collate(samples: Sequence[Sample | InputError]) -> ViewBatch | InputError:
-    """A batch of samples, pictures still uint8; the first error if there is one."""
-    whole: list[Sample] = []
-    for sample in samples:
-        if isinstance(sample, InputError):
-            return sample
-        whole.append(sample)
-    images = torch.stack([torch.stack([view.image for view in sample.views]) for sample in whole])
-    K = torch.from_numpy(np.stack([[view.K for view in sample.views] for sample in whole])).float()
-    T = torch.from_numpy(np.stack([[view.T_cam_world for view in sample.views] for sample in whole]))
-    # Poses against the first source's: small numbers lose nothing in float32.
-    T = (T @ torch.linalg.inv(T[:, 1:2])).float()
-    cameras = Camera(T, K, (images.shape[-2], images.shape[-1]))
-    near, far = (torch.tensor([getattr(sample, name) for sample in whole]) for name in ("near", "far"))
+def collate(samples: Sequence[Sample]) -> ViewBatch:
+    """A batch of samples, pictures still uint8."""
+    images = torch.stack([torch.stack([view.image for view in sample.views]) for sample in samples])
+    cameras = stack_cameras_of([sample.views for sample in samples])
+    near, far = (torch.tensor([getattr(sample, name) for sample in samples]) for name in ("near", "far"))
     return ViewBatch(images[:, 1:], cameras[:, 1:], cameras[:, 0], images[:, 0], near.float(), far.float())
-
-
-def to_device(batch: ViewBatch, device: torch.device) -> ViewBatch:
-    """The batch on a device, pictures as float32 in 0..1."""
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
-
-    return ViewBatch(
-        images=move(batch.images).float().div_(255),
-        sources=batch.sources.to(device, non_blocking=True),
-        target=batch.target.to(device, non_blocking=True),
-        target_image=move(batch.target_image).float().div_(255),
-        near=move(batch.near),
-        far=move(batch.far),
-    )
-
-
-def _start_worker(_: int) -> None:
-    """Interruptions, which may come to all processes of a group, are for the main one; it ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(0)

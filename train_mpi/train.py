@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,6 +74,8 @@ class MPITrainOptions(TrainOptions):
 
 class MPITask:
     """Render the target from the MPI of the sources; the loss is on what the MPI covers."""
+
+    rate_shares: Mapping[str, float] = {}
 
     def __init__(self, options: MPITrainOptions, device: torch.device) -> None:
         self.options = options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from maskvolume.samples import Draw, SampleSource
 from maskvolume.training.distributed import Processes, StopFlag
 from maskvolume.training.log import TrainLog
 from maskvolume.training.options import TrainOptions, batch_plan, check_train_options
-from maskvolume.training.schedule import Averaged, learning_rate, make_optimizer
+from maskvolume.training.schedule import RATE_SHARE, Averaged, learning_rate, make_optimizer
 from maskvolume.training.state import RunState
 
 KILLED_WORKER = "DataLoader worker"  # in the error that a signal handler of torch raises anywhere
@@ -37,6 +37,11 @@ class Task(Protocol):
     @property
     def source(self) -> SampleSource:
         """Where batches and validation samples come from."""
+        ...
+
+    @property
+    def rate_shares(self) -> Mapping[str, float]:
+        """By the name of a network, what its learning rate is multiplied by; 1 for those that are not named."""
         ...
 
     def loss(self, model: MaskVolumeModel, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -78,7 +83,7 @@ def train(task: Task, model: MaskVolumeModel, options: TrainOptions, processes: 
     folder = Path(options.ckpt_dir) / options.exp_name
     processes.first_does(lambda: require_writable_folder(folder))
     model.to(memory_format=torch.channels_last_3d)
-    optimizer = make_optimizer(options, model)
+    optimizer = make_optimizer(options, model, task.rate_shares)
     averaged = Averaged(model, options.ema_decay)
     state = RunState(folder, model, optimizer, averaged, options, processes, plan.samples_per_step)
     if not options.resume:
@@ -236,7 +241,7 @@ class _Stepper:
         """
         options = self.state.options
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(options, step)
+            group["lr"] = learning_rate(options, step) * group.get(RATE_SHARE, 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         drawn: list[tuple[Draw, Any]] = []
         sums: dict[str, Tensor] = {}

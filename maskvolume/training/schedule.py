@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -30,9 +30,25 @@ def learning_rate(options: TrainOptions, step: int) -> float:
     return options.lr * warm * factor
 
 
-def make_optimizer(options: TrainOptions, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over the parameters that require a gradient, and no others."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+RATE_SHARE = "rate_share"  # key of a parameter group: its part of the learning rate
+
+
+def make_optimizer(
+    options: TrainOptions, model: nn.Module, rate_shares: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that require a gradient, and no others.
+
+    Args:
+        options: which optimizer, and how.
+        model: whose parameters.
+        rate_shares: by the first part of a parameter's name, what its learning rate is multiplied by; 1 for others.
+    """
+    shares = rate_shares or {}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(shares.get(name.split(".")[0], 1.0), []).append(parameter)
+    parameters = [{"params": group, RATE_SHARE: share} for share, group in groups.items()]
     if options.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=options.lr)
     if options.optimizer == "sgd":

@@ -1,17 +1,15 @@
-"""The example scene in Blender, seen by the cameras of the clip, and its renderer."""
+"""A scene in Blender, seen by the cameras of a clip, and its renderer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import bpy
 import numpy as np
 from mathutils import Matrix
 
-from data_tools.courtyard import build_courtyard
-from data_tools.courtyard_movers import Movers
 from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path
 
@@ -21,17 +19,47 @@ if TYPE_CHECKING:
 BOUND_PERCENTILES = (0.1, 99.9)
 BOUND_SIZE = (72, 128)  # the grid of rays that measures them
 MASK_SAMPLES = 16
+# As soft as a camera's picture: sharper ones alias, and do not fit in a small JPEG file.
+SOFTNESS = 2.5
+
+
+class Moving(Protocol):
+    """What moves in a scene."""
+
+    @property
+    def objects(self) -> list[Any]:
+        """Everything that moves and can be seen."""
+
+    def pose(self, time: float) -> None:
+        """Place everything at ``time`` (0..1, one round of the loop)."""
 
 
 class Studio:
-    """The scene, built in Blender's open file, which must be empty, and its renderer."""
+    """The scene in Blender's open file and its renderer.
 
-    def __init__(self, views: Sequence[View], size: tuple[int, int], samples: int, frames: int) -> None:
+    Args:
+        movers: what moves in it; it stands there already.
+        views: the cameras.
+        size: (h, w) of the pictures.
+        samples: light paths per pixel.
+        frames: instants of the loop.
+        softness: width of the pixel filter, in pixels.
+    """
+
+    def __init__(
+        self,
+        movers: Moving,
+        views: Sequence[View],
+        size: tuple[int, int],
+        samples: int,
+        frames: int,
+        softness: float = SOFTNESS,
+    ) -> None:
         self.scene = bpy.context.scene
         self.frames = frames
         self.samples = samples
-        build_courtyard()
-        self.movers = Movers()
+        self.softness = softness
+        self.movers = movers
         self.cameras = {view.name: self._camera(view) for view in views}
         self._settings(size)
 
@@ -69,8 +97,7 @@ class Studio:
         cycles.transmission_bounces = cycles.transparent_max_bounces = 0
         cycles.caustics_reflective = cycles.caustics_refractive = False
         cycles.sample_clamp_indirect = 4.0
-        # As soft as a camera's picture: sharper ones alias, and do not fit in a small JPEG file.
-        cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 2.5
+        cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", self.softness
         # The same noise in every frame: what stands still stays the same picture.
         cycles.seed = 0
         self.scene.view_settings.view_transform = "AgX"
@@ -83,6 +110,8 @@ class Studio:
         for thing in self.scene.objects:
             if thing.type == "MESH":
                 thing.is_holdout = thing not in moving
+        # Colours do not matter, and textures take most of the time.
+        bpy.context.view_layer.material_override = bpy.data.materials.new("plain")
         self.scene.render.film_transparent = True
         self.scene.render.image_settings.color_mode = "RGBA"
         cycles = self.scene.cycles
@@ -100,14 +129,22 @@ class Studio:
             except RuntimeError as error:
                 raise InputError(f"{path}: Blender cannot write the picture ({error}); is the disk full?") from None
 
-    def cast(self, view: View, frame: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def cast(self, view: View, frame: int | None, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """What a view sees through its pixel centres.
+
+        Args:
+            view: the camera.
+            frame: the instant; None: what stands still, without the movers.
+            size: (h, w) of the picture.
 
         Returns:
             Depths along the view's axis ``[h, w]`` in metres, nan where nothing is, and where something
             moving is seen ``[h, w]``.
         """
-        self.movers.pose(frame / self.frames)
+        if frame is not None:
+            self.movers.pose(frame / self.frames)
+        for mover in self.movers.objects:
+            mover.hide_viewport = frame is None
         bpy.context.view_layer.update()
         graph = bpy.context.evaluated_depsgraph_get()
         moving = {thing.name for thing in self.movers.objects}

@@ -1,7 +1,8 @@
 """Render the example clip with Blender: a robot and a ball, ten cameras in two rows, three held-out views.
 
 The frames are path traced on the CPU. The program may be stopped at any moment: what is there is kept.
-Lossless frames go to ``--masters``; the JPEG pictures, the masks and the poses go to ``--out``.
+Lossless frames go to ``--masters``; the JPEG pictures, the masks, the depths of the held-out views and the poses
+go to ``--out``.
 """
 
 from __future__ import annotations
@@ -126,10 +127,14 @@ def list_jobs(views: Sequence[View], frames: int) -> list[Job]:
     ]
     for t in range(frames):
         for view in views:
-            if view.held_out:
-                name = f"masks/{view.name}/{t:05d}.png"
-                jobs.append(Job(view, t, True, f"targets/{name}", name))
+            name = f"masks/{view.name}/{t:05d}.png"
+            jobs.append(Job(view, t, True, f"targets/{name}", name))
     return jobs
+
+
+def depth_path(out: Path, view: View) -> Path:
+    """Where the depth of what stands still in a held-out view lies."""
+    return out / "targets" / "depth" / f"{view.name}.png"
 
 
 def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:
@@ -142,6 +147,12 @@ def encode_mask(alpha: np.ndarray) -> bytes:
     """PNG file of the mask of a BGRA picture ``[H, W, 4]``: 255 where anything moving is seen."""
     mask = np.where(alpha[..., 3] > 8, 255, 0).astype(np.uint8)
     return cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+
+
+def encode_depth(depth: np.ndarray, near: float) -> bytes:
+    """PNG file of 16 bits: 65535 near / depth of ``depth [H, W]``, 0 where that is nan."""
+    steps = np.nan_to_num(np.round(65535 * near / depth)).clip(0, 65535).astype(np.uint16)
+    return cv2.imencode(".png", steps, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
 def write_poses(out: Path, views: Sequence[View], size: tuple[int, int], bounds: np.ndarray) -> None:
@@ -192,7 +203,7 @@ def silence_blender() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put off an interruption to the end of the block: Blender's start swallows it, and is left half done."""
+    """Put off an interruption to the end of the block: Blender swallows it, and its start is left half done."""
     came: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
@@ -270,14 +281,20 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def render_clip(jobs: Sequence[Job], views: Sequence[View], options: argparse.Namespace) -> None:
-    """Render and encode the pictures of ``jobs``, and write the poses."""
-    has_poses = (options.out / "targets" / "poses_bounds.npy").exists()
-    if not jobs and has_poses:
+    """Render and encode the pictures of ``jobs``, and write the poses and the depths."""
+    target_poses = options.out / "targets" / "poses_bounds.npy"
+    held_out = [view for view in views if view.held_out]
+    has_poses = target_poses.exists()
+    has_depths = all(depth_path(options.out, view).exists() for view in held_out)
+    if not jobs and has_poses and has_depths:
         return
+    from data_tools.courtyard import build_courtyard
+    from data_tools.courtyard_movers import Movers
     from data_tools.courtyard_studio import Studio, measure_bounds
 
     size = (options.size[1], options.size[0])
-    studio = Studio(views, size, options.samples, options.frames)
+    build_courtyard()
+    studio = Studio(Movers(), views, size, options.samples, options.frames)
     masking = False
     for job in with_progress(jobs):
         master = options.masters / job.master
@@ -285,10 +302,16 @@ def render_clip(jobs: Sequence[Job], views: Sequence[View], options: argparse.Na
             if job.is_mask and not masking:
                 studio.show_movers_only()
                 masking = True
-            studio.render(job.view, job.frame, master)
+            with uninterrupted():
+                studio.render(job.view, job.frame, master)
         finish(job, options.out, options.masters, options.quality)
     if options.again or not has_poses:
         write_poses(options.out, views, size, measure_bounds(studio, views, options.frames))
+    if options.again or not has_poses or not has_depths:
+        for view, row in zip(held_out, np.load(target_poses), strict=True):
+            data = encode_depth(studio.cast(view, None, size)[0], near=row[15])
+            with atomic_path(depth_path(options.out, view)) as partial:
+                partial.write_bytes(data)
 
 
 def main() -> None:

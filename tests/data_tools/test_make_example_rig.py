@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.holdout import Targets
 from data_tools import make_example_rig as rig
 from maskvolume.errors import InputError
 from maskvolume.io.llff import read_poses_bounds
@@ -21,6 +22,11 @@ PROGRAM = ROOT / "data_tools" / "make_example_rig.py"
 CLIP = ROOT / "examples" / "rig"
 BOUNDS = np.tile([1.5, 9.7], (13, 1))
 HAS_BPY = importlib.util.find_spec("bpy") is not None
+
+
+def still_picture(folder: Path) -> np.ndarray:
+    return np.median([cv2.imread(str(path)) for path in sorted(folder.glob("*.jpg"))], axis=0).astype(np.float32)
+
 
 needs_clip = pytest.mark.skipif(not (CLIP / "poses_bounds.npy").exists(), reason="examples/rig is not there")
 
@@ -75,12 +81,13 @@ def test_rows_read_back_as_the_cameras_they_were_made_from(tmp_path: Path) -> No
 
 def test_jobs_cover_every_picture_once_with_the_masks_last() -> None:
     jobs = rig.list_jobs(rig.rig_views(), 3)
-    assert len({job.path for job in jobs}) == len({job.master for job in jobs}) == len(jobs) == 3 * (13 + 3)
+    assert len({job.path for job in jobs}) == len({job.master for job in jobs}) == len(jobs) == 3 * (13 + 13)
     kinds = [job.is_mask for job in jobs]
     assert kinds == sorted(kinds)
     assert {job.frame for job in jobs[:13]} == {0}
     paths = {job.path for job in jobs}
-    assert {"cam00/00000.jpg", "targets/target2/00002.jpg", "targets/masks/target1/00001.png"} <= paths
+    assert {"cam00/00000.jpg", "targets/target2/00002.jpg"} <= paths
+    assert {"targets/masks/target1/00001.png", "targets/masks/cam09/00002.png"} <= paths
 
 
 def test_mask_is_white_where_anything_moving_is_seen() -> None:
@@ -90,6 +97,25 @@ def test_mask_is_white_where_anything_moving_is_seen() -> None:
     assert mask.shape == (4, 6)
     assert sorted(zip(*np.nonzero(mask), strict=True)) == [(1, 2), (2, 3)]
     assert set(np.unique(mask)) == {0, 255}
+
+
+def test_depth_is_read_back_as_the_benchmarks_do(tmp_path: Path) -> None:
+    depth = np.geomspace(2.0, 9.0, 12 * 16).reshape(12, 16)
+    depth[3, 4], depth[5, 6] = np.nan, 1.0  # nothing there; nearer than near
+    path = rig.depth_path(tmp_path, rig.rig_views()[-1])
+    path.parent.mkdir(parents=True)
+    path.write_bytes(rig.encode_depth(depth, 1.5))
+    (tmp_path / "targets" / "target2").mkdir()
+    np.save(
+        tmp_path / "targets" / "poses_bounds.npy", rig.llff_rows(rig.rig_views()[-1:], (12, 16), np.array([[1.5, 9]]))
+    )
+    targets = Targets.open(tmp_path / "targets", (12, 16))
+    back = targets.still_depth(0)[0].double().numpy()
+    assert targets.tells_depth
+    assert back[3, 4] > 1e5
+    assert back[5, 6] == pytest.approx(1.5)
+    there = ~np.isnan(depth) & (depth > 1.5)
+    np.testing.assert_allclose(back[there], depth[there], rtol=1e-4)  # half a step of 65535 at near / far
 
 
 def test_a_picture_is_made_from_its_lossless_frame(tmp_path: Path) -> None:
@@ -152,6 +178,7 @@ def test_tiny_clip_is_whole_and_a_second_run_keeps_it(tmp_path: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.*")}
     assert {str(path.relative_to(out)) for path in times} == {
         *(job.path for job in rig.list_jobs(rig.rig_views(), 1)),
+        *(str(rig.depth_path(out, view).relative_to(out)) for view in rig.rig_views() if view.held_out),
         "poses_bounds.npy",
         "targets/poses_bounds.npy",
     }
@@ -174,5 +201,38 @@ def test_bundled_clip_has_the_cameras_of_the_program() -> None:
 def test_bundled_clip_is_complete_and_small() -> None:
     files = [path for path in CLIP.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 15e6
-    missing = [job.path for job in rig.list_jobs(rig.rig_views(), 20) if not (CLIP / job.path).exists()]
-    assert not missing
+    views = rig.rig_views()
+    paths = [CLIP / job.path for job in rig.list_jobs(views, 20)]
+    paths += [rig.depth_path(CLIP, view) for view in views if view.held_out]
+    assert not [path for path in paths if not path.exists()]
+
+
+@needs_clip
+def test_bundled_masks_cover_what_moves() -> None:
+    for camera in ("cam00", "cam09"):
+        frames = np.stack([cv2.imread(str(CLIP / camera / f"{t:05d}.jpg")) for t in range(20)]).astype(int)
+        differs = np.abs(frames[7] - np.median(frames, axis=0)).max(axis=-1) > 60
+        mask = cv2.imread(str(CLIP / "targets" / "masks" / camera / "00007.png"), cv2.IMREAD_UNCHANGED) == 255
+        assert 0.05 < mask.mean() < 0.12
+        assert differs[mask].mean() > 0.5
+        assert differs[~mask].mean() < 0.01  # shadows
+
+
+@needs_clip
+def test_bundled_depths_carry_a_rig_camera_into_the_target() -> None:
+    """A still pixel of a target has the colour that it has in the neighbouring camera, and a wrong depth tells."""
+    targets, poses = Targets.open(CLIP / "targets", (360, 640)), read_poses_bounds(CLIP / "poses_bounds.npy")
+    still = [still_picture(CLIP / name) for name in ("targets/target1", "cam02")]
+    depth = targets.still_depth(1)[0].double().numpy()
+    x, y = np.meshgrid(np.arange(640) + 0.5, np.arange(360) + 0.5)
+    rays = np.linalg.inv(targets.poses.cameras.K[1].numpy()) @ np.stack([x, y, np.ones_like(x)]).reshape(3, -1)
+    T_cam_target = (poses.cameras.T_cam_world[2] @ torch.linalg.inv(targets.poses.cameras.T_cam_world[1])).numpy()
+    errors = []
+    for factor in (1.0, 1.1, 0.9):
+        points = T_cam_target[:3, :3] @ (rays * depth.ravel() * factor) + T_cam_target[:3, 3:]
+        seen = (poses.cameras.K[2].numpy() @ points).reshape(3, 360, 640)
+        u, v = ((seen[k] / seen[2] - 0.5).astype(np.float32) for k in (0, 1))
+        warped = cv2.remap(still[1], u, v, cv2.INTER_LINEAR)
+        inside = (u > 0) & (u < 639) & (v > 0) & (v < 359)
+        errors.append(float(np.median(np.abs(warped - still[0]).max(axis=-1)[inside])))
+    assert errors[0] < 0.7 * min(errors[1:])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
 import cv2
@@ -16,7 +20,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError
-from maskvolume.samples import Draws, ViewBatch
+from maskvolume.samples import READER_KILLED, Draws, ViewBatch
 
 JITTERS = ("none", "brightness", "contrast", "saturation", "hue")  # one of them is drawn
 HUE_SHARE = 0.25  # of the other jitters' strength: hue is in turns
@@ -104,21 +108,27 @@ def read_batches(
         num_workers: 0 reads here.
 
     Raises:
-        InputError: damaged data.
+        InputError: damaged data, or a reader that was killed while a batch was handed over.
     """
     keys = ([(draw.num_sources, index) for index in draw.indices] for draw in draws)
+    ending = multiprocessing.Event()
     loader = DataLoader(
         samples,
         batch_sampler=keys,
         num_workers=num_workers,
         collate_fn=_Collate(collate),
         pin_memory=device.type == "cuda",
-        worker_init_fn=_start_worker if num_workers else None,
+        worker_init_fn=partial(_start_worker, ending) if num_workers else None,
     )
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield to_device(batch, device)
+    try:
+        for batch in loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield to_device(batch, device)
+    except (ConnectionError, EOFError) as error:
+        raise InputError(READER_KILLED) from error
+    finally:
+        ending.set()
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -157,8 +167,13 @@ def stack_cameras_of(views: Sequence[Sequence[View]]) -> Camera:
     return Camera((T @ torch.linalg.inv(T[:, 1:2])).float(), K, (h, w))
 
 
-def _start_worker(_: int) -> None:
+def _start_worker(ending: Event, _: int) -> None:
     """Interruptions, which may come to all processes of a group, are for the main one; it ends its workers itself."""
+
+    def terminate(*_: object) -> None:
+        if ending.is_set():
+            os._exit(0)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, terminate)
     cv2.setNumThreads(0)

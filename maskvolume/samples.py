@@ -70,6 +70,11 @@ class MovingBatch(ViewBatch):
     later_mattes: Tensor | None = None
 
 
+READER_KILLED = (
+    "--num_workers: a process that reads the data was killed, perhaps for want of memory; give fewer (0 reads "
+    "without any) and run again"
+)
+
 Batch = TypeVar("Batch", bound=ViewBatch)
 
 

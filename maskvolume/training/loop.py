@@ -20,7 +20,7 @@ from maskvolume.errors import InputError
 from maskvolume.io.files import require_writable_folder
 from maskvolume.model import MaskVolumeModel
 from maskvolume.options import save_options
-from maskvolume.samples import Draw, SampleSource
+from maskvolume.samples import READER_KILLED, Draw, SampleSource
 from maskvolume.training.distributed import Processes, StopFlag
 from maskvolume.training.log import TrainLog
 from maskvolume.training.options import TrainOptions, batch_plan, check_train_options
@@ -151,10 +151,7 @@ class _Loop:
         except RuntimeError as error:
             if KILLED_WORKER not in str(error):
                 raise
-            raise InputError(
-                f"{options.exp_name}: a process that reads the data was killed, perhaps for want of memory; give fewer "
-                "--num_workers (0 reads without any) and run again"
-            ) from error
+            raise InputError(READER_KILLED) from error
         with state.averaged.swapped_in(state.model):
             return state.write_model(step)
 

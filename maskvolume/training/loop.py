@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -146,11 +148,12 @@ class _Loop:
                     break
         except InputError:
             if step > first:
-                self._save(step)
+                self._save_at_the_end(step)
             raise
         except RuntimeError as error:
             if KILLED_WORKER not in str(error):
                 raise
+            _expect_no_more_of_readers()
             raise InputError(READER_KILLED) from error
         with state.averaged.swapped_in(state.model):
             return state.write_model(step)
@@ -161,6 +164,16 @@ class _Loop:
     def _save(self, step: int) -> None:
         self.state.save(step)
         self.log.pause()
+
+    def _save_at_the_end(self, step: int) -> None:
+        """Save what was done before an error, even if torch tells only now that a reader was killed."""
+        try:
+            _expect_no_more_of_readers()
+            self._save(step)
+        except RuntimeError as error:
+            if KILLED_WORKER not in str(error):
+                raise
+            self._save(step)
 
     def _how_to_go_on(self) -> str:
         return f"run the same command again{'' if self.options.resume else ' without --no-resume'} to go on"
@@ -210,6 +223,12 @@ class _Loop:
         scalars, pictures = self.task.evaluate(self.state.model, samples[index])
         shown = {name: picture.float().cpu() for name, picture in pictures.items()} if index < LOGGED_SAMPLES else {}
         return {name: float(value) for name, value in scalars.items()}, shown
+
+
+def _expect_no_more_of_readers() -> None:
+    """Keep torch from raising an error wherever the program is when one more reader ends: it ends anyway."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _other_process() -> InputError:

@@ -113,7 +113,7 @@ def test_require_writable_folder_refuses_a_file(tmp_path: Path, below: str) -> N
         require_writable_folder(tmp_path / "file" / below)
 
 
-@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EBADF])
 def test_require_writable_folder_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def refuse(path: Path, data: bytes) -> int:
         raise OSError(code, os.strerror(code), str(path))

@@ -7,7 +7,7 @@ import math
 import os
 import random
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,8 @@ class FitSource:
 
 class FitTask:
     """Fit the opacity that the MPI network gives a fixed sweep: fast, and enough to see the loop work."""
+
+    rate_shares: Mapping[str, float] = {}
 
     def __init__(self, stop_at: int | None = None, nan_at: int | None = None) -> None:
         self.stop_at, self.step = stop_at, -1

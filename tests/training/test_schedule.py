@@ -7,10 +7,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
 from maskvolume.model import CheckpointMeta, MaskVolumeModel
 from maskvolume.training import TrainOptions
-from maskvolume.training.schedule import Averaged, learning_rate, make_optimizer
+from maskvolume.training.schedule import RATE_SHARE, Averaged, learning_rate, make_optimizer
 
 OPTIONS = TrainOptions(num_steps=1000, warmup_steps=100, lr=1e-3)
 
@@ -87,3 +88,18 @@ def test_without_averaging_the_trained_weights_are_taken() -> None:
         model.weight += 1
     averaged.update(model, 0)
     assert torch.equal(averaged.values["weight"], model.weight)
+
+
+def test_networks_may_have_a_part_of_the_learning_rate() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mpi_net, self.mask_net = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    model = Two()
+    groups = make_optimizer(OPTIONS, model, {"mpi_net": 0.1}).param_groups
+    shares = {id(parameter): group[RATE_SHARE] for group in groups for parameter in group["params"]}
+    assert {shares[id(parameter)] for parameter in model.mpi_net.parameters()} == {0.1}
+    assert {shares[id(parameter)] for parameter in model.mask_net.parameters()} == {1.0}
+    model.mpi_net.requires_grad_(False)
+    assert len(make_optimizer(OPTIONS, model, {"mpi_net": 0.1}).param_groups) == 1

@@ -76,6 +76,9 @@ class MaskTrainOptions(TrainOptions):
         choices=("full_loss", "no_mask", "image", "masked_l1", *IMAGE_TERMS),
     )
     image_loss: str = option("l1_msssim_grad", "full_loss, no_mask, image: loss on the view", choices=LOSS_NAMES)
+    sparsity_weight: float = option(
+        SPARSITY_WEIGHT, "full_loss, no_mask: weight of the mean of the mask volume; less lets it cover movers whole"
+    )
     moving_weight: float = option(0.0, "how much more pixels count that something moves in, on image losses")
     temporal_weight: float = option(0.0, "weight of a loss on flicker, from pairs of frames; 0: single frames")
     vgg_weights: str = option("", "vgg losses: VGG-19-BN state dict; torchvision's cache or download when empty")
@@ -111,7 +114,7 @@ class MaskTask:
             loss = loss + MASK_WEIGHT * term
             scalars["mask_loss"] = term.detach()
         if self.options.loss_type in ("full_loss", "no_mask"):
-            loss = loss + SPARSITY_WEIGHT * made.mask.mean()
+            loss = loss + self.options.sparsity_weight * made.mask.mean()
             scalars["mask_mean"] = made.mask.detach().mean()
         if self.options.temporal_weight > 0:
             term = self._flicker(model, batch, background, rendering)
@@ -248,8 +251,10 @@ def settle_mask_options(options: MaskTrainOptions) -> MaskTrainOptions:
         raise InputError(f"--synthetic_share: between 0 and 1 expected, got {options.synthetic_share:g}")
     if not 0 <= options.jitter < 1:
         raise InputError(f"--jitter: 0 or more and below 1 expected, got {options.jitter:g}")
-    if min(options.moving_weight, options.temporal_weight) < 0 or options.mpi_lr <= 0:
-        raise InputError("--moving_weight, --temporal_weight, --mpi_lr: 0 or more, and above 0, expected")
+    if min(options.sparsity_weight, options.moving_weight, options.temporal_weight) < 0 or options.mpi_lr <= 0:
+        raise InputError(
+            "--sparsity_weight, --moving_weight, --temporal_weight: 0 or more expected, and --mpi_lr above 0"
+        )
     return options
 
 

@@ -1,7 +1,8 @@
-"""A picture of a rig and a path of novel views: from above and from the front."""
+"""A picture of a rig, and of a path of novel views: from above and from the front."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from maskvolume.paths import average_pose, focus_distance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RIG_COLOUR, PATH_COLOUR, FOCUS_COLOUR, BOUNDS_COLOUR = "#1f3b57", "#d9822b", "#b3202c", "#7f8c8d"
 DRAWN_VIEWS = 9  # frustums of the path that are drawn
@@ -37,24 +39,50 @@ def plot_rig(png: Path, poses: RigPoses, path: Camera, focus: float | None = Non
     from matplotlib.figure import Figure
 
     distance = focus_distance(poses.bounds) if focus is None else focus
-    T_avg_world = invert_rigid(_frame_of(poses))
-    rig_poses = T_avg_world @ invert_rigid(poses.cameras.T_cam_world)
-    path_poses = T_avg_world @ invert_rigid(path.T_cam_world)
     figure = Figure(figsize=(18, 7), layout="constrained")
-    scene, top, front = figure.subplots(1, 3)
-    _draw_scene(scene, poses, rig_poses, path_poses, distance)
-    size = 0.12 * _spread(torch.cat([rig_poses, path_poses]))
-    for axes, vertical, title in ((top, Z, "the cameras from above"), (front, Y, "the cameras from behind")):
-        _draw_path(axes, path, path_poses, vertical, size)
-        _draw_cameras(axes, poses.cameras, rig_poses, vertical, size)
-        axes.set_xlabel("x, to the right")
-        axes.set_ylabel("z, forward" if vertical == Z else "y, down")
-        axes.set_title(title)
-        axes.set_aspect("equal", adjustable="datalim")
-    front.invert_yaxis()
+    draw_rig(figure.subplots(1, 3), poses, path, distance)
     near, far = poses.bounds.min().item(), poses.bounds.max().item()
     depths = f"near {near:.3g}, focus {distance:.3g}, far {far:.3g}"
     figure.suptitle(f"cameras {len(poses.cameras)}, views {len(path)};  {depths}")
+    save_figure(png, figure)
+
+
+def draw_rig(
+    axes: Sequence[Axes],
+    poses: RigPoses,
+    path: Camera | None,
+    focus: float,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Draw the scene from above, the cameras from above and the cameras from behind into three axes.
+
+    Args:
+        axes: the three.
+        poses: the rig, cameras ``[N]``; the drawing is in the frame of its average pose.
+        path: cameras ``[P]``, or None.
+        focus: distance of the focus point.
+        names: of the cameras; None: their numbers.
+    """
+    scene, top, front = axes
+    T_avg_world = invert_rigid(_frame_of(poses))
+    rig_poses = T_avg_world @ invert_rigid(poses.cameras.T_cam_world)
+    path_poses = None if path is None else T_avg_world @ invert_rigid(path.T_cam_world)
+    _draw_scene(scene, poses, rig_poses, path_poses, focus)
+    size = 0.12 * _spread(rig_poses if path_poses is None else torch.cat([rig_poses, path_poses]))
+    labels = names or [str(i) for i in range(len(rig_poses))]
+    for one, vertical, title in ((top, Z, "the cameras from above"), (front, Y, "the cameras from behind")):
+        if path is not None and path_poses is not None:
+            _draw_path(one, path, path_poses, vertical, size)
+        _draw_cameras(one, poses.cameras, rig_poses, vertical, size, labels)
+        one.set_xlabel("x, to the right")
+        one.set_ylabel("z, forward" if vertical == Z else "y, down")
+        one.set_title(title)
+        one.set_aspect("equal", adjustable="datalim")
+    front.invert_yaxis()
+
+
+def save_figure(png: Path, figure: Figure) -> None:
+    """Write a figure, whole or not at all."""
     require_writable_folder(png.parent)
     with atomic_path(png) as partial:
         figure.savefig(partial, dpi=90)
@@ -74,7 +102,7 @@ def _spread(T: Tensor) -> float:
     return float((places.amax(0) - places.amin(0)).max()) or 1.0
 
 
-def _draw_scene(axes: Axes, poses: RigPoses, rig_poses: Tensor, path_poses: Tensor, distance: float) -> None:
+def _draw_scene(axes: Axes, poses: RigPoses, rig_poses: Tensor, path_poses: Tensor | None, distance: float) -> None:
     """From above, as far as the far bound: what each camera sees, its near and its far depth."""
     for T, K, (near, far) in zip(rig_poses, poses.cameras.K, poses.bounds.tolist(), strict=True):
         for depth, style in ((near, "-"), (far, "--")):
@@ -82,7 +110,8 @@ def _draw_scene(axes: Axes, poses: RigPoses, rig_poses: Tensor, path_poses: Tens
             axes.plot(*zip(left[[X, Z]], right[[X, Z]], strict=True), style, color=BOUNDS_COLOUR, lw=0.8)
         for corner in _corners(T, K, poses.cameras.size, far, rows=(0.5,)):
             axes.plot(*zip(T[[X, Z], 3].tolist(), corner[[X, Z]], strict=True), color=RIG_COLOUR, lw=0.3)
-    axes.plot(*_with_gaps(path_poses)[:, [X, Z]].T, color=PATH_COLOUR, lw=1.2, label="path")
+    if path_poses is not None:
+        axes.plot(*_with_gaps(path_poses)[:, [X, Z]].T, color=PATH_COLOUR, lw=1.2, label="path")
     axes.plot(*rig_poses[:, [X, Z], 3].T.numpy(), "o", ms=3, color=RIG_COLOUR, label="cameras")
     axes.plot(0, distance, "+", ms=12, mew=2, color=FOCUS_COLOUR, label="focus point")
     axes.plot([], [], "-", color=BOUNDS_COLOUR, label="near")
@@ -109,11 +138,13 @@ def _with_gaps(T: Tensor) -> NDArray[np.float64]:
     return np.insert(places, np.flatnonzero(steps > JUMP * np.median(steps)) + 1, np.nan, axis=0)
 
 
-def _draw_cameras(axes: Axes, cameras: Camera, rig_poses: Tensor, vertical: int, size: float) -> None:
+def _draw_cameras(
+    axes: Axes, cameras: Camera, rig_poses: Tensor, vertical: int, size: float, labels: Sequence[str]
+) -> None:
     for i, T in enumerate(rig_poses):
         _draw_frustum(axes, cameras[i], T, vertical, size, RIG_COLOUR)
         place = (T[X, 3].item(), T[vertical, 3].item())
-        axes.annotate(str(i), place, color=RIG_COLOUR, weight="bold", xytext=(4, -10), textcoords="offset points")
+        axes.annotate(labels[i], place, color=RIG_COLOUR, weight="bold", xytext=(4, -10), textcoords="offset points")
 
 
 def _draw_frustum(axes: Axes, camera: Camera, T: Tensor, vertical: int, depth: float, colour: str) -> None:

@@ -26,7 +26,14 @@ PAGES = (
     *(README, "CONTRIBUTING.md", "CHANGELOG.md", "preprocessing/README.md", "checkpoints/README.md"),
     *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
 )
-PAGES_WITH_COMMANDS = (README, "docs/formats.md", "docs/rendering.md", "docs/training.md", "docs/your-own-rig.md")
+PAGES_WITH_COMMANDS = (
+    README,
+    "docs/formats.md",
+    "docs/rendering.md",
+    "docs/training.md",
+    "docs/your-own-rig.md",
+    "docs/rigs.md",
+)
 
 RENDERER = ROOT / "render/render_llff_video.py"
 # What render.sh gives to the renderer, before the options of its caller.

@@ -50,8 +50,8 @@ class RigClip:
         path = layout.poses_path
         if not path.is_file():
             raise InputError(
-                f"{path}: no such file; put the LLFF poses of the {len(layout.names)} cameras there, one row "
-                f"for each in the order of their names"
+                f"{path}: no such file; make it with data_tools/estimate_poses.py, or put the LLFF poses of the "
+                f"{len(layout.names)} cameras there, one row for each in the order of their names"
             )
         poses = read_poses_bounds(path)
         if len(poses) != len(layout.names):

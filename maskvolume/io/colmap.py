@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -230,8 +232,12 @@ def _is_whole(model: pycolmap.Reconstruction, path: Path) -> bool:
 
 
 def _pycolmap() -> Any:
+    former = signal.getsignal(signal.SIGTERM)
     try:
         import pycolmap
     except ImportError as error:
         raise InputError(f"COLMAP models need pycolmap, which can't be imported ({error}); install pycolmap") from error
+    # The import sets a handler of its own, which ends the program with a stack trace.
+    if threading.current_thread() is threading.main_thread() and former is not None:
+        signal.signal(signal.SIGTERM, former)
     return pycolmap

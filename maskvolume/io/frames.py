@@ -147,9 +147,10 @@ def open_layout(root: str | Path) -> Layout:
     if any((path / "images").is_dir() for path in numbered):
         return _open_collected(root, numbered)
     cameras = _choose_cameras(folders, lambda folder: bool(list_pictures(folder)))
-    if cameras:
-        return _open_frames(root, cameras)
     videos = _choose_cameras([path for path in entries if path.suffix.lower() in VIDEO_SUFFIXES])
+    # Videos that are named like cameras go before folders that are not: pictures of something else beside them.
+    if cameras and (_is_named(cameras[0]) or not (videos and _is_named(videos[0]))):
+        return _open_frames(root, cameras)
     if videos:
         return _open_videos(root, videos)
     if (root / "images").is_dir():
@@ -157,9 +158,13 @@ def open_layout(root: str | Path) -> Layout:
     raise InputError(f"{root}: holds no clip; {_EXPECTED}")
 
 
+def _is_named(path: Path) -> bool:
+    return _CAMERA_NAME.fullmatch(path.stem) is not None
+
+
 def _choose_cameras(paths: Sequence[Path], holds: Callable[[Path], bool] = lambda path: True) -> list[Path]:
     """Those named like cameras (also empty ones, to be complained about), or else all that hold frames."""
-    named = [path for path in paths if _CAMERA_NAME.fullmatch(path.stem)]
+    named = [path for path in paths if _is_named(path)]
     return named or [path for path in paths if holds(path)]
 
 

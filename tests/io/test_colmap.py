@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -231,3 +233,18 @@ def test_missing_pycolmap_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(InputError, match=r"COLMAP models need pycolmap, .* install pycolmap"):
         read_colmap(folder)
+
+
+def test_a_signal_is_handled_as_before_after_a_model_was_read() -> None:
+    code = """
+import signal
+from maskvolume.io.colmap import _pycolmap
+handler = lambda *_: None
+signal.signal(signal.SIGTERM, handler)
+_pycolmap()
+assert signal.getsignal(signal.SIGTERM) is handler
+signal.raise_signal(signal.SIGTERM)
+print("still here")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.stdout == "still here\n", run.stderr

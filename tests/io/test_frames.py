@@ -273,3 +273,13 @@ def test_list_pictures_sorts_by_number(tmp_path: Path) -> None:
     for name in ("10.png", "9.jpg", ".8.png", "7.txt"):
         (tmp_path / name).write_bytes(b"")
     assert list(list_pictures(tmp_path)) == ["9", "10"]
+
+
+def test_videos_of_cameras_go_before_folders_of_other_names(tmp_path: Path) -> None:
+    for name in ("cam00", "cam01"):
+        write_video(tmp_path / f"{name}.mp4", int(name[-1]))
+    (tmp_path / "held_out").mkdir()
+    write_image(tmp_path / "held_out" / "00000.png", np.zeros((48, 64, 3), np.uint8))
+    layout = open_layout(tmp_path)
+    assert layout.kind == "videos"
+    assert layout.names == ("cam00", "cam01")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from realestate10k_helpers import MadeData, Reply, VideoServer, ffmpeg, serve_videos
+from tqdm import TMonitor
 
 from maskvolume.errors import InputError
 from maskvolume.io.mp4 import read_frame_times
@@ -165,8 +166,15 @@ def test_retries_wait_longer_each_time(
     server: VideoServer, data: bytes, write_scene: Callable, download: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_scene("a", server.add("a.mp4", Reply(data, failures=3)))
-    waits = []
-    monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: waits.append(timeout))
+    waits, true_wait = [], threading.Event.wait
+
+    def wait(event: threading.Event, timeout: float | None = None) -> bool:
+        if isinstance(threading.current_thread(), TMonitor):  # the progress bar's, which waits all the time
+            return true_wait(event, timeout)
+        waits.append(timeout)
+        return False
+
+    monkeypatch.setattr(threading.Event, "wait", wait)
     with pytest.raises(InputError, match=r"not one of 1 videos could be had; the first: .*HTTP Error 503"):
         download("--retries", 2, "--backoff", 1, "--workers", 1)
     assert [wait for wait in waits if wait is not None] == [1, 2]

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError
-from maskvolume.samples import READER_KILLED, Draws, ViewBatch
+from maskvolume.samples import READER_KILLED, Draws, Lazy, ViewBatch
 
 JITTERS = ("none", "brightness", "contrast", "saturation", "hue")  # one of them is drawn
 HUE_SHARE = 0.25  # of the other jitters' strength: hue is in turns
@@ -92,6 +92,84 @@ def change_alike(change: Callable[[Tensor], Tensor] | None, images: Sequence[Ten
         return list(images)
     # Side by side, so that a change that looks at the mean of a picture does the same to all.
     return list(change(torch.cat(list(images), dim=-1)).chunk(len(images), dim=-1))
+
+
+class RecordedSamples(Dataset[Any]):
+    """Samples by (number of sources, number of the sample); the same for the same seed in every process.
+
+    A pass over the data, an epoch, takes every place that a sample can be drawn from once, in an order of its own.
+
+    Args:
+        seed: of the run.
+        places: how many there are, for instance scenes.
+    """
+
+    def __init__(self, seed: int, places: int) -> None:
+        self.seed, self._places = seed, places
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        return self._places
+
+    def __getitem__(self, drawn: tuple[int, int]) -> Any:
+        """A sample; what is wrong with the data is handed over, since an error raised here would lose its kind."""
+        num_sources, number = drawn
+        try:
+            return self.make(num_sources, number)
+        except InputError as error:
+            return error
+
+    def make(self, num_sources: int, number: int) -> Any:
+        """Sample ``number`` with this many source views.
+
+        Raises:
+            InputError: the data is damaged.
+        """
+        raise NotImplementedError
+
+    def place_of(self, number: int) -> int:
+        """The place that a sample is drawn from."""
+        epoch, turn = divmod(number, len(self))
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng((self.seed, epoch, 2)).permutation(len(self)))
+        return int(self._order[1][turn])
+
+
+@dataclass(frozen=True)
+class RecordedSource:
+    """Recorded views to train on, and fixed ones to validate on; see ``samples.SampleSource``.
+
+    Attributes:
+        samples: to train on.
+        choices: what to validate on.
+        read_choice: the sample of a choice.
+        collate: makes a batch of samples, pictures still uint8.
+        device: where batches go.
+        num_workers: processes that read; 0: this one.
+    """
+
+    samples: RecordedSamples
+    choices: Sequence[Any]
+    read_choice: Callable[[Any], Any]
+    collate: Callable[[Sequence[Any]], Any]
+    device: torch.device
+    num_workers: int
+
+    @property
+    def epoch_samples(self) -> int:
+        """The places that samples are drawn from."""
+        return len(self.samples)
+
+    def batches(self, draws: Draws) -> Generator[Any, None, None]:
+        """See ``SampleSource``; reads ahead in the workers."""
+        yield from read_batches(self.samples, draws, self.collate, self.device, self.num_workers)
+
+    def validation(self) -> Sequence[Any]:
+        """The chosen views."""
+        return Lazy(
+            len(self.choices),
+            lambda index: to_device(self.collate([self.read_choice(self.choices[index])]), self.device),
+        )
 
 
 def read_batches(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from maskvolume.cameras import nearest_cameras
 from maskvolume.errors import InputError
 from maskvolume.io.rig_h5 import RigScene, open_rig_scenes
 from maskvolume.planes import RIG_FAR_FACTOR, RIG_NEAR_FACTOR
 from maskvolume.recorded import (
+    RecordedSamples,
+    RecordedSource,
     View,
     Window,
     change_alike,
@@ -24,11 +26,9 @@ from maskvolume.recorded import (
     cut_intrinsics,
     draw_jitter,
     draw_window,
-    read_batches,
     stack_cameras_of,
-    to_device,
 )
-from maskvolume.samples import Draws, Lazy, MovingBatch
+from maskvolume.samples import MovingBatch
 
 
 @dataclass(frozen=True)
@@ -68,31 +68,16 @@ class RigSample:
     far: float
 
 
-class RigSamples(Dataset[Any]):
-    """Samples by (number of sources, number of the sample); the same for the same seed in every process.
-
-    A pass over the data, an epoch, takes every frame of every scene once, in an order of its own; the cameras are
-    drawn anew each time.
-    """
+class RigSamples(RecordedSamples):
+    """Samples of rigs; an epoch takes every frame of every scene once, the cameras are drawn anew each time."""
 
     def __init__(self, scenes: Sequence[RigScene], drawing: RigDrawing, seed: int) -> None:
-        self.scenes, self.drawing, self.seed = scenes, drawing, seed
         self.starts = [0, *accumulate(scene.num_frames - drawing.instants + 1 for scene in scenes)]
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
-
-    def __len__(self) -> int:
-        return self.starts[-1]
-
-    def __getitem__(self, drawn: tuple[int, int]) -> RigSample | InputError:
-        """A sample; what is wrong with the data is handed over, since an error raised here would lose its kind."""
-        num_sources, number = drawn
-        try:
-            return self.make(num_sources, number)
-        except InputError as error:
-            return error
+        super().__init__(seed, self.starts[-1])
+        self.scenes, self.drawing = scenes, drawing
 
     def make(self, num_sources: int, number: int) -> RigSample:
-        """Sample ``number`` with this many source views."""
+        """See ``RecordedSamples``."""
         rng = np.random.default_rng((self.seed, number, 0))
         scene, frame = self.frame_of(number)
         cameras = rng.permutation(scene.num_cameras)[: num_sources + 1].tolist()
@@ -101,10 +86,7 @@ class RigSamples(Dataset[Any]):
 
     def frame_of(self, number: int) -> tuple[RigScene, int]:
         """The scene and the first frame that a sample is drawn from."""
-        epoch, place = divmod(number, len(self))
-        if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng((self.seed, epoch, 2)).permutation(len(self)))
-        position = int(self._order[1][place])
+        position = self.place_of(number)
         scene = int(np.searchsorted(self.starts, position, side="right")) - 1
         return self.scenes[scene], position - self.starts[scene]
 
@@ -200,41 +182,10 @@ def choose_validation(scenes: Sequence[RigScene], count: int, num_sources: int, 
     return choices
 
 
-@dataclass(frozen=True)
-class RigSource:
-    """Views of recorded rigs.
-
-    Attributes:
-        samples: to train on.
-        choices: to validate on.
-        device: of the training.
-        num_workers: processes that read.
-    """
-
-    samples: RigSamples
-    choices: Sequence[Choice]
-    device: torch.device
-    num_workers: int
-
-    @property
-    def epoch_samples(self) -> int:
-        """The frames of all scenes."""
-        return len(self.samples)
-
-    def batches(self, draws: Draws) -> Generator[MovingBatch, None, None]:
-        """See ``SampleSource``; reads ahead in the workers."""
-        yield from read_batches(self.samples, draws, collate, self.device, self.num_workers)
-
-    def validation(self) -> Sequence[MovingBatch]:
-        """The chosen views; the middle of the pictures, as large as the crops allow, without changes."""
-        return Lazy(len(self.choices), self._chosen)
-
-    def _chosen(self, index: int) -> MovingBatch:
-        choice, drawing = self.choices[index], replace(self.samples.drawing, instants=1)
-        sample = read_sample(
-            choice.scene, choice.frame, choice.cameras, middle_window(choice.scene.size, drawing.size), drawing
-        )
-        return to_device(collate([sample]), self.device)
+def read_choice(drawing: RigDrawing, choice: Choice) -> RigSample:
+    """The chosen view: the middle of the pictures, as large as the crops allow, without changes."""
+    window = middle_window(choice.scene.size, drawing.size)
+    return read_sample(choice.scene, choice.frame, choice.cameras, window, replace(drawing, instants=1))
 
 
 def middle_window(picture: tuple[int, int], crop: tuple[int, int]) -> Window:
@@ -254,7 +205,7 @@ def open_rigs(
     val_samples: int,
     device: torch.device,
     num_workers: int,
-) -> RigSource:
+) -> RecordedSource:
     """Open training and validation data.
 
     Raises:
@@ -270,4 +221,5 @@ def open_rigs(
     if short := next((scene for scene in scenes if scene.num_frames < drawing.instants), None):
         raise InputError(f"{short.path}: has a single frame, but --temporal_weight needs pairs; move it away")
     choices = choose_validation(val_scenes, val_samples, num_sources[0], 1)
-    return RigSource(RigSamples(scenes, drawing, seed), choices, device, num_workers)
+    samples, read = RigSamples(scenes, drawing, seed), partial(read_choice, drawing)
+    return RecordedSource(samples, choices, read, collate, device, num_workers)

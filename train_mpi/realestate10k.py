@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from maskvolume.errors import InputError
 from maskvolume.io.shards import SceneShards
 from maskvolume.io.triplets import ViewChoice, read_triplets
+from maskvolume.planes import RIG_FAR_FACTOR, RIG_NEAR_FACTOR
 from maskvolume.recorded import (
+    RecordedSamples,
+    RecordedSource,
     View,
     Window,
     change_alike,
@@ -22,13 +24,10 @@ from maskvolume.recorded import (
     cut_intrinsics,
     draw_jitter,
     draw_window,
-    read_batches,
     stack_cameras_of,
-    to_device,
 )
-from maskvolume.samples import Draws, Lazy, ViewBatch
+from maskvolume.samples import ViewBatch
 
-NEAR_SHARE, FAR_SHARE = 0.9, 2.0  # planes against a scene's bounds, as for rigs
 TRIPLETS_NAME = "triplets.txt"
 
 
@@ -62,31 +61,17 @@ class Sample:
     far: float
 
 
-class SceneSamples(Dataset[Any]):
-    """Samples by (number of sources, number of the sample); the same for the same seed in every process.
-
-    A pass over the data, an epoch, takes every scene once, in an order of its own.
-    """
+class SceneSamples(RecordedSamples):
+    """Samples of scenes; an epoch takes each of those that are long enough once."""
 
     def __init__(self, shards: SceneShards, drawing: ViewDrawing, seed: int, most_sources: int) -> None:
-        self.shards, self.drawing, self.seed = shards, drawing, seed
         counts = np.array([shards.count(scene) for scene in range(len(shards))])
         self.scenes = np.flatnonzero(counts > most_sources)
-        self._order: tuple[int, np.ndarray] = (-1, self.scenes)
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, drawn: tuple[int, int]) -> Sample | InputError:
-        """A sample; what is wrong with the data is handed over, since an error raised here would lose its kind."""
-        num_sources, number = drawn
-        try:
-            return self.make(num_sources, number)
-        except InputError as error:
-            return error
+        super().__init__(seed, len(self.scenes))
+        self.shards, self.drawing = shards, drawing
 
     def make(self, num_sources: int, number: int) -> Sample:
-        """Sample ``number`` with this many source views."""
+        """See ``RecordedSamples``."""
         rng = np.random.default_rng((self.seed, number, 0))
         scene = self.scene_of(number)
         frames = draw_frames(rng, self.shards.count(scene), num_sources + 1, self.drawing)
@@ -101,10 +86,7 @@ class SceneSamples(Dataset[Any]):
 
     def scene_of(self, number: int) -> int:
         """The scene that a sample is drawn from."""
-        epoch, place = divmod(number, len(self.scenes))
-        if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng((self.seed, epoch, 2)).permutation(self.scenes))
-        return int(self._order[1][place])
+        return int(self.scenes[self.place_of(number)])
 
 
 def draw_frames(rng: np.random.Generator, count: int, views: int, drawing: ViewDrawing) -> list[int]:
@@ -134,49 +116,17 @@ def cut_view(
 def plane_range(shards: SceneShards, scene: int, default: tuple[float, float]) -> tuple[float, float]:
     """Depths of the nearest and farthest plane: from the scene's bounds where they are known."""
     bounds = shards.bounds(scene)
-    return default if bounds is None else (NEAR_SHARE * bounds[0], FAR_SHARE * bounds[1])
+    return default if bounds is None else (RIG_NEAR_FACTOR * bounds[0], RIG_FAR_FACTOR * bounds[1])
 
 
-@dataclass(frozen=True)
-class RealEstate10KSource:
-    """Training samples and fixed triplets of RealEstate10K; see ``samples.SampleSource``.
-
-    Attributes:
-        samples: of the training scenes.
-        val_shards: validation scenes.
-        choices: the fixed views.
-        device: where batches go.
-        num_workers: processes that read; 0: this one.
-    """
-
-    samples: SceneSamples
-    val_shards: SceneShards
-    choices: Sequence[ViewChoice]
-    device: torch.device
-    num_workers: int
-
-    @property
-    def epoch_samples(self) -> int:
-        """The scenes."""
-        return len(self.samples)
-
-    def batches(self, draws: Draws) -> Generator[ViewBatch, None, None]:
-        """See ``SampleSource``; reads ahead in the workers."""
-        yield from read_batches(self.samples, draws, collate, self.device, self.num_workers)
-
-    def validation(self) -> Sequence[ViewBatch]:
-        """Whole pictures of the chosen views."""
-        return Lazy(len(self.choices), self._chosen)
-
-    def _chosen(self, index: int) -> ViewBatch:
-        choice, shards = self.choices[index], self.val_shards
-        scene = shards.index(choice.scene)
-        known = {int(timestamp): frame for frame, timestamp in enumerate(shards.timestamps(scene))}
-        frames = [known[timestamp] for timestamp in (choice.target, *choice.sources)]
-        whole = (0, 0, shards.size)
-        views = [cut_view(shards, scene, f, whole, shards.size, shards.picture(scene, f)) for f in frames]
-        sample = Sample(views, *plane_range(shards, scene, self.samples.drawing.depth_range))
-        return to_device(collate([sample]), self.device)
+def read_choice(shards: SceneShards, depth_range: tuple[float, float], choice: ViewChoice) -> Sample:
+    """Whole pictures of the chosen views; ``depth_range`` holds where a scene's bounds are not known."""
+    scene = shards.index(choice.scene)
+    known = {int(timestamp): frame for frame, timestamp in enumerate(shards.timestamps(scene))}
+    frames = [known[timestamp] for timestamp in (choice.target, *choice.sources)]
+    whole = (0, 0, shards.size)
+    views = [cut_view(shards, scene, f, whole, shards.size, shards.picture(scene, f)) for f in frames]
+    return Sample(views, *plane_range(shards, scene, depth_range))
 
 
 def open_realestate10k(
@@ -191,7 +141,7 @@ def open_realestate10k(
     val_samples: int,
     device: torch.device,
     num_workers: int,
-) -> RealEstate10KSource:
+) -> RecordedSource:
     """Open training and validation data; ``max_views`` is the most that the network takes, None for any number.
 
     Raises:
@@ -216,7 +166,8 @@ def open_realestate10k(
             )
         if lost:
             raise InputError(f"{path}: scene {choice.scene} has no frame {lost[0]} in {val_dir}; make the list anew")
-    return RealEstate10KSource(samples, val_shards, choices, device, num_workers)
+    read = partial(read_choice, val_shards, drawing.depth_range)
+    return RecordedSource(samples, choices, read, collate, device, num_workers)
 
 
 def collate(samples: Sequence[Sample]) -> ViewBatch:

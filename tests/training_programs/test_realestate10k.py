@@ -20,8 +20,9 @@ from shard_helpers import INTRINSICS, SIZE, write_shards
 from maskvolume.errors import InputError
 from maskvolume.io.shards import SceneShards
 from maskvolume.io.triplets import ViewChoice, write_triplets
+from maskvolume.recorded import RecordedSource
 from maskvolume.samples import BatchPlan, ViewBatch
-from train_mpi.realestate10k import RealEstate10KSource, SceneSamples, ViewDrawing, draw_frames, open_realestate10k
+from train_mpi.realestate10k import SceneSamples, ViewDrawing, draw_frames, open_realestate10k
 
 DRAWING = ViewDrawing((40, 48), scale=(0.8, 2.0), jitter=0.0)
 
@@ -35,14 +36,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def source(
     folder: Path, workers: int = 0, seed: int = 0, drawing: ViewDrawing = DRAWING, max_views: int | None = None
-) -> RealEstate10KSource:
+) -> RecordedSource:
     return open_realestate10k(
         str(folder), str(folder), "", drawing, seed=seed, most_sources=3, max_views=max_views, val_samples=9,
         device=torch.device("cpu"), num_workers=workers,
     )  # fmt: skip
 
 
-def batches(of: RealEstate10KSource, plan: BatchPlan, first: int, count: int) -> list[ViewBatch]:
+def batches(of: RecordedSource, plan: BatchPlan, first: int, count: int) -> list[ViewBatch]:
     stream = of.batches(plan.draws(first))
     found = list(islice(stream, count))
     stream.close()

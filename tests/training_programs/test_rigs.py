@@ -23,8 +23,9 @@ from maskvolume.io.rig_h5 import open_rig_scenes
 from maskvolume.io.rig_h5_writer import SceneForm, write_rig_scene
 from maskvolume.losses import masked_l1_loss
 from maskvolume.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.recorded import RecordedSource
 from maskvolume.samples import BatchPlan, MovingBatch
-from train_mask.rigs import RigDrawing, RigSource, choose_validation, middle_window, open_rigs
+from train_mask.rigs import RigDrawing, choose_validation, middle_window, open_rigs
 
 SIZE = (48, 80)
 DRAWING = RigDrawing((40, 48), scale=(0.8, 1.5))
@@ -71,14 +72,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def source(folder: Path, drawing: RigDrawing = DRAWING, workers: int = 0, seed: int = 0) -> RigSource:
+def source(folder: Path, drawing: RigDrawing = DRAWING, workers: int = 0, seed: int = 0) -> RecordedSource:
     return open_rigs(
         str(folder), str(folder), drawing, seed=seed, num_sources=(2, 3), val_samples=5, device=torch.device("cpu"),
         num_workers=workers,
     )  # fmt: skip
 
 
-def batches(of: RigSource, plan: BatchPlan, first: int, count: int) -> list[MovingBatch]:
+def batches(of: RecordedSource, plan: BatchPlan, first: int, count: int) -> list[MovingBatch]:
     stream = of.batches(plan.draws(first))
     found = list(islice(stream, count))
     stream.close()

@@ -1,10 +1,11 @@
-"""What the tasks of both stages share: synthetic samples, MPI cameras, pictures for the log, the start of a run."""
+"""What the tasks of both stages share: where views come from, MPI cameras, pictures for the log, the start of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,10 +14,10 @@ from maskvolume.cameras import Camera
 from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError
-from maskvolume.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.model import CheckpointMeta, MaskVolumeModel, Stage
 from maskvolume.ops import Rendering
 from maskvolume.planes import disparity_planes
-from maskvolume.samples import Draws, Lazy, ViewBatch, join_batches
+from maskvolume.samples import Draws, Lazy, MixedSource, SampleSource, ViewBatch, join_batches
 from maskvolume.synthetic import SyntheticSample, WorldOptions, sample_worlds
 from maskvolume.training import Processes, Task, TrainOptions, open_processes, start_processes, train
 
@@ -61,6 +62,64 @@ class SyntheticSource:
         )
 
 
+class DataOptions(Protocol):
+    """Options of both stages that say where views come from.
+
+    ``dataset_name`` is synthetic, mixed or the name of a recorded data set.
+    """
+
+    @property
+    def dataset_name(self) -> str: ...
+    @property
+    def root_dir(self) -> str: ...
+    @property
+    def val_dir(self) -> str: ...
+    @property
+    def synthetic_share(self) -> float: ...
+    @property
+    def scale(self) -> tuple[float, float]: ...
+    @property
+    def jitter(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def check_data_options(options: DataOptions, how_to_get: str) -> None:
+    """Find what can't be meant, before anything is made.
+
+    Args:
+        options: of either stage.
+        how_to_get: where the recorded data comes from, for the message.
+
+    Raises:
+        InputError: names the option and what is expected.
+    """
+    if options.dataset_name != "synthetic":
+        for name, folder in (("root_dir", options.root_dir), ("val_dir", options.val_dir)):
+            if not Path(folder or " ").is_dir():
+                raise InputError(f"{name} {folder or '(not given)'}: no such folder; {how_to_get}")
+    low, high = options.scale
+    if not 0 < low <= high:
+        raise InputError(f"--scale: above 0, the lower one first, expected, got {low} {high}")
+    if not 0 < options.synthetic_share < 1:
+        raise InputError(f"--synthetic_share: between 0 and 1 expected, got {options.synthetic_share:g}")
+    if not 0 <= options.jitter < 1:
+        raise InputError(f"--jitter: 0 or more and below 1 expected, got {options.jitter:g}")
+
+
+def choose_source(
+    options: DataOptions, worlds: SampleSource, open_recorded: Callable[[], SampleSource]
+) -> SampleSource:
+    """The source that ``dataset_name`` names: random worlds, the recorded data (opened only then), or a mixture."""
+    if options.dataset_name == "synthetic":
+        return worlds
+    recorded = open_recorded()
+    if options.dataset_name != "mixed":
+        return recorded
+    share = options.synthetic_share
+    return MixedSource(((worlds, share), (recorded, 1 - share)), options.seed)
+
+
 def mpi_frustum(batch: ViewBatch, num_planes: int, margin: int) -> tuple[Camera, Tensor]:
     """The MPI's camera (the first source's, wider by ``margin``) and plane depths of a batch."""
     camera = batch.sources[:, 0].padded(margin)
@@ -77,13 +136,13 @@ def disparity_picture(rendering: Rendering, near: Tensor) -> Tensor:
     return rendering.disparity * near[:, None, None, None]
 
 
-def load_stage_one(path: str, arch: str) -> MaskVolumeModel:
-    """The stage-one network that another training starts from.
+def load_start(path: str, stage: Stage, arch: str) -> MaskVolumeModel:
+    """The networks of a stage that another training starts from.
 
     Raises:
-        InputError: no such checkpoint, a damaged one, or one of another architecture.
+        InputError: no such checkpoint, a damaged one, or one of another stage or architecture.
     """
-    model = load_model(path, stage="mpi")
+    model = load_model(path, stage=stage)
     if model.meta.arch != arch:
         raise InputError(f"{path}: architecture {model.meta.arch!r}, but --arch is {arch!r}; make them agree")
     return model

@@ -19,19 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskvolume.checkpoints import load_model
 from maskvolume.errors import InputError, run_program
 from maskvolume.losses import LOSS_NAMES, make_image_loss, mask_loss, masked_l1_loss, psnr, temporal_loss
 from maskvolume.model import Background, CheckpointMeta, FrameMPI, MaskVolumeModel
 from maskvolume.mpi import blend
 from maskvolume.ops import Rendering
 from maskvolume.options import option, parse_options, required
-from maskvolume.samples import MixedSource, MovingBatch, SampleSource
+from maskvolume.samples import MovingBatch, SampleSource
 from maskvolume.synthetic import WorldOptions
 from maskvolume.tasks import (
     SyntheticSource,
+    check_data_options,
+    choose_source,
     disparity_picture,
-    load_stage_one,
+    load_start,
     mpi_frustum,
     run_training,
     side_by_side,
@@ -210,23 +211,21 @@ def make_source(options: MaskTrainOptions, device: torch.device) -> SampleSource
         device,
         options.val_samples,
     )
-    if options.dataset_name == "synthetic":
-        return worlds
     drawing = RigDrawing(options.img_hw, options.scale, options.jitter, instants)
-    recorded = open_rigs(
-        options.root_dir,
-        options.val_dir,
-        drawing,
-        seed=options.seed,
-        num_sources=options.num_sources,
-        val_samples=options.val_samples,
-        device=device,
-        num_workers=options.num_workers,
-    )
-    if options.dataset_name == "rig":
-        return recorded
-    share = options.synthetic_share
-    return MixedSource(((worlds, share), (recorded, 1 - share)), options.seed)
+
+    def open_recorded() -> SampleSource:
+        return open_rigs(
+            options.root_dir,
+            options.val_dir,
+            drawing,
+            seed=options.seed,
+            num_sources=options.num_sources,
+            val_samples=options.val_samples,
+            device=device,
+            num_workers=options.num_workers,
+        )
+
+    return choose_source(options, worlds, open_recorded)
 
 
 def settle_mask_options(options: MaskTrainOptions) -> MaskTrainOptions:
@@ -240,17 +239,7 @@ def settle_mask_options(options: MaskTrainOptions) -> MaskTrainOptions:
             raise InputError(f"--num_cams: 3 or more expected, a target and two sources, got {options.num_cams}")
         options = replace(options, num_sources=(options.num_cams - 1, options.num_cams - 1))
     options = settle_options(options)
-    if options.dataset_name != "synthetic":
-        for name in ("root_dir", "val_dir"):
-            folder = getattr(options, name)
-            if not Path(folder or " ").is_dir():
-                raise InputError(f"{name} {folder or '(not given)'}: no such folder; {HOW_TO_GET}")
-    if not 0 < options.scale[0] <= options.scale[1]:
-        raise InputError(f"--scale: above 0, the lower one first, expected, got {options.scale[0]} {options.scale[1]}")
-    if not 0 < options.synthetic_share < 1:
-        raise InputError(f"--synthetic_share: between 0 and 1 expected, got {options.synthetic_share:g}")
-    if not 0 <= options.jitter < 1:
-        raise InputError(f"--jitter: 0 or more and below 1 expected, got {options.jitter:g}")
+    check_data_options(options, HOW_TO_GET)
     if min(options.sparsity_weight, options.moving_weight, options.temporal_weight) < 0 or options.mpi_lr <= 0:
         raise InputError(
             "--sparsity_weight, --moving_weight, --temporal_weight: 0 or more expected, and --mpi_lr above 0"
@@ -264,11 +253,7 @@ def load_mask_network(model: MaskVolumeModel, path: str) -> None:
     Raises:
         InputError: no checkpoint of stage two, or one of another architecture.
     """
-    other = load_model(path, stage="mask")
-    if other.meta.arch != model.meta.arch:
-        raise InputError(
-            f"{path}: architecture {other.meta.arch!r}, but --arch is {model.meta.arch!r}; make them agree"
-        )
+    other = load_start(path, "mask", model.meta.arch)
     if other.meta.sampling != model.meta.sampling:
         raise InputError(
             f"{path}: was trained on {other.meta.sampling!r} plane sweeps, but --mpi_model on "
@@ -284,7 +269,7 @@ def main() -> None:
     options = settle_mask_options(parse_options(MaskTrainOptions, prog="train.py", description=__doc__ or ""))
 
     def make_model() -> MaskVolumeModel:
-        first = load_stage_one(options.mpi_model, options.arch)
+        first = load_start(options.mpi_model, "mpi", options.arch)
         model = MaskVolumeModel(CheckpointMeta("mask", options.arch, first.meta.sampling, options.num_planes))
         model.mpi_net.load_state_dict(first.mpi_net.state_dict())
         model.mpi_net.requires_grad_(options.finetune_mpi)

@@ -24,12 +24,14 @@ from maskvolume.losses import LOSS_NAMES, make_image_loss, psnr
 from maskvolume.model import MaskVolumeModel
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.options import option, parse_options
-from maskvolume.samples import MixedSource, SampleSource, ViewBatch
+from maskvolume.samples import SampleSource, ViewBatch
 from maskvolume.synthetic import WorldOptions
 from maskvolume.tasks import (
     SyntheticSource,
+    check_data_options,
+    choose_source,
     disparity_picture,
-    load_stage_one,
+    load_start,
     mpi_frustum,
     new_model,
     run_training,
@@ -141,27 +143,25 @@ def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
     worlds = SyntheticSource(
         WorldOptions(size=options.img_hw, source_depth=with_depth), options.seed, device, options.val_samples
     )
-    if options.dataset_name == "synthetic":
-        return worlds
     drawing = ViewDrawing(
         options.img_hw, options.scale, options.subsequence, options.stride, options.jitter, options.depth_range
     )
-    recorded = open_realestate10k(
-        options.root_dir,
-        options.val_dir,
-        options.val_triplets,
-        drawing,
-        seed=options.seed,
-        most_sources=options.num_sources[1],
-        max_views=ARCHITECTURES[options.arch].max_views,
-        val_samples=options.val_samples,
-        device=device,
-        num_workers=options.num_workers,
-    )
-    if options.dataset_name == "realestate10k":
-        return recorded
-    share = options.synthetic_share
-    return MixedSource(((worlds, share), (recorded, 1 - share)), options.seed)
+
+    def open_recorded() -> SampleSource:
+        return open_realestate10k(
+            options.root_dir,
+            options.val_dir,
+            options.val_triplets,
+            drawing,
+            seed=options.seed,
+            most_sources=options.num_sources[1],
+            max_views=ARCHITECTURES[options.arch].max_views,
+            val_samples=options.val_samples,
+            device=device,
+            num_workers=options.num_workers,
+        )
+
+    return choose_source(options, worlds, open_recorded)
 
 
 def check_options(options: MPITrainOptions) -> None:
@@ -170,26 +170,14 @@ def check_options(options: MPITrainOptions) -> None:
     Raises:
         InputError: names the option and what is expected.
     """
-    if options.dataset_name != "synthetic":
-        for name in ("root_dir", "val_dir"):
-            folder = getattr(options, name)
-            if not Path(folder or " ").is_dir():
-                raise InputError(f"{name} {folder or '(not given)'}: no such folder; {HOW_TO_GET}")
-    for name, (low, high), least in (
-        ("stride", options.stride, 1),
-        ("scale", options.scale, 0.01),
-        ("depth_range", options.depth_range, 1e-9),
-    ):
+    check_data_options(options, HOW_TO_GET)
+    for name, (low, high), least in (("stride", options.stride, 1), ("depth_range", options.depth_range, 1e-9)):
         if not least <= low <= high or (name == "depth_range" and low == high):
             raise InputError(f"--{name}: {least} or more, the lower one first, expected, got {low} {high}")
-    if not 0 < options.synthetic_share < 1:
-        raise InputError(f"--synthetic_share: between 0 and 1 expected, got {options.synthetic_share:g}")
     if options.depth_weight < 0:
         raise InputError(f"--depth_weight: 0 or more expected, got {options.depth_weight:g}")
     if options.depth_weight and not ARCHITECTURES[options.arch].gives_logits:
         raise InputError(f"--depth_weight: not with --arch {options.arch}, which makes no distribution over planes")
-    if not 0 <= options.jitter < 1:
-        raise InputError(f"--jitter: 0 or more and below 1 expected, got {options.jitter:g}")
     if options.subsequence <= options.num_sources[1]:
         raise InputError(f"--subsequence: more than the {options.num_sources[1]} sources expected")
 
@@ -202,7 +190,7 @@ def main() -> None:
     def make_model() -> MaskVolumeModel:
         model = new_model(options)
         if options.init_ckpt:
-            first = load_stage_one(options.init_ckpt, options.arch)
+            first = load_start(options.init_ckpt, "mpi", options.arch)
             model.mpi_net.load_state_dict(first.mpi_net.state_dict())
             model.meta = replace(model.meta, sampling=first.meta.sampling)
         return model

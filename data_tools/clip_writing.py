@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskvolume.errors import InputError
-from maskvolume.io.files import atomic_path, link_or_copy, require_writable_folder
+from maskvolume.io.files import atomic_path, is_current, link_or_copy, require_writable_folder
 from maskvolume.io.frames import COLLECTED_NAME, VIDEO_SUFFIXES, FrameSource, Videos
 from maskvolume.io.images import write_image
 from maskvolume.io.video import VideoWriter
@@ -199,7 +199,7 @@ def _write_pictures(clip: OutputClip, position: int, progress: tqdm) -> None:
     for frame_name, frame in clip.frames.items():
         picture, source = clip.picture(position, frame_name), clip.source.file(camera.number, frame)
         links = camera.is_kept and picture.suffix == source.suffix
-        if not _is_current(picture, source, links):
+        if not is_current(picture, source, linked=links):
             if links:
                 link_or_copy(source, picture)
             else:
@@ -212,7 +212,7 @@ def _write_video(clip: OutputClip, position: int, progress: tqdm) -> None:
     camera, video = clip.cameras[position], clip.video(position)
     sources = {clip.source.file(camera.number, frame) for frame in clip.frames.values()}
     links = clip.links_video(position)
-    if not all(_is_current(video, source, links) for source in sources):
+    if not all(is_current(video, source, linked=links) for source in sources):
         if links:
             link_or_copy(next(iter(sources)), video)
         else:
@@ -238,17 +238,6 @@ def _read(clip: OutputClip, camera: OutputCamera, frame: int, tables: RemapTable
             f"{expected_h}; bring the pictures of a camera to one size"
         )
     return picture if tables is None else tables.apply(picture)
-
-
-def _is_current(made: Path, source: Path, links: bool) -> bool:
-    """Whether a file is there and its source has not changed since."""
-    try:
-        new, origin = made.stat(), source.stat()
-    except FileNotFoundError:
-        return False
-    if links and new.st_ino == origin.st_ino and new.st_dev == origin.st_dev:
-        return True
-    return new.st_mtime_ns >= origin.st_mtime_ns and (not links or new.st_size == origin.st_size)
 
 
 def _values(lens: Lens) -> dict[str, object]:

@@ -29,7 +29,7 @@ from data_tools.make_backgrounds import update_backgrounds
 from data_tools.selection import choose_cameras, choose_frames
 from maskvolume.background import evenly_spaced
 from maskvolume.errors import InputError, run_program
-from maskvolume.io.files import atomic_path, link_or_copy, require_writable_folder
+from maskvolume.io.files import atomic_path, is_current, link_or_copy, require_writable_folder
 from maskvolume.io.frames import BACKGROUND_NAME, COLLECTED_NAME, POSES_NAME, Videos
 from maskvolume.io.images import write_image
 from maskvolume.io.llff import RigPoses, write_poses_bounds
@@ -170,23 +170,12 @@ def _read_settings(record: Path) -> object:
 def _write_picture(collection: Collection, camera: int, frame: int, picture: Path) -> None:
     source = collection.clip.file(camera, frame)
     is_kept = collection.is_kept(camera)
-    if _is_current(picture, source, is_kept):
+    if is_current(picture, source, linked=is_kept):
         return
     if is_kept:
         link_or_copy(source, picture)
     else:
         write_image(picture, collection.clip.read(camera, frame, collection.size))
-
-
-def _is_current(picture: Path, source: Path, is_kept: bool) -> bool:
-    """Whether a picture is there and its source has not changed since."""
-    try:
-        made, origin = picture.stat(), source.stat()
-    except FileNotFoundError:
-        return False
-    if is_kept and made.st_ino == origin.st_ino and made.st_dev == origin.st_dev:
-        return True
-    return made.st_mtime_ns >= origin.st_mtime_ns and (not is_kept or made.st_size == origin.st_size)
 
 
 def _write_poses(collection: Collection, path: Path) -> None:

@@ -31,7 +31,7 @@ from data_tools.selection import choose_cameras, choose_frames
 from maskvolume.background import evenly_spaced
 from maskvolume.devices import resolve_device
 from maskvolume.errors import InputError, run_program
-from maskvolume.io.files import atomic_path, require_writable_folder
+from maskvolume.io.files import atomic_path, is_current, require_writable_folder
 from maskvolume.io.frames import BACKGROUND_NAME, Layout, Videos, list_pictures, open_layout
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.mattes import MATTES_NAME, matte_file
@@ -165,7 +165,8 @@ def make_mattes(job: MatteJob, method: MatteMethod, *, overwrite: bool = False) 
             missing = [
                 frame
                 for frame in job.frames
-                if overwrite or not _is_current(job.file(camera, frame), method.sources(camera, frame))
+                if overwrite
+                or not all(is_current(job.file(camera, frame), source) for source in method.sources(camera, frame))
             ]
             progress.update(len(job.frames) - len(missing))
             matte_of = method.of_camera(camera) if missing else None
@@ -197,14 +198,6 @@ def find_backgrounds(layout: Layout, cameras: Sequence[int], bg_dir: str | None)
         if layout.names[camera] not in pictures:
             raise InputError(f"{folder / layout.names[camera]}.png: no background picture of this camera; {advice}")
     return {camera: pictures[layout.names[camera]] for camera in cameras}
-
-
-def _is_current(matte: Path, sources: Sequence[Path]) -> bool:
-    try:
-        made = matte.stat().st_mtime_ns
-    except FileNotFoundError:
-        return False
-    return all(source.stat().st_mtime_ns <= made for source in sources)
 
 
 def _settings(options: MatteOptions, folder: Path) -> dict[str, object]:

@@ -66,6 +66,23 @@ def link_or_copy(src: str | Path, dst: str | Path) -> None:
             shutil.copy2(source, temporary)
 
 
+def is_current(made: Path, source: Path, *, linked: bool = False) -> bool:
+    """Whether a file is there and what it was made of has not changed since.
+
+    Args:
+        made: the file.
+        source: what it was made of.
+        linked: whether it was made by ``link_or_copy``.
+    """
+    try:
+        new, origin = made.stat(), source.stat()
+    except FileNotFoundError:
+        return False
+    if linked and new.st_ino == origin.st_ino and new.st_dev == origin.st_dev:
+        return True
+    return new.st_mtime_ns >= origin.st_mtime_ns and (not linked or new.st_size == origin.st_size)
+
+
 def require_writable_folder(path: str | Path) -> Path:
     """Create the folder ``path`` if need be and make sure that files can be written there.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from maskvolume.errors import InputError
-from maskvolume.io.files import atomic_path, link_or_copy, require_writable_folder
+from maskvolume.io.files import atomic_path, is_current, link_or_copy, require_writable_folder
 
 
 def test_atomic_path_renames_on_success(tmp_path: Path) -> None:
@@ -98,6 +98,27 @@ def test_link_or_copy_copies_where_links_are_refused(tmp_path: Path, monkeypatch
 def test_link_or_copy_needs_a_source(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.jpg: no such file; check the path"):
         link_or_copy(tmp_path / "gone.jpg", tmp_path / "b.jpg")
+
+
+def test_is_current_looks_at_times_and_links(tmp_path: Path) -> None:
+    source, made = tmp_path / "source", tmp_path / "made"
+    source.write_text("whole")
+    assert not is_current(made, source)
+    made.write_text("small")
+    os.utime(source, ns=(0, 10))
+    os.utime(made, ns=(0, 10))
+    assert is_current(made, source)
+    assert is_current(made, source, linked=True)
+    made.write_text("of another size")
+    os.utime(made, ns=(0, 10))
+    assert is_current(made, source)
+    assert not is_current(made, source, linked=True)
+    os.utime(made, ns=(0, 9))
+    assert not is_current(made, source)
+    link_or_copy(source, made)
+    assert is_current(made, source, linked=True)
+    source.unlink()
+    assert not is_current(made, source)
 
 
 def test_require_writable_folder_creates_it(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from data_tools.pose_confidence import align, centres, verdict
 from data_tools.pose_solving import Estimate, solve
 from data_tools.rig_features import CameraFeatures, find_features
 from data_tools.rig_mapping import Problem
-from data_tools.selection import camera_index, choose_cameras
+from data_tools.selection import choose_cameras
 from maskvolume.background import evenly_spaced
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError, run_program
@@ -337,7 +337,7 @@ def _outputs(options: PoseOptions, layout: Layout) -> tuple[list[Path], Path]:
 def _scale_pair(options: PoseOptions, layout: Layout, names: Sequence[str]) -> tuple[str, str] | None:
     if options.between is None:
         return None
-    a, b = (layout.names[camera_index(layout, name)] for name in options.between)
+    a, b = (layout.names[layout.index(name)] for name in options.between)
     if a == b or a not in names or b not in names:
         raise InputError(f"--between {a} {b}: two cameras that are not excluded expected")
     return a, b

@@ -12,29 +12,13 @@ from maskvolume.io.frames import Layout
 DEFAULT_COUNT = 100
 
 
-def camera_index(layout: Layout, camera: str) -> int:
-    """Position of a camera, given by its name or by its position.
-
-    Raises:
-        InputError: there is no such camera; the message lists those that are.
-    """
-    names = layout.names
-    if camera in names:
-        return names.index(camera)
-    if camera.isdecimal() and int(camera) < len(names):
-        return int(camera)
-    raise InputError(
-        f"{layout.root}: no camera {camera}; choose one of {', '.join(names)}, or a number from 0 to {len(names) - 1}"
-    )
-
-
 def choose_cameras(layout: Layout, exclude: Sequence[str] = ()) -> tuple[int, ...]:
     """The cameras of a clip but for those excluded by name.
 
     Raises:
         InputError: no such camera, or none is left.
     """
-    excluded = {camera_index(layout, name) for name in exclude}
+    excluded = {layout.index(name) for name in exclude}
     cameras = tuple(camera for camera in range(len(layout.names)) if camera not in excluded)
     if not cameras:
         raise InputError(f"{layout.root}: every camera is excluded; leave at least one")

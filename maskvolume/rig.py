@@ -100,23 +100,8 @@ class RigClip:
         return self.poses.cameras.scaled(size or self.size).to(torch.float32)
 
     def index(self, camera: str | int) -> int:
-        """Position of a camera, given by its name or by its position.
-
-        Raises:
-            InputError: there is no such camera; the message lists those that are.
-        """
-        if camera in self.names:
-            return self.names.index(str(camera))
-        try:
-            index = int(camera)
-        except ValueError:
-            index = -1
-        if not 0 <= index < len(self.names):
-            raise InputError(
-                f"{self.root_dir}: no camera {camera}; choose one of {', '.join(self.names)}, "
-                f"or a number from 0 to {len(self.names) - 1}"
-            )
-        return index
+        """See ``Layout.index``."""
+        return self.layout.index(camera)
 
     def file(self, camera: int, frame: int) -> Path:
         """The file that holds a frame: its picture, or the video it is part of."""

@@ -107,6 +107,25 @@ class Layout:
     poses_path: Path
     source: FrameSource
 
+    def index(self, camera: str | int) -> int:
+        """Position of a camera, given by its name or by its position.
+
+        Raises:
+            InputError: there is no such camera; the message lists those that are.
+        """
+        if camera in self.names:
+            return self.names.index(str(camera))
+        try:
+            index = int(camera)
+        except ValueError:
+            index = -1
+        if not 0 <= index < len(self.names):
+            raise InputError(
+                f"{self.root}: no camera {camera}; choose one of {', '.join(self.names)}, "
+                f"or a number from 0 to {len(self.names) - 1}"
+            )
+        return index
+
 
 def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """Sort key by which cam2 comes before cam10."""

@@ -32,7 +32,7 @@ from maskvolume.background import evenly_spaced
 from maskvolume.devices import resolve_device
 from maskvolume.errors import InputError, run_program
 from maskvolume.io.files import atomic_path, is_current, require_writable_folder
-from maskvolume.io.frames import BACKGROUND_NAME, Layout, Videos, list_pictures, open_layout
+from maskvolume.io.frames import Layout, Videos, background_folder, find_background, open_layout
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.mattes import MATTES_NAME, matte_file
 from maskvolume.options import option, parse_options, positional
@@ -186,18 +186,8 @@ def find_backgrounds(layout: Layout, cameras: Sequence[int], bg_dir: str | None)
     Raises:
         InputError: there is no folder of them, or a camera has none.
     """
-    folder = Path(bg_dir) if bg_dir else layout.root / BACKGROUND_NAME
-    beside = layout.root.resolve().parent / BACKGROUND_NAME
-    if bg_dir is None and layout.kind == "collected" and beside.is_dir() and not folder.is_dir():
-        folder = beside
-    advice = "make the backgrounds with data_tools/make_backgrounds.py, or give their folder as --bg_dir"
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no folder of background pictures; {advice}")
-    pictures = list_pictures(folder)
-    for camera in cameras:
-        if layout.names[camera] not in pictures:
-            raise InputError(f"{folder / layout.names[camera]}.png: no background picture of this camera; {advice}")
-    return {camera: pictures[layout.names[camera]] for camera in cameras}
+    folder = Path(bg_dir) if bg_dir else background_folder(layout)
+    return {camera: find_background(layout, camera, folder, "data_tools/make_backgrounds.py") for camera in cameras}
 
 
 def _settings(options: MatteOptions, folder: Path) -> dict[str, object]:

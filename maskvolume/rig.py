@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError
-from maskvolume.io.frames import BACKGROUND_NAME, Layout, list_pictures, open_layout
+from maskvolume.io.frames import Layout, background_folder, find_background, open_layout
 from maskvolume.io.images import read_image, resize_image
 from maskvolume.io.llff import RigPoses, read_poses_bounds
 from maskvolume.planes import RIG_FAR_FACTOR, RIG_NEAR_FACTOR
@@ -59,7 +59,7 @@ class RigClip:
                 f"{path}: {len(poses)} poses for {len(layout.names)} cameras ({', '.join(layout.names)}); "
                 f"one row for each camera is needed, in the order of their names"
             )
-        return cls(layout, poses, Path(bg_dir) if bg_dir is not None else _find_background(layout))
+        return cls(layout, poses, Path(bg_dir) if bg_dir is not None else background_folder(layout))
 
     @property
     def root_dir(self) -> Path:
@@ -125,23 +125,8 @@ class RigClip:
             InputError: there is no picture for this camera; the message says how to make it.
         """
         self._require(camera, 0)
-        return read_image(self._background_file(camera), size or self.size)
-
-    def _background_file(self, camera: int) -> Path:
-        advice = "make the backgrounds with data_tools/collect_data.py, or give their folder as --bg_dir"
-        if not self.background_dir.is_dir():
-            raise InputError(f"{self.background_dir}: no folder of background pictures; {advice}")
-        pictures = list_pictures(self.background_dir)
-        if set(self.names) <= set(pictures):
-            return pictures[self.names[camera]]
-        # A clip of the original numbers its cameras anew, while the backgrounds keep names with gaps.
-        if self.layout.kind == "collected" and len(pictures) == len(self.names):
-            return list(pictures.values())[camera]
-        if self.names[camera] in pictures:
-            return pictures[self.names[camera]]
-        raise InputError(
-            f"{self.background_dir / self.names[camera]}.png: no background picture of this camera; {advice}"
-        )
+        path = find_background(self.layout, camera, self.background_dir, "data_tools/collect_data.py")
+        return read_image(path, size or self.size)
 
     def _require(self, camera: int, frame: int) -> None:
         if not 0 <= camera < len(self.names):
@@ -151,10 +136,3 @@ class RigClip:
                 f"{self.root_dir}: no frame {frame}; the clip has {self.num_frames}, choose one of 0 to "
                 f"{self.num_frames - 1}"
             )
-
-
-def _find_background(layout: Layout) -> Path:
-    inside, beside = layout.root / BACKGROUND_NAME, layout.root.resolve().parent / BACKGROUND_NAME
-    if layout.kind == "collected" and beside.is_dir() and not inside.is_dir():
-        return beside
-    return inside

@@ -177,6 +177,40 @@ def open_layout(root: str | Path) -> Layout:
     raise InputError(f"{root}: holds no clip; {_EXPECTED}")
 
 
+def background_folder(layout: Layout) -> Path:
+    """Where the pictures of the empty scene are or belong: in the clip; those of a collected one also beside it."""
+    inside, beside = layout.root / BACKGROUND_NAME, layout.root.resolve().parent / BACKGROUND_NAME
+    if layout.kind == "collected" and beside.is_dir() and not inside.is_dir():
+        return beside
+    return inside
+
+
+def find_background(layout: Layout, camera: int, folder: Path, maker: str) -> Path:
+    """The picture of the empty scene, as the camera at a position sees it.
+
+    Args:
+        layout: the clip.
+        camera: position of the camera.
+        folder: where the pictures of all cameras are.
+        maker: the program that makes them, for the message.
+
+    Raises:
+        InputError: there is no such folder, or no picture of this camera in it.
+    """
+    advice = f"make the backgrounds with {maker}, or give their folder as --bg_dir"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no folder of background pictures; {advice}")
+    name, pictures = layout.names[camera], list_pictures(folder)
+    if set(layout.names) <= set(pictures):
+        return pictures[name]
+    # A clip of the original numbers its cameras anew, while the backgrounds keep names with gaps.
+    if layout.kind == "collected" and len(pictures) == len(layout.names):
+        return list(pictures.values())[camera]
+    if name in pictures:
+        return pictures[name]
+    raise InputError(f"{folder / name}.png: no background picture of this camera; {advice}")
+
+
 def _is_named(path: Path) -> bool:
     return _CAMERA_NAME.fullmatch(path.stem) is not None
 

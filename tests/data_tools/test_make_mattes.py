@@ -242,6 +242,21 @@ def test_videos(clip, tmp_path):
     assert (matte & disc).sum() > 0.85 * (matte | disc).sum()
 
 
+def test_a_collected_clip_whose_cameras_are_numbered_anew(clip):
+    """The backgrounds beside it keep names with gaps, cam01 and cam10; the clip calls these cameras cam00 and cam01."""
+    collected = clip / "qual"
+    for frame in range(5):
+        for number, camera in enumerate(("cam01", "cam10")):
+            picture = collected / f"{frame:05d}/images/{number:03d}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(clip / camera / f"{frame:05d}.png", picture)
+    expected, mattes = make(clip), make(collected)
+    for number, camera in enumerate(("cam01", "cam10")):
+        for frame in range(5):
+            matte = read_matte(mattes / f"cam{number:02d}/{frame:05d}.png", SIZE)
+            np.testing.assert_array_equal(matte, read_matte(expected / f"{camera}/{frame:05d}.png", SIZE))
+
+
 def test_mattes_made_elsewhere(clip, tmp_path, capsys):
     other = tmp_path / "other"
     shape = np.zeros(SIZE, np.uint8)

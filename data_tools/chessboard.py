@@ -12,9 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from maskvolume.errors import InputError
+from maskvolume.io.calibrations import ALL_CAMERAS
 from maskvolume.io.frames import list_pictures, natural_key
 from maskvolume.io.images import read_image
-from maskvolume.lenses import ALL_CAMERAS, Lens, LensModel
+from maskvolume.lenses import Lens, LensModel
 
 MIN_BOARDS = 3
 # Where all boards look alike the focal length can be anything.

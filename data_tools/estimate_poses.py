@@ -35,12 +35,13 @@ from data_tools.selection import choose_cameras
 from maskvolume.background import evenly_spaced
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError, run_program
+from maskvolume.io.calibrations import read_calibrations, write_calibration
 from maskvolume.io.colmap import write_colmap
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.frames import POSES_NAME, Layout, open_layout
 from maskvolume.io.llff import RigPoses, read_poses_bounds, write_poses_bounds
 from maskvolume.io.posed import PosedCamera
-from maskvolume.lenses import Lens, fit_lens, llff_obstacles, pinhole, read_calibrations, write_calibration
+from maskvolume.lenses import Lens, fit_lens, llff_obstacles, pinhole
 from maskvolume.options import option, parse_options, positional
 
 CALIBRATION_NAME = "calibration"

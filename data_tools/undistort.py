@@ -25,18 +25,12 @@ from data_tools.chessboard import board_folders, calibrate, find_boards
 from data_tools.clip_writing import OutputCamera, OutputClip, prepare_output, write_clip
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError, run_program
+from maskvolume.io.calibrations import read_calibrations, write_calibration
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.frames import POSES_NAME, Layout, Videos, open_layout
 from maskvolume.io.llff import RigPoses, read_poses_bounds, write_poses_bounds
 from maskvolume.io.posed import kept_names
-from maskvolume.lenses import (
-    fit_lens,
-    llff_obstacles,
-    pinhole,
-    read_calibrations,
-    straight,
-    write_calibration,
-)
+from maskvolume.lenses import fit_lens, llff_obstacles, pinhole, straight
 from maskvolume.options import option, parse_options, positional, required
 
 CALIBRATION_NAME = "calibration"

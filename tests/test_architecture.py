@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "networks": {"planes", "errors"},
     "mpi": {"cameras", "homography", "ops", "planes", "errors"},
     "model": {"cameras", "mpi", "networks", "ops", "planes", "errors"},
-    "lenses": {"io", "errors"},
+    "lenses": {"errors"},
     "io": {"cameras", "lenses", "errors"},
     "rig": {"cameras", "io", "planes", "errors"},
     "options": {"io", "option_fields", "errors"},

@@ -16,6 +16,7 @@ from lens_helpers import SIZE, distort, make_lens, take_picture, waves
 from data_tools.convert import main
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError
+from maskvolume.io.calibrations import write_calibration
 from maskvolume.io.colmap import write_colmap
 from maskvolume.io.frames import open_layout
 from maskvolume.io.images import read_image, write_image
@@ -23,7 +24,7 @@ from maskvolume.io.llff import RigPoses, read_poses_bounds, write_poses_bounds
 from maskvolume.io.nerfstudio import write_nerfstudio
 from maskvolume.io.posed import PosedCamera
 from maskvolume.io.video import VideoWriter
-from maskvolume.lenses import Lens, pinhole, write_calibration
+from maskvolume.lenses import Lens, pinhole
 from maskvolume.rig import RigClip
 
 NAMES = ("cam00", "cam02", "cam10")

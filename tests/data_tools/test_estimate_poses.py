@@ -19,9 +19,10 @@ from data_tools.rig_features import Features, match_features
 from data_tools.rig_mapping import Problem
 from maskvolume.cameras import Camera
 from maskvolume.errors import InputError
+from maskvolume.io.calibrations import read_calibration, write_calibration
 from maskvolume.io.images import write_image
 from maskvolume.io.llff import RigPoses, read_poses_bounds, write_poses_bounds
-from maskvolume.lenses import Lens, pinhole, project, read_calibration, undistort_maps, write_calibration
+from maskvolume.lenses import Lens, pinhole, project, undistort_maps
 from maskvolume.rig import RigClip
 from maskvolume.synthetic.options import WorldOptions
 from maskvolume.synthetic.static import StaticWorld

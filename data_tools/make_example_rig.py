@@ -226,8 +226,8 @@ def require_bpy() -> None:
             bpy.ops.wm.read_factory_settings(use_empty=True)
     except ImportError as error:
         raise InputError(
-            f"bpy: Blender's Python module cannot be imported ({error}); install it with "
-            'pip install "maskvolume[blender]" or pip install bpy, under the Python that it is made for'
+            f"bpy: Blender's Python module cannot be imported ({error}); install it in an environment of its own, "
+            "as examples/rig/README.md says"
         ) from None
 
 

@@ -42,7 +42,7 @@ IMPORT_NAMES = {
     "scikit-image": "skimage",
     "yt-dlp": "yt_dlp",
 }
-COME_ALONG = {"bpy": {"bpy_extras", "mathutils"}}
+BLENDER = {"bpy", "bpy_extras", "mathutils"}  # in an environment of its own; see examples/rig/README.md
 
 
 def python_files(folder: str) -> list[Path]:
@@ -135,14 +135,13 @@ def test_part_touches_no_file(part: str) -> None:
 
 def test_every_import_is_a_listed_dependency() -> None:
     listed = _distributions("dependencies")
-    extra = {name for dist in _distributions("blender") for name in (dist, *COME_ALONG.get(dist, ()))}
     wrong = []
     for folder in ("maskvolume", *PROGRAM_FOLDERS):
         for path in python_files(folder):
             siblings = {other.stem for other in path.parent.glob("*.py")}
             own = {folder, "maskvolume", *siblings}
             own |= {*PROGRAM_FOLDERS} if folder not in ("maskvolume", *STAGES) else set()
-            own |= extra if folder == "data_tools" else set()
+            own |= BLENDER if folder == "data_tools" else set()
             foreign = top_names(path) - own - listed - set(sys.stdlib_module_names)
             wrong += [f"{relative(path)} imports {name}" for name in sorted(foreign)]
     assert not wrong, "list it in pyproject.toml, or import it from the library"

@@ -38,8 +38,8 @@ from maskvolume.cameras import Camera, nearest_cameras, stack_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_precision
 from maskvolume.errors import InputError, run_program
-from maskvolume.model import MaskVolumeModel
-from maskvolume.mpi import MultiplaneImage, blend
+from maskvolume.model import FrameMPI, MaskVolumeModel
+from maskvolume.mpi import MultiplaneImage
 from maskvolume.options import option, parse_options
 from maskvolume.pipeline import ClipRenderer, fill_unseen
 from maskvolume.rig import RigClip
@@ -205,20 +205,20 @@ def _our_frame(renderer: ClipRenderer, setting: Setting, repeat: int, seconds: S
     images = renderer.to_tensor(pictures)
     sweep = _timed(seconds, "sweep", model.sweep, images, renderer.sources, still.camera, still.depths)
     dynamic = _timed(seconds, "mpi network", model.mpi_from_sweep, sweep, still.camera, still.depths)
-    mpi = dynamic
+    made = FrameMPI(dynamic.rgba[:1, :1], dynamic, None)
     if model.has_mask:
         mask = _timed(seconds, "mask network", model.mask_from_sweeps, sweep, background, dynamic)
-        del sweep
-        mpi = _timed(seconds, "blend", blend, mask, dynamic, still)
-    mpi = _timed(seconds, "lay out", mpi.prepared)
-    rendering = _timed(seconds, "render", mpi.render, setting.target, model.backend)
+        made = FrameMPI(mask, dynamic, still)
+    del sweep
+    part = "blend and render" if model.has_mask else "render"
+    rendering = _timed(seconds, part, made.render, setting.target, model.backend)
     if model.meta.sampling == "exact":
         _timed(seconds, "fill unseen", fill_unseen, rendering)
 
 
 def _measure_views(setting: Setting, renderer: ClipRenderer, repeats: int) -> dict[str, tuple[Seconds, Seconds]]:
     """Views of finished MPIs by both: of random planes, and of what the networks made of the first frame."""
-    made = renderer.frame_mpi(0).mpi
+    made = renderer.frame_mpi(0).mpi.prepared()
     reference = setting.cameras()[0]
     margin = [round(float(a - b)) for a, b in zip(made.camera.K[:2, 2], reference.K[:2, 2], strict=True)]
     inside = (

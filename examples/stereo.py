@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = (pair.size[0] // options.shrink, pair.size[1] // options.shrink)
     steps = range(options.num_frames)
     path = pair.path([0.5 - 0.5 * math.cos(2 * math.pi * i / options.num_frames) for i in steps], size)
-    renderer = ClipRenderer(pair, model, (0, 1), targets=path, size=size, num_planes=options.num_planes)
+    renderer = ClipRenderer(pair, model, (0, 1), targets=path, size=size, num_planes=options.num_planes, stored=True)
     folder = RenderFolder(Path(options.out_dir), with_disparity=True)
     folder.prepare({"ckpt_path": digest(Path(options.ckpt_path))}, options, overwrite=True)
     report = render_clip(renderer, path_shots(path, "fix:0", 1), folder, fps=options.fps, crf=18)

@@ -13,7 +13,7 @@ from maskvolume import ops
 from maskvolume.cameras import Camera
 from maskvolume.mpi import MultiplaneImage, blend
 from maskvolume.networks import ARCHITECTURES
-from maskvolume.ops import Sampling
+from maskvolume.ops import Rendering, Sampling
 
 Stage = Literal["mpi", "mask"]
 Precision = Literal["fp32", "bf16"]
@@ -53,17 +53,38 @@ class Background:
 
 @dataclass(frozen=True)
 class FrameMPI:
-    """A frame's multiplane image and what it is blended from.
+    """A frame's multiplane image, as what it is blended from.
 
     Attributes:
-        mpi: the full MPI, ``mask * dynamic + (1 - mask) * background``.
         mask: ``[..., 1, D, H, W]`` in 0..1, 1 where the frame's own MPI is taken.
         dynamic: the frame's own MPI.
+        background: the clip's; None where the frame's own is all there is.
     """
 
-    mpi: MultiplaneImage
     mask: Tensor
     dynamic: MultiplaneImage
+    background: MultiplaneImage | None
+
+    @property
+    def mpi(self) -> MultiplaneImage:
+        """The full MPI, ``mask * dynamic + (1 - mask) * background``; blended anew each time."""
+        return self.dynamic if self.background is None else blend(self.mask, self.dynamic, self.background)
+
+    def render(self, target: Camera, backend: str | None = None) -> Rendering:
+        """The view of a target camera; the full MPI is not stored."""
+        dynamic, background = self.dynamic, self.background
+        if background is None:
+            return dynamic.render(target, backend)
+        if dynamic.premultiplied != background.premultiplied:
+            raise ValueError("dynamic, background: both premultiplied or both straight expected")
+        return ops.render_blended(
+            self.mask, dynamic.rgba, background.rgba, dynamic.camera, dynamic.depths, target,
+            premultiplied=dynamic.premultiplied, backend=backend,
+        )  # fmt: skip
+
+    def stored(self) -> FrameMPI:
+        """The same with the full MPI in memory, ready for many views; what it was blended from is let go."""
+        return FrameMPI(self.mask, self.mpi.prepared(), None)
 
 
 class MaskVolumeModel(nn.Module):
@@ -146,7 +167,7 @@ class MaskVolumeModel(nn.Module):
         sweep = self.sweep(images, sources, still.camera, still.depths)
         dynamic = self.mpi_from_sweep(sweep, still.camera, still.depths)
         mask = self.mask_from_sweeps(sweep, background, dynamic)
-        return FrameMPI(blend(mask, dynamic, still), mask, dynamic)
+        return FrameMPI(mask, dynamic, still)
 
     def mask_from_sweeps(self, sweep: Tensor, background: Background, dynamic: MultiplaneImage) -> Tensor:
         """The mask volume ``[..., 1, D, H, W]`` of a frame whose sweep and MPI are known."""

@@ -35,7 +35,7 @@ class MultiplaneImage:
         return replace(self, rgba=flat.reshape(*batch, planes, channels, h, w))
 
     def render(self, target: Camera, backend: str | None = None) -> Rendering:
-        """The view of a target camera of any size."""
+        """The view of a target camera of any size, or of N of them: one axis more than the MPI's."""
         return ops.render_mpi(
             self.rgba, self.camera, self.depths, target, premultiplied=self.premultiplied, backend=backend
         )
@@ -57,6 +57,5 @@ def blend(
     """
     if dynamic.premultiplied != background.premultiplied:
         raise ValueError("dynamic, background: both premultiplied or both straight expected")
-    weight = mask.movedim(-4, -3)
-    rgba = background.rgba + weight * (dynamic.rgba - background.rgba)
+    rgba = ops.blend_planes(mask, dynamic.rgba, background.rgba)
     return MultiplaneImage(rgba, dynamic.camera, dynamic.depths, dynamic.premultiplied)

@@ -169,6 +169,8 @@ class ClipRenderer:
         targets: ``[N]`` cameras that will be looked from; they decide how wide the MPI's frustum is.
         num_planes: the checkpoint's number by default.
         margin: pixels on each side instead of what the targets need; architectures without a margin have 0.
+        stored: keep the blended MPI of a frame in memory, which is faster where several views look at a frame. Without,
+            each view blends what it sees of it. The views are the same but for rounding.
     """
 
     def __init__(
@@ -181,13 +183,14 @@ class ClipRenderer:
         size: tuple[int, int] | None = None,
         num_planes: int | None = None,
         margin: int | None = None,
+        stored: bool = False,
     ) -> None:
         limit = model.arch.max_views
         if len(set(indices)) != len(indices) or len(indices) < 2:
             raise InputError(f"indices: two or more different cameras are needed, got {list(indices)}")
         if limit is not None and len(indices) > limit:
             raise InputError(f"indices: the checkpoint's architecture takes {limit} cameras, got {len(indices)}")
-        self.clip, self.model, self.indices = clip, model, indices
+        self.clip, self.model, self.indices, self.stored = clip, model, indices, stored
         self.size = size or clip.size
         self.device = next(model.parameters()).device
         near, far = clip.near_far()
@@ -230,13 +233,11 @@ class ClipRenderer:
             images = self.to_tensor(pictures if pictures is not None else self.read(frame))
             if self.model.has_mask:
                 made = self.model.frame(images, self.sources, self.background())
-                mpi = made.mpi.prepared()
-                made = FrameMPI(mpi, made.mask, mpi)  # the frame's own MPI is not needed any more
             else:
-                mpi = self.model.dynamic(images, self.sources, self.camera, self.depths).prepared()
+                mpi = self.model.dynamic(images, self.sources, self.camera, self.depths)
                 mask = torch.ones_like(mpi.rgba[:1, :1]).expand(1, len(self.depths), -1, -1)
-                made = FrameMPI(mpi, mask, mpi)
-            self._frame = (frame, made)
+                made = FrameMPI(mask, mpi, None)
+            self._frame = (frame, made.stored() if self.stored else made)
         return self._frame[1]
 
     @torch.no_grad()
@@ -244,16 +245,17 @@ class ClipRenderer:
         """The view of one frame from a target camera of any size."""
         made = self.frame_mpi(frame)
         target = target.to(self.device, self.camera.K.dtype)
-        rendering = made.mpi.render(target, self.model.backend)
+        rendering = made.render(target, self.model.backend)
         filled = fill_unseen(rendering) if self.model.meta.sampling == "exact" else rendering
         mask = self._render_mask(made, target) if with_mask else None
         return View(filled.color, filled.disparity, rendering.opacity, mask)
 
     def _render_mask(self, made: FrameMPI, target: Camera) -> Tensor:
         """The mask volume seen through the full MPI: each plane's mask instead of its colour."""
-        rgba = made.mpi.rgba
+        mpi = made.mpi
+        rgba = mpi.rgba
         layers = made.mask[0][:, None].expand(-1, 3, -1, -1)
-        if made.mpi.premultiplied:
+        if mpi.premultiplied:
             layers = layers * rgba[:, 3:]
-        shown = replace(made.mpi, rgba=torch.cat([layers, rgba[:, 3:]], dim=1))
+        shown = replace(mpi, rgba=torch.cat([layers, rgba[:, 3:]], dim=1))
         return shown.render(target, self.model.backend).color[:1]

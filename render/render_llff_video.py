@@ -26,7 +26,7 @@ from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError, run_program
 from maskvolume.io.llff import read_path
 from maskvolume.model import MaskVolumeModel
-from maskvolume.ops import available_backends
+from maskvolume.ops import available_backends, missing_backends
 from maskvolume.options import option, parse_options, required
 from maskvolume.outputs import RenderFolder, digest
 from maskvolume.paths import PATH_KINDS, PathKind, render_path
@@ -211,6 +211,7 @@ def render(options: RenderOptions) -> RenderReport:
         size=size,
         num_planes=options.num_planes,
         margin=options.margin,
+        stored=len(shots) > len(set(shots.frames)),
     )
     contents = made_of(options, renderer, clip, targets)
     goes_on = folder.prepare(contents, options, overwrite=options.overwrite)
@@ -218,6 +219,10 @@ def render(options: RenderOptions) -> RenderReport:
         make_backgrounds(clip, indices, folder.background, keep=goes_on)
     names = ", ".join(clip.names[index] for index in indices)
     print(f"{folder.root}: {len(shots)} pictures of {size[1]} x {size[0]} from {names}")
+    device = renderer.device.type
+    print(f"on {device}: networks in {model.precision}, planes by the {model.backend!r} backend")
+    for name, reason in missing_backends(renderer.device).items():
+        print(f"backend {name!r}, which is faster, can't be had: {reason}")
     return render_clip(renderer, shots, folder, fps=options.fps, crf=options.crf)
 
 

@@ -261,42 +261,6 @@ def test_blend_interpolates_colour_and_opacity() -> None:
         blend(ones, a, MultiplaneImage(b.rgba, camera, depths, premultiplied=False))
 
 
-@pytest.mark.parametrize("premultiplied", [True, False])
-@pytest.mark.parametrize("seed", range(6))
-def test_opencv_renders_what_the_reference_renders(seed: int, premultiplied: bool) -> None:
-    torch.manual_seed(seed)
-    cameras = stack_cameras([to_float(make_camera(seed + b, size=(61, 83))) for b in range(2)])
-    # Turned and moved far enough that some planes lie partly or wholly behind a target.
-    targets = stack_cameras([to_float(make_camera(seed + 90 + b, (45, 70), shift=1.5, turn=0.5)) for b in range(2)])
-    depths = torch.stack([disparity_planes(0.5, 9.0, 7), disparity_planes(1.0, 20.0, 7)])
-    rgba = F.avg_pool2d(torch.rand(14, 4, 69, 91), 9, 1).reshape(2, 7, 4, 61, 83)
-    fast, slow = (
-        ops.render_mpi(rgba, cameras, depths, targets, premultiplied=premultiplied, backend=backend)
-        for backend in ("opencv", "reference")
-    )
-    # Coordinates of two float32 roundings, on planes that change by less than 0.1 a pixel.
-    for name in ("color", "opacity", "disparity"):
-        torch.testing.assert_close(getattr(fast, name), getattr(slow, name), atol=1e-3, rtol=0)
-
-
-def test_opencv_reads_planes_of_either_memory_layout() -> None:
-    camera = to_float(make_camera(1))
-    mpi = MultiplaneImage(torch.rand(5, 4, 36, 64), camera, disparity_planes(1.0, 9.0, 5))
-    target = to_float(make_camera(2))
-    assert torch.equal(mpi.prepared().rgba, mpi.rgba)
-    assert torch.equal(mpi.prepared().render(target, "opencv").color, mpi.render(target, "opencv").color)
-
-
-def test_opencv_has_no_gradient_and_says_so() -> None:
-    camera, depths = to_float(make_camera(0)), disparity_planes(1.0, 9.0, 2)
-    rgba = torch.rand(2, 4, 36, 64, requires_grad=True)
-    with pytest.raises(ValueError, match="gradient"):
-        ops.render_mpi(rgba, camera, depths, camera, backend="opencv")
-    assert ops.render_mpi(rgba, camera, depths, camera).color.requires_grad  # by itself it takes one that has
-    with pytest.raises(ValueError, match="float64"):
-        ops.render_mpi(rgba.detach().double(), camera, depths, camera, backend="opencv")
-
-
 # --- dispatch -------------------------------------------------------------------------------------
 
 

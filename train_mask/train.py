@@ -22,7 +22,6 @@ from torch import Tensor
 from maskvolume.errors import InputError, run_program
 from maskvolume.losses import LOSS_NAMES, make_image_loss, mask_loss, masked_l1_loss, psnr, temporal_loss
 from maskvolume.model import Background, CheckpointMeta, FrameMPI, MaskVolumeModel
-from maskvolume.mpi import blend
 from maskvolume.ops import Rendering
 from maskvolume.options import option, parse_options, required
 from maskvolume.samples import MovingBatch, SampleSource
@@ -106,7 +105,7 @@ class MaskTask:
             model.mpi_net.eval()
         background = self._background(model, batch)
         made = self._frame(model, batch, batch.images, background)
-        rendering = made.mpi.render(batch.target)
+        rendering = made.render(batch.target)
         seen = rendering.opacity.detach()
         loss = self._picture_loss(rendering.color, batch.target_image, seen, batch.matte)
         scalars = {"image_loss": loss.detach(), "psnr": psnr(rendering.color.detach(), batch.target_image, seen)}
@@ -127,7 +126,7 @@ class MaskTask:
         """See ``training.Task``: the blended MPI beside the frame's own."""
         background = self._background(model, sample)
         made = self._frame(model, sample, sample.images, background)
-        rendering, alone = made.mpi.render(sample.target), made.dynamic.render(sample.target)
+        rendering, alone = made.render(sample.target), made.dynamic.render(sample.target)
         moving = self._moving_opacity(made, sample)
         truth, seen = sample.target_image, rendering.opacity
         # What is within reach of a mover is neither.
@@ -162,7 +161,7 @@ class MaskTask:
         """The loss on a pair of frames; both look at one background."""
         if batch.later_images is None or batch.later_target_images is None or batch.later_mattes is None:
             raise InputError("--temporal_weight: the data has single frames alone; give scenes of two or more")
-        later = self._frame(model, batch, batch.later_images[:, 0], background).mpi.render(batch.target)
+        later = self._frame(model, batch, batch.later_images[:, 0], background).render(batch.target)
         seen = torch.minimum(rendering.opacity, later.opacity).detach()
         return temporal_loss(
             (rendering.color, batch.target_image),
@@ -183,7 +182,7 @@ class MaskTask:
             sweep = model.sweep(images, batch.sources, camera, depths)
             dynamic = model.mpi_from_sweep(sweep, camera, depths)
         mask = model.mask_from_sweeps(sweep, background, dynamic)
-        return FrameMPI(blend(mask, dynamic, background.mpi), mask, dynamic)
+        return FrameMPI(mask, dynamic, background.mpi)
 
     @staticmethod
     def _moving_opacity(made: FrameMPI, batch: MovingBatch) -> Tensor:

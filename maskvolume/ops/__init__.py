@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskvolume.cameras import Camera
 from maskvolume.ops import reference as _reference
-from maskvolume.ops.opencv import OpenCVBackend
+from maskvolume.ops.fused import FusedBackend
 from maskvolume.ops.types import Backend, Rendering, Sampling
 
 __all__ = [
@@ -20,21 +20,36 @@ __all__ = [
     "Rendering",
     "Sampling",
     "available_backends",
+    "blend_planes",
     "composite",
+    "missing_backends",
+    "render_blended",
     "render_mpi",
     "select_backend",
     "sweep_planes",
 ]
 
 NO_DATA = _reference.NO_DATA
+blend_planes = _reference.blend_planes
 
 # The preferred ones first.
-_BACKENDS: dict[str, Backend] = {"opencv": OpenCVBackend(), "reference": _reference.ReferenceBackend()}
+_BACKENDS: dict[str, Backend] = {
+    "triton": FusedBackend("cuda"),
+    "compiled": FusedBackend("cpu"),
+    "reference": _reference.ReferenceBackend(),
+}
 
 
 def available_backends(device: torch.device) -> list[str]:
     """Names of the backends that run on a device, the preferred one first."""
     return [name for name, backend in _BACKENDS.items() if backend.supports(device)]
+
+
+def missing_backends(device: torch.device) -> dict[str, str]:
+    """The backends that are made for a device but can't be had on this machine, and why."""
+    made = {name: backend for name, backend in _BACKENDS.items() if isinstance(backend, FusedBackend)}
+    reasons = {name: backend.missing() for name, backend in made.items() if backend.device_type == device.type}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def select_backend(name: str | None, device: torch.device) -> Backend:
@@ -94,15 +109,15 @@ def render_mpi(
     rgba: Tensor,  # [..., D, 4, H, W]
     camera: Camera,  # [...]
     depths: Tensor,  # [..., D]
-    target: Camera,  # [...]
+    target: Camera,  # [...] or [..., N]
     *,
     premultiplied: bool = True,
     backend: str | None = None,
 ) -> Rendering:
-    """Render a multiplane image from a target camera.
+    """Render a multiplane image from a target camera, or from N of them at once.
 
     Args:
-        rgba: planes of colour and opacity (0..1), plane 0 the farthest.
+        rgba: planes of colour and opacity (0..1), plane 0 the farthest; uint8 stands for value * 255.
         camera: the camera of the MPI, of the planes' size.
         depths: depths of the planes in ``camera``.
         target: where to look from; any size.
@@ -119,15 +134,39 @@ def render_mpi(
     if tuple(rgba.shape[-2:]) != tuple(camera.size):
         raise ValueError(f"rgba: the camera's size {camera.size} expected, got {list(rgba.shape[-2:])}")
     _check_batch("camera", camera.batch_shape, rgba.shape[:-4])
-    _check_batch("target", target.batch_shape, rgba.shape[:-4])
-    if backend is None:  # training needs a gradient, which not every implementation has
-        usable = (_BACKENDS[name] for name in available_backends(rgba.device))
-        chosen = next(candidate for candidate in usable if candidate.renders(rgba))
-    else:
-        chosen = select_backend(backend, rgba.device)
-        if not chosen.renders(rgba):
-            raise ValueError(f"backend: {backend!r} renders no planes of {rgba.dtype} or with a gradient")
+    _check_target(target, rgba.shape[:-4])
+    chosen = _renderer(backend, rgba)
     return chosen.render_mpi(rgba, camera, depths, target, premultiplied)
+
+
+def render_blended(
+    mask: Tensor,  # [..., 1, D, H, W]
+    dynamic: Tensor,  # [..., D, 4, H, W]
+    background: Tensor,  # [..., D, 4, H, W]
+    camera: Camera,  # [...]
+    depths: Tensor,  # [..., D]
+    target: Camera,  # [...] or [..., N]
+    *,
+    premultiplied: bool = True,
+    backend: str | None = None,
+) -> Rendering:
+    """Render ``mask * dynamic + (1 - mask) * background``, colour and opacity alike, without storing it.
+
+    Blended texel by texel, then rendered as ``render_mpi`` does; see there for the arguments. Worth it for a view or
+    two of an MPI: for more, blend once (``maskvolume.mpi.blend``) and render that.
+    """
+    _check_planes(dynamic, depths)
+    if background.shape != dynamic.shape:
+        raise ValueError(f"background: {list(dynamic.shape)} of dynamic expected, got {list(background.shape)}")
+    wanted = (*dynamic.shape[:-4], 1, dynamic.shape[-4], *dynamic.shape[-2:])
+    if tuple(mask.shape) != wanted:
+        raise ValueError(f"mask: {list(wanted)} expected, got {list(mask.shape)}")
+    if tuple(dynamic.shape[-2:]) != tuple(camera.size):
+        raise ValueError(f"dynamic: the camera's size {camera.size} expected, got {list(dynamic.shape[-2:])}")
+    _check_batch("camera", camera.batch_shape, dynamic.shape[:-4])
+    _check_target(target, dynamic.shape[:-4])
+    chosen = _renderer(backend, mask, dynamic, background)
+    return chosen.render_blended(mask, dynamic, background, camera, depths, target, premultiplied)
 
 
 def composite(
@@ -146,6 +185,18 @@ def composite(
     return select_backend(backend, rgba.device).composite(rgba, depths, premultiplied)
 
 
+def _renderer(name: str | None, *inputs: Tensor) -> Backend:
+    """The backend of that name, or the preferred one that renders these inputs."""
+    if name is None:  # training needs a gradient, which not every implementation has
+        usable = (_BACKENDS[each] for each in available_backends(inputs[0].device))
+        return next(candidate for candidate in usable if all(candidate.renders(x) for x in inputs))
+    chosen = select_backend(name, inputs[0].device)
+    for x in inputs:
+        if not chosen.renders(x):
+            raise ValueError(f"backend: {name!r} renders no planes of {x.dtype} or with a gradient")
+    return chosen
+
+
 def _check_planes(rgba: Tensor, depths: Tensor) -> None:
     if rgba.ndim < 4 or rgba.shape[-3] != 4:
         raise ValueError(f"rgba: [..., D, 4, H, W] expected, got {list(rgba.shape)}")
@@ -156,3 +207,10 @@ def _check_planes(rgba: Tensor, depths: Tensor) -> None:
 def _check_batch(name: str, got: torch.Size, expected: torch.Size) -> None:
     if got != expected:
         raise ValueError(f"{name}: batch axes {list(expected)} expected, got {list(got)}")
+
+
+def _check_target(target: Camera, expected: torch.Size) -> None:
+    if target.batch_shape[: len(expected)] != expected or len(target.batch_shape) > len(expected) + 1:
+        raise ValueError(
+            f"target: batch axes {list(expected)} expected, and at most one more, got {list(target.batch_shape)}"
+        )

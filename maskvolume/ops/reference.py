@@ -36,7 +36,7 @@ class ReferenceBackend:
         flat_sources = flatten_cameras(sources, len(batch) + 1)
         flat_reference = flatten_cameras(reference, len(batch))
         flat_depths = depths.reshape(-1, count).to(flat_reference.K.dtype)
-        work = _work_dtype(images)
+        work = work_dtype(images)
         items = []
         for b in range(flat_images.shape[0]):
             for v in range(views):
@@ -57,30 +57,181 @@ class ReferenceBackend:
     def render_mpi(
         self, rgba: Tensor, camera: Camera, depths: Tensor, target: Camera, premultiplied: bool
     ) -> Rendering:
-        batch = rgba.shape[:-4]
-        flat = rgba.reshape(-1, *rgba.shape[-4:])
-        flat_depths = depths.reshape(-1, depths.shape[-1])
-        cameras, targets = flatten_cameras(camera, len(batch)), flatten_cameras(target, len(batch))
-        views = []
-        for b in range(flat.shape[0]):
-            H = render_homographies(cameras[b], flat_depths[b].to(cameras.K.dtype), targets[b])
-            H = H.to(_work_dtype(rgba))
-            planes = _warped_chunks(flat[b], H, camera.size, target.size)
-            views.append(_composite(planes, flat_depths[b], premultiplied))
-        return stack_renderings(views, batch)
+        H, inverse_depths = mpi_homographies(rgba, camera, depths, target)
+        return rendering_of(
+            render_planes(rgba.reshape(-1, *rgba.shape[-4:]), H, inverse_depths, target.size, premultiplied), target
+        )
+
+    def render_blended(
+        self,
+        mask: Tensor,
+        dynamic: Tensor,
+        background: Tensor,
+        camera: Camera,
+        depths: Tensor,
+        target: Camera,
+        premultiplied: bool,
+    ) -> Rendering:
+        return self.render_mpi(blend_planes(mask, dynamic, background), camera, depths, target, premultiplied)
 
     def composite(self, rgba: Tensor, depths: Tensor, premultiplied: bool) -> Rendering:
         batch = rgba.shape[:-4]
         flat = rgba.reshape(-1, *rgba.shape[-4:])
-        flat_depths = depths.reshape(-1, depths.shape[-1])
+        inverse_depths = (1 / depths.reshape(-1, depths.shape[-1])).to(work_dtype(rgba))
         views = [
-            _composite(_chunks_near_to_far(flat[b].to(_work_dtype(rgba))), flat_depths[b], premultiplied)
+            _composite(_chunks_near_to_far(_values(flat[b])), inverse_depths[b], premultiplied)
             for b in range(flat.shape[0])
         ]
-        return stack_renderings(views, batch)
+        return split_views(torch.stack(views).reshape(*batch, *views[0].shape))
 
 
-def _work_dtype(x: Tensor) -> torch.dtype:
+def render_planes(
+    rgba: Tensor, homographies: Tensor, inverse_depths: Tensor, size: tuple[int, int], premultiplied: bool
+) -> Tensor:
+    """What ``maskvolume.ops.compiled.render_planes`` makes; differentiable."""
+    h, w = rgba.shape[-2:]
+    views = [
+        _composite(_warped_chunks(rgba[b], H, (h, w), size), inverse_depths[b], premultiplied)
+        for b in range(rgba.shape[0])
+        for H in homographies[b]
+    ]
+    return torch.stack(views).unflatten(0, homographies.shape[:2])
+
+
+def render_planes_backward(
+    grad: Tensor, rgba: Tensor, homographies: Tensor, inverse_depths: Tensor, premultiplied: bool
+) -> Tensor:
+    """Gradient of planes ``[B, D, 4, H, W]`` from that of views ``[B, N, 5, h, w]``, which are made again."""
+    size, src_size = (grad.shape[-2], grad.shape[-1]), (rgba.shape[-2], rgba.shape[-1])
+    found = torch.zeros(rgba.shape, dtype=work_dtype(rgba), device=rgba.device)
+    for b, planes in enumerate(rgba):
+        values = _values(planes)
+        for view, H in zip(grad[b].to(values.dtype), homographies[b], strict=True):
+            grids = [homography_grid(part, size, src_size) for part in H.split(PLANE_CHUNK)]
+            chunks = zip(values.split(PLANE_CHUNK), grids, strict=True)
+            warped = torch.cat([F.grid_sample(part, grid, align_corners=False) for part, grid in chunks])
+            of_warped = _composite_backward(view, warped, inverse_depths[b], premultiplied)
+            for chunk, part, grid, into in zip(
+                of_warped.split(PLANE_CHUNK),
+                values.split(PLANE_CHUNK),
+                grids,
+                found[b].split(PLANE_CHUNK),
+                strict=True,
+            ):
+                into += _sample_backward(chunk, part, grid, align_corners=False)
+    return found
+
+
+def render_blended_backward(
+    grad: Tensor,
+    mask: Tensor,
+    dynamic: Tensor,
+    background: Tensor,
+    homographies: Tensor,
+    inverse_depths: Tensor,
+    premultiplied: bool,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of mask ``[B, D, H, W]`` and planes, of those that need one; the views are made again."""
+    weight, moving, still = mask[:, :, None].to(work_dtype(mask)), _values(dynamic), _values(background)
+    blended = still + weight * (moving - still)
+    of_planes = render_planes_backward(grad, blended, homographies, inverse_depths, premultiplied)
+    return (
+        (of_planes * (moving - still)).sum(dim=2) if needs[0] else None,
+        of_planes * weight if needs[1] else None,
+        of_planes * (1 - weight) if needs[2] else None,
+    )
+
+
+def sweep_backward(grad: Tensor, homographies: Tensor, source_size: tuple[int, int], original: bool) -> Tensor:
+    """Gradient of the pictures ``[B, C, Hs, Ws]`` from that of the planes ``[B, C, D, h, w]``."""
+    size, work = (grad.shape[-2], grad.shape[-1]), work_dtype(grad)
+    image = torch.zeros(1, grad.shape[1], *source_size, dtype=work, device=grad.device)
+    found = []
+    for planes, H in zip(grad, homographies, strict=True):
+        total = torch.zeros_like(image[0])
+        for of_warped, part in zip(planes.to(work).split(1, dim=1), H.split(1), strict=True):
+            grid = homography_grid(part, size, source_size)
+            of_picture = of_warped.transpose(0, 1).contiguous()
+            if not original:
+                inside, grid = _clamp_grid(grid, source_size)
+                of_picture = of_picture * inside
+            total += _sample_backward(of_picture, image, grid, align_corners=original)[0]
+        found.append(total)
+    return torch.stack(found)
+
+
+def _composite_backward(grad: Tensor, warped: Tensor, inverse_depths: Tensor, premultiplied: bool) -> Tensor:
+    """Gradient of warped planes ``[D, 4, h, w]``, the farthest first, from that of their view ``[5, h, w]``.
+
+    With V what is seen from just behind a plane, and T what the planes in front let through, the view is
+    ... + T * (plane + (1 - alpha) * V): the derivative by alpha is T * (d plane / d alpha - V). Nothing is divided by
+    1 - alpha, so opaque planes do no harm.
+    """
+    alpha = warped[:, 3:]
+    through = torch.cat([(1 - alpha.flip(0)).cumprod(dim=0).flip(0)[1:], torch.ones_like(alpha[:1])])
+    behind = torch.zeros_like(grad)
+    found = torch.empty_like(warped)
+    for plane, left, into, inverse_depth in zip(warped, through, found, inverse_depths, strict=True):
+        color, opacity = plane[:3], plane[3:]
+        ones = torch.ones_like(opacity)
+        slope = torch.cat([torch.zeros_like(color) if premultiplied else color, ones, ones * inverse_depth])
+        into[:3] = grad[:3] * (left if premultiplied else left * opacity)
+        into[3:] = left * (grad * (slope - behind)).sum(dim=0, keepdim=True)
+        shown = torch.cat([color if premultiplied else color * opacity, opacity, opacity * inverse_depth])
+        behind = shown + (1 - opacity) * behind
+    return found
+
+
+def _sample_backward(grad: Tensor, pictures: Tensor, grid: Tensor, *, align_corners: bool) -> Tensor:
+    """Gradient of the pictures that ``grid_sample`` (bilinear, zeros) took samples from."""
+    bilinear, zeros = 0, 0
+    return torch.ops.aten.grid_sampler_2d_backward(grad, pictures, grid, bilinear, zeros, align_corners, [True, False])[
+        0
+    ]
+
+
+def blend_planes(mask: Tensor, dynamic: Tensor, background: Tensor) -> Tensor:
+    """``mask * dynamic + (1 - mask) * background`` of mask ``[..., 1, D, H, W]`` and planes ``[..., D, 4, H, W]``."""
+    return torch.lerp(background, dynamic, mask.movedim(-4, -3))
+
+
+def mpi_homographies(rgba: Tensor, camera: Camera, depths: Tensor, target: Camera) -> tuple[Tensor, Tensor]:
+    """From each target to each plane, ``[B, N, D, 3, 3]``, and 1 / depth of the planes, ``[B, D]``.
+
+    B is the product of the axes of ``rgba [..., D, 4, H, W]``; N is 1 where the target has no more axes than these.
+    """
+    planes = depths.reshape(-1, depths.shape[-1]).double()
+    count = len(planes)
+    targets = Camera(
+        target.T_cam_world.reshape(count, -1, 4, 4).double(), target.K.reshape(count, -1, 3, 3).double(), target.size
+    )
+    views = targets.batch_shape[1]
+    cameras = Camera(
+        camera.T_cam_world.reshape(count, 1, 4, 4).double().expand(-1, views, -1, -1),
+        camera.K.reshape(count, 1, 3, 3).double().expand(-1, views, -1, -1),
+        camera.size,
+    )
+    H = render_homographies(cameras, planes[:, None].expand(-1, views, -1), targets)
+    return H.to(work_dtype(rgba)), (1 / planes).to(work_dtype(rgba))
+
+
+def rendering_of(views: Tensor, target: Camera) -> Rendering:
+    """Views ``[B, N, 5, h, w]`` as a rendering with the target's axes."""
+    return split_views(views.reshape(*target.batch_shape, *views.shape[2:]))
+
+
+def split_views(views: Tensor) -> Rendering:
+    """``[..., 5, h, w]`` as a rendering."""
+    return Rendering(views[..., :3, :, :], views[..., 3:4, :, :], views[..., 4:, :, :])
+
+
+def _values(planes: Tensor) -> Tensor:
+    """Planes in the type that is computed in; bytes stand for value * 255."""
+    return planes.to(work_dtype(planes)) / 255 if planes.dtype == torch.uint8 else planes.to(work_dtype(planes))
+
+
+def work_dtype(x: Tensor) -> torch.dtype:
     """Coordinates and sums need float32 at least; float64 stays what it is."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
@@ -89,20 +240,6 @@ def flatten_cameras(camera: Camera, axes: int) -> Camera:
     """A camera with ``axes`` batch axes as one with a single axis."""
     assert len(camera.batch_shape) == axes
     return Camera(camera.T_cam_world.reshape(-1, 4, 4), camera.K.reshape(-1, 3, 3), camera.size)
-
-
-def stack_renderings(views: list[Rendering], batch: torch.Size) -> Rendering:
-    """Views as one rendering with batch axes."""
-
-    def stack(pictures: list[Tensor]) -> Tensor:
-        stacked = pictures[0][None] if len(pictures) == 1 else torch.stack(pictures)
-        return stacked.reshape(*batch, *pictures[0].shape)
-
-    return Rendering(
-        stack([view.color for view in views]),
-        stack([view.opacity for view in views]),
-        stack([view.disparity for view in views]),
-    )
 
 
 def _warp_to_planes(
@@ -118,12 +255,19 @@ def _warp_to_planes(
     if sampling == "original":
         shifted = F.grid_sample(pictures - NO_DATA, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
         return shifted + NO_DATA
-    inside = (grid.abs() <= 1).all(dim=-1)[:, None]
-    # Repeat the outermost pixels by clamping to their centres: not every device has padding_mode="border".
-    limit = 1 - 1 / torch.tensor([src_size[1], src_size[0]], dtype=grid.dtype, device=grid.device)
-    grid = torch.minimum(torch.maximum(grid, -limit), limit)
+    inside, grid = _clamp_grid(grid, src_size)
     warped = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return warped.masked_fill_(~inside, NO_DATA) if not warped.requires_grad else warped.where(inside, NO_DATA)
+
+
+def _clamp_grid(grid: Tensor, src_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Which points ``[N, 1, h, w]`` lie within the picture, and the grid with those on its border moved inside.
+
+    The outermost pixels are repeated by clamping to their centres: not every device has padding_mode="border".
+    """
+    inside = (grid.abs() <= 1).all(dim=-1)[:, None]
+    limit = 1 - 1 / torch.tensor([src_size[1], src_size[0]], dtype=grid.dtype, device=grid.device)
+    return inside, torch.minimum(torch.maximum(grid, -limit), limit)
 
 
 def _warped_chunks(
@@ -138,7 +282,7 @@ def _warped_chunks(
         start = max(stop - PLANE_CHUNK, 0)
         grid = homography_grid(H[start:stop], size, src_size)
         warped = F.grid_sample(
-            rgba[start:stop].to(H.dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+            _values(rgba[start:stop]), grid, mode="bilinear", padding_mode="zeros", align_corners=False
         )
         yield warped.flip(0) if warped.requires_grad else warped[range(stop - start - 1, -1, -1)]
 
@@ -148,11 +292,11 @@ def _chunks_near_to_far(rgba: Tensor) -> Iterator[Tensor]:
         yield rgba[max(stop - PLANE_CHUNK, 0) : stop].flip(0)
 
 
-def _composite(chunks: Iterator[Tensor], depths: Tensor, premultiplied: bool) -> Rendering:
-    """Over-composite planes that come near to far: opacity is spent front to back."""
+def _composite(chunks: Iterator[Tensor], inverse_depths: Tensor, premultiplied: bool) -> Tensor:
+    """Over-composite planes that come near to far, ``[5, h, w]``: opacity is spent front to back."""
     color: Tensor | None = None
     transmittance = opacity = disparity = torch.zeros(())
-    index = depths.shape[0]
+    index = inverse_depths.shape[0]
     for chunk in chunks:
         for plane in chunk:
             index -= 1
@@ -163,8 +307,8 @@ def _composite(chunks: Iterator[Tensor], depths: Tensor, premultiplied: bool) ->
                 opacity, disparity = torch.zeros_like(alpha), torch.zeros_like(alpha)
             weight = alpha * transmittance
             color = torch.addcmul(color, plane[:3], transmittance if premultiplied else weight)
-            disparity = disparity + weight * (1 / depths[index]).to(weight.dtype)
+            disparity = disparity + weight * inverse_depths[index]
             opacity = opacity + weight
             transmittance = transmittance - weight
     assert color is not None
-    return Rendering(color, opacity, disparity)
+    return torch.cat([color, opacity, disparity])

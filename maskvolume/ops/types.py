@@ -47,4 +47,15 @@ class Backend(Protocol):
         self, rgba: Tensor, camera: Camera, depths: Tensor, target: Camera, premultiplied: bool
     ) -> Rendering: ...
 
+    def render_blended(
+        self,
+        mask: Tensor,
+        dynamic: Tensor,
+        background: Tensor,
+        camera: Camera,
+        depths: Tensor,
+        target: Camera,
+        premultiplied: bool,
+    ) -> Rendering: ...
+
     def composite(self, rgba: Tensor, depths: Tensor, premultiplied: bool) -> Rendering: ...

@@ -14,12 +14,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from examples.sheets import Row, draw_sheet
+from maskvolume.devices import resolve_device
 from maskvolume.errors import run_program
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
 from maskvolume.options import option, parse_options
 from maskvolume.paths import render_path
+from maskvolume.processes import ALONE
 from maskvolume.rendering import RenderReport, background_folder, color_map, read_disparity
 from maskvolume.rig import RigClip
 from render.render_llff_video import RenderOptions, render
@@ -97,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             save_disparity=True,
             save_mask=True,
             overwrite=True,
-        )
+        ),
+        ALONE,
+        resolve_device("auto"),
     )
     sheet = make_sheet(clip, report)
     print(f"video:          {report.folder.video}")

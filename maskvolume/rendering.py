@@ -33,6 +33,7 @@ from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoWriter
 from maskvolume.outputs import DISPARITY_STEPS, RenderFolder
 from maskvolume.pipeline import ClipRenderer, View
+from maskvolume.processes import ALONE, Processes
 from maskvolume.rig import RigClip
 
 WRITERS = 2  # threads that encode and write pictures
@@ -151,24 +152,58 @@ def make_backgrounds(clip: RigClip, cameras: Sequence[int], folder: Path, *, kee
     background.make_backgrounds(clip.layout, cameras, folder, frames, overwrite=not keep, notice=notice)
 
 
-def render_clip(renderer: ClipRenderer, shots: Shots, folder: RenderFolder, *, fps: float, crf: int) -> RenderReport:
+def render_clip(
+    renderer: ClipRenderer,
+    shots: Shots,
+    folder: RenderFolder,
+    *,
+    fps: float,
+    crf: int,
+    processes: Processes = ALONE,
+) -> RenderReport:
     """Render what is missing in the folder, then encode the videos.
 
-    Pictures appear whole or not at all, so a run that was interrupted at any moment goes on where it stopped.
+    Pictures appear whole or not at all, so a run that was interrupted at any moment goes on where it stopped. Of
+    several processes each renders a share of the frames, and the first encodes the videos when all are done.
 
     Raises:
-        InputError: a picture of the clip can't be read.
+        InputError: a picture of the clip can't be read; in all processes, where it happens in one.
         OSError: a file can't be written.
     """
     start = time.monotonic()
+    missing = processes.first_does(lambda: _begin(renderer, shots, folder))
+    share = share_of(shots.by_frame(missing), processes)
+    processes.all_do(lambda: render_shots(renderer, shots, folder, share, quiet=not processes.is_first))
+    processes.first_does(lambda: _encode(renderer, shots, folder, fps, crf))
+    made, seconds = len(missing), time.monotonic() - start
+    return RenderReport(folder, renderer.indices, shots.frames, made, len(shots) - made, seconds)
+
+
+def share_of(groups: Sequence[tuple[int, list[int]]], processes: Processes) -> list[int]:
+    """The poses of this process: whole frames, one after the other, about as many as the other processes have."""
+    total = sum(len(members) for _, members in groups)
+    share, before = [], 0
+    for _, members in groups:
+        # A frame belongs to the process in whose part of the poses its middle lies.
+        middle = before + len(members) / 2
+        if processes.rank <= middle * processes.world / max(total, 1) < processes.rank + 1:
+            share += members
+        before += len(members)
+    return sorted(share)
+
+
+def _begin(renderer: ClipRenderer, shots: Shots, folder: RenderFolder) -> list[int]:
+    """The poses that are missing."""
     size = shots.targets.size
     with ThreadPoolExecutor(WRITERS) as pool:
         done = list(pool.map(lambda pose: folder.is_done(pose, size), range(len(shots))))
-    missing = [pose for pose, there in enumerate(done) if not there]
     if folder.with_disparity:
         folder.write_scale(*_depth_range(renderer.depths))
-    if missing:
-        render_shots(renderer, shots, folder, missing)
+    return [pose for pose, there in enumerate(done) if not there]
+
+
+def _encode(renderer: ClipRenderer, shots: Shots, folder: RenderFolder, fps: float, crf: int) -> None:
+    """The videos of the pictures."""
     frames = [folder.frame(pose) for pose in range(len(shots))]
     encode_video(frames, folder.video, fps=fps, crf=crf)
     if folder.with_disparity:
@@ -181,12 +216,14 @@ def render_clip(renderer: ClipRenderer, shots: Shots, folder: RenderFolder, *, f
             crf=crf,
             read=lambda path: color_map(read_disparity(path), lowest=nearest / farthest),
         )
-    made, seconds = len(missing), time.monotonic() - start
-    return RenderReport(folder, renderer.indices, shots.frames, made, len(shots) - made, seconds)
 
 
-def render_shots(renderer: ClipRenderer, shots: Shots, folder: RenderFolder, poses: Sequence[int]) -> None:
+def render_shots(
+    renderer: ClipRenderer, shots: Shots, folder: RenderFolder, poses: Sequence[int], *, quiet: bool = False
+) -> None:
     """Render some of the poses into the folder; see ``render_clip``."""
+    if not poses:
+        return
     groups = shots.by_frame(poses)
     nearest, _ = _depth_range(renderer.depths)
     if renderer.model.has_mask:
@@ -194,7 +231,7 @@ def render_shots(renderer: ClipRenderer, shots: Shots, folder: RenderFolder, pos
     with (
         ThreadPoolExecutor(1) as reader,
         Writers() as writers,
-        _progress(len(shots), "render", len(poses)) as bar,
+        _progress(len(shots), "render", len(poses), quiet=quiet) as bar,
     ):
         upcoming = reader.submit(renderer.read, groups[0][0])
         for number, (frame, members) in enumerate(groups):
@@ -322,8 +359,16 @@ def _depth_range(depths: Tensor) -> tuple[float, float]:
     return float(depths.min()), float(depths.max())
 
 
-def _progress(total: int, what: str, left: int | None = None) -> tqdm:
+def _progress(total: int, what: str, left: int | None = None, *, quiet: bool = False) -> tqdm:
     """A bar with frames a second and the time left; a line now and then where there is no terminal."""
     interval = 0.1 if sys.stderr.isatty() else 30.0
     initial = 0 if left is None else total - left
-    return tqdm(total=total, initial=initial, desc=what, unit=" frames", mininterval=interval, dynamic_ncols=True)
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=what,
+        unit=" frames",
+        mininterval=interval,
+        dynamic_ncols=True,
+        disable=quiet,
+    )

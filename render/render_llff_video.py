@@ -2,6 +2,7 @@
 
     python render_llff_video.py --config render_video.txt
     python render_llff_video.py --config render_video.txt --root_dir FRAMES --path circle --out_dir OUT
+    torchrun --nproc_per_node 8 render_llff_video.py --config render_video.txt    # each process a share of the frames
 
 What is written where is told by maskvolume/outputs.py. An interrupted run goes on when it is started again.
 """
@@ -12,12 +13,15 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
+
+import torch
 
 import maskvolume
 from maskvolume.cameras import Camera, nearest_cameras
@@ -31,6 +35,7 @@ from maskvolume.options import option, parse_options, required
 from maskvolume.outputs import RenderFolder, digest
 from maskvolume.paths import PATH_KINDS, PathKind, render_path
 from maskvolume.pipeline import ClipRenderer
+from maskvolume.processes import Processes, open_processes
 from maskvolume.rendering import (
     RenderReport,
     Shots,
@@ -45,6 +50,7 @@ from maskvolume.rig import RigClip
 
 PATH_NAME = "qual_path.txt"
 DEFAULT_SOURCES = 4  # cameras, where the architecture takes any number
+PATIENCE = timedelta(days=30)  # that a process which is done waits for the others
 MIN_SIDE = 16  # pixels; below it the networks see nothing
 
 
@@ -139,9 +145,8 @@ def make_shots(options: RenderOptions, clip: RigClip, size: tuple[int, int]) -> 
     return fixed_shots(targets[0], options.time, clip.num_frames, options.num_frames), targets
 
 
-def load_checkpoint(options: RenderOptions) -> MaskVolumeModel:
-    """The model on its device; a stage-one checkpoint renders each frame without mask and background."""
-    device = resolve_device(options.device)
+def load_checkpoint(options: RenderOptions, device: torch.device) -> MaskVolumeModel:
+    """The model on a device; a stage-one checkpoint renders each frame without mask and background."""
     backends = available_backends(device)
     if options.backend is not None and options.backend not in backends:
         raise InputError(
@@ -153,8 +158,6 @@ def load_checkpoint(options: RenderOptions) -> MaskVolumeModel:
         raise InputError(
             f"{options.ckpt_path}: a stage-one checkpoint has no mask; leave out --save_mask, or give one of stage two"
         )
-    if not model.has_mask:
-        print(f"{options.ckpt_path}: stage one; frames are rendered without mask and background")
     return model
 
 
@@ -185,8 +188,13 @@ def made_of(options: RenderOptions, renderer: ClipRenderer, clip: RigClip, targe
     }
 
 
-def render(options: RenderOptions) -> RenderReport:
+def render(options: RenderOptions, processes: Processes, device: torch.device) -> RenderReport:
     """Render the pictures that are missing, and the videos.
+
+    Args:
+        options: the same in all processes.
+        processes: that share the frames; all see the same folders.
+        device: of this process.
 
     Raises:
         InputError: what the user has to mend; found before the first picture is made, where it can be.
@@ -195,7 +203,7 @@ def render(options: RenderOptions) -> RenderReport:
     clip = RigClip.open(options.root_dir, options.bg_dir)
     size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
     shots, targets = make_shots(options, clip, size)
-    model = load_checkpoint(options)
+    model = load_checkpoint(options, device)
     if options.indices is None:
         indices = nearest_cameras(clip.cameras(), targets, model.arch.max_views or DEFAULT_SOURCES)
     else:
@@ -211,19 +219,22 @@ def render(options: RenderOptions) -> RenderReport:
         size=size,
         num_planes=options.num_planes,
         margin=options.margin,
-        stored=len(shots) > len(set(shots.frames)),
+        stored=options.time.startswith("fix:"),
     )
     contents = made_of(options, renderer, clip, targets)
-    goes_on = folder.prepare(contents, options, overwrite=options.overwrite)
+    goes_on = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))
     if model.has_mask and clip.background_dir == folder.background:
-        make_backgrounds(clip, indices, folder.background, keep=goes_on)
-    names = ", ".join(clip.names[index] for index in indices)
-    print(f"{folder.root}: {len(shots)} pictures of {size[1]} x {size[0]} from {names}")
-    device = renderer.device.type
-    print(f"on {device}: networks in {model.precision}, planes by the {model.backend!r} backend")
-    for name, reason in missing_backends(renderer.device).items():
-        print(f"backend {name!r}, which is faster, can't be had: {reason}")
-    return render_clip(renderer, shots, folder, fps=options.fps, crf=options.crf)
+        processes.first_does(lambda: make_backgrounds(clip, indices, folder.background, keep=goes_on))
+    if processes.is_first:
+        if not model.has_mask:
+            print(f"{options.ckpt_path}: stage one; frames are rendered without mask and background")
+        names = ", ".join(clip.names[index] for index in indices)
+        print(f"{folder.root}: {len(shots)} pictures of {size[1]} x {size[0]} from {names}")
+        shared = f" in {processes.world} processes" if processes.world > 1 else ""
+        print(f"on {device.type}{shared}: networks in {model.precision}, planes by the {model.backend!r} backend")
+        for name, reason in missing_backends(device).items():
+            print(f"backend {name!r}, which is faster, can't be had: {reason}")
+    return render_clip(renderer, shots, folder, fps=options.fps, crf=options.crf, processes=processes)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -234,7 +245,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="render_llff_video.py",
         description="Render novel views of a clip along a path of poses: pictures and an H.264 video.",
     )
-    report = render(options)
+    with open_processes(resolve_device(options.device), timeout=PATIENCE) as (processes, device):
+        report = render(options, processes, device)
+    if not processes.is_first:
+        return
     kept = f", {report.kept} kept" if report.kept else ""
     print(f"{report.made} pictures rendered{kept}, in {report.seconds:.1f} s")
     print(f"video: {report.folder.video}")

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "lenses": {"errors"},
     "io": {"cameras", "lenses", "errors"},
     "rig": {"cameras", "io", "planes", "errors"},
+    "processes": {"errors"},
     "options": {"io", "option_fields", "errors"},
 }
 TOUCHES_NO_FILE = ("cameras", "planes", "homography", "ops", "networks", "mpi")

@@ -214,7 +214,7 @@ class FusedBackend(ReferenceBackend):
         if self.device_type == "cpu":
             try:
                 kernels(torch.device("cpu"))
-            except ImportError as error:
+            except (ImportError, RuntimeError) as error:  # the latter where there is no place to keep compiled loops
                 return str(error)
             return None
         usable = kernels(torch.device(self.device_type)).usable(torch.device(self.device_type))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from maskvolume.errors import describe_os_error
 from maskvolume.io.files import require_writable_folder
-from maskvolume.training.distributed import Processes
+from maskvolume.processes import Processes
 from maskvolume.training.options import TrainOptions
 
 WRITER_THREAD = "_AsyncWriterThread"  # TensorBoard's

@@ -22,8 +22,9 @@ from maskvolume.errors import InputError
 from maskvolume.io.files import require_writable_folder
 from maskvolume.model import MaskVolumeModel
 from maskvolume.options import save_options
+from maskvolume.processes import Processes
 from maskvolume.samples import READER_KILLED, Draw, SampleSource
-from maskvolume.training.distributed import Processes, StopFlag
+from maskvolume.training.distributed import StopFlag
 from maskvolume.training.log import TrainLog
 from maskvolume.training.options import TrainOptions, batch_plan, check_train_options
 from maskvolume.training.schedule import RATE_SHARE, Averaged, learning_rate, make_optimizer

@@ -10,8 +10,8 @@ from typing import TypeVar
 from maskvolume.errors import InputError
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.options import option
+from maskvolume.processes import Processes
 from maskvolume.samples import BatchPlan
-from maskvolume.training.distributed import Processes
 
 # Options that a resumed run may change: the others decide what is learned from what.
 CHANGEABLE = frozenset(

@@ -19,7 +19,7 @@ from maskvolume.checkpoints import save_checkpoint
 from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path, link_or_copy
 from maskvolume.model import MaskVolumeModel
-from maskvolume.training.distributed import Processes
+from maskvolume.processes import Processes
 from maskvolume.training.options import CHANGEABLE, PRIVATE, TrainOptions
 from maskvolume.training.schedule import Averaged
 

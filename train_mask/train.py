@@ -48,6 +48,7 @@ MASK_WEIGHT = 0.25  # Lin et al., ICCV 2021, section 3.4
 SPARSITY_WEIGHT = 0.10  # the same
 SHADOW_SHARE = 0.3  # of synthetic movers: a shadow is no matte, but the picture has to show it
 IMAGE_TERMS = {"vgg_only": "vgg_only", "l1": "l1", "mse": "mse"}  # loss types that are a loss on the picture alone
+NEAR_MOVERS = 0.05  # of the picture's width: there movers uncover what another view does not see
 SLICES = 8  # planes of the mask volume that the log shows
 
 
@@ -79,7 +80,9 @@ class MaskTrainOptions(TrainOptions):
     sparsity_weight: float = option(
         SPARSITY_WEIGHT, "full_loss, no_mask: weight of the mean of the mask volume; less lets it cover movers whole"
     )
-    moving_weight: float = option(0.0, "how much more pixels count that something moves in, on image losses")
+    moving_weight: float = option(
+        0.0, "how much more pixels count that something moves in, on image losses; those near it a third of that"
+    )
     temporal_weight: float = option(0.0, "weight of a loss on flicker, from pairs of frames; 0: single frames")
     vgg_weights: str = option("", "vgg losses: VGG-19-BN state dict; torchvision's cache or download when empty")
 
@@ -150,7 +153,9 @@ class MaskTask:
         return scalars, pictures
 
     def _picture_loss(self, color: Tensor, truth: Tensor, seen: Tensor, matte: Tensor) -> Tensor:
-        weight = seen * (1 + self.options.moving_weight * matte)
+        reach = round(NEAR_MOVERS * matte.shape[-1])
+        near = F.max_pool2d(matte, 2 * reach + 1, stride=1, padding=reach)
+        weight = seen * (1 + self.options.moving_weight * (2 * matte + near) / 3)
         if self.options.loss_type == "masked_l1":
             return masked_l1_loss(color, truth, weight, matte)
         return self.image_loss(color, truth, weight)

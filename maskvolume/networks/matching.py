@@ -120,33 +120,48 @@ class MatchingMPINet(nn.Module):
 
 
 class MatchingMaskNet(nn.Module):
-    """Frame and background to the volume of what moves."""
+    """Frame and background to the volume of what moves.
 
-    # 2x2 pixels of: smallest and mean difference, its window average, both opacities; then cost and view count.
-    FEATURES = 5 * 4 + 3
+    The residual of the U-Net goes on top of what differs; what lies behind an opaque mover is the background's in
+    any case. There the frame's MPI has no more than smears of the mover, for no reference ray gets that far.
+    """
+
+    # 2x2 pixels of: smallest and mean difference, its window average, both opacities; then cost, view count, the
+    # difference over a wide window, that of the reference alone, that along the ray, and how much of the ray is left.
+    FEATURES = 5 * 4 + 6
     SLOPE, THRESHOLD = 30.0, 0.1  # of the prior: sigmoid(slope * (difference - threshold))
+    HIDDEN = 0.05  # where less of a ray than this is left, it begins to be the background's
 
     def __init__(self, channels: tuple[int, int, int] = (8, 16, 32)) -> None:
         super().__init__()
         self.unet = ResidualUNet(self.FEATURES, 4, channels)
         self.slope = nn.Parameter(torch.tensor(self.SLOPE))
         self.threshold = nn.Parameter(torch.tensor(self.THRESHOLD))
+        self.log_hidden = nn.Parameter(torch.tensor(self.HIDDEN).log())
 
     def forward(self, sweep: Tensor, background_sweep: Tensor, dynamic_rgba: Tensor, background_rgba: Tensor) -> Tensor:
         """Sweeps ``[B, V, 3, D, H, W]``, MPIs ``[B, D, 4, H, W] -> mask [B, 1, D, H, W]`` in 0..1.
 
         A point of a moving surface differs from the background in every view that sees it; a point that
         stands still differs only in views where something moving hides it. So the prior is the smallest
-        difference over the views.
+        difference over the views, there or where the ray through the point ends: before a mover is nothing else.
         """
-        opacities = torch.stack([dynamic_rgba[:, :, 3], background_rgba[:, :, 3]], dim=1).detach()
+        opacities = torch.stack([dynamic_rgba[:, :, 3], background_rgba[:, :, 3]], dim=1).detach().float()
         opacities, _ = pad_to_multiple(opacities, MULTIPLE)
         (padded, crop), (still, _) = _pad_views(sweep), _pad_views(background_sweep)
         with torch.no_grad():
             features, difference = mask_features(padded, still, opacities)
         residual = _to_full_resolution(self.unet(_channels_last(features)).float())
-        prior = self.slope * (difference.float() - self.threshold)
-        return torch.sigmoid(residual + prior)[crop]
+        prior = self.slope * (difference - self.threshold)
+        mask = torch.sigmoid(residual + prior)
+        left = remaining(mask[:, 0] * opacities[:, 0])[:, None]
+        return (mask * (left / self.log_hidden.exp()).clamp_max(1))[crop]
+
+
+def remaining(opacity: Tensor) -> Tensor:
+    """How much of each reference ray the planes in front of a plane leave, from opacities ``[B, D, H, W]``."""
+    through = (1 - opacity).flip(1).cumprod(dim=1).flip(1)
+    return torch.cat([through[:, 1:], torch.ones_like(through[:, :1])], dim=1)
 
 
 def _pad_views(sweep: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
@@ -252,30 +267,42 @@ def matching_features(sweep: Tensor, cost: Tensor, cost_fine: Tensor) -> Tensor:
 
 
 def mask_features(sweep: Tensor, background: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor]:
-    """What the mask network's U-Net reads, and the prior's evidence ``[B, 1, D, H, W]``."""
+    """What the mask network's U-Net reads, and the prior's evidence ``[B, 1, D, H, W]``.
+
+    Args:
+        sweep: of the frame, ``[B, V, 3, D, H, W]``.
+        background: of the background, the same.
+        opacities: of both MPIs, ``[B, 2, D, H, W]``; in front of their planes the ray is as they leave it.
+    """
     views = sweep.shape[1]
-    parts, evidence = [], []
-    chunks = zip(
-        sweep.split(PLANE_CHUNK, dim=3),
-        background.split(PLANE_CHUNK, dim=3),
-        opacities.split(PLANE_CHUNK, dim=2),
-        strict=True,
+    evidence, parts = [], []
+    chunks = list(
+        zip(
+            sweep.split(PLANE_CHUNK, dim=3),
+            background.split(PLANE_CHUNK, dim=3),
+            opacities.split(PLANE_CHUNK, dim=2),
+            strict=True,
+        )
     )
     for frame, still, opacity in chunks:
         valid = valid_views(frame)[:, :, 0]
         count = valid.sum(dim=1)
-        change = (frame.float() - still.float()).abs().sum(dim=2).clamp_max(COST_CAP)
+        change = (frame.float() - still.float()).abs().sum(dim=2).clamp_max(COST_CAP) * valid
         smallest = change.masked_fill(~valid, COST_CAP).amin(dim=1) * (count > 0)
-        mean = (change * valid).sum(dim=1) / count.clamp_min(1)
+        mean = change.sum(dim=1) / count.clamp_min(1)
         window = _box(smallest, WINDOW_FINE)
         evidence.append(window)
         _, difference, _ = _agreement(frame.float())
-        full = torch.stack([smallest, mean, window], dim=1)
-        full = torch.cat([full, opacity.float()], dim=1)
-        half = torch.stack([difference.mean(dim=1), count / views, _box(smallest, WINDOW)], dim=1)
+        full = torch.cat([torch.stack([smallest, mean, window], dim=1), opacity], dim=1)
+        half = torch.stack([difference.mean(dim=1), count / views, _box(smallest, WINDOW), change[:, 0]], dim=1)
         part = torch.cat([_unshuffle(full), _halve(half)], dim=1)
         parts.append(part.to(_compute_dtype(sweep)))
-    return torch.cat(parts, dim=2), torch.cat(evidence, dim=1)[:, None]
+    there = torch.cat(evidence, dim=1)
+    left = remaining(opacities[:, 0])
+    along = (there * opacities[:, 0] * left).sum(dim=1, keepdim=True)
+    rays = _halve(torch.stack([along.expand_as(left), left], dim=1))
+    features = torch.cat([torch.cat(parts, dim=2), rays.to(parts[0].dtype)], dim=1)
+    return features, torch.maximum(there, along)[:, None]
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

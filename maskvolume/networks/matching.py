@@ -275,34 +275,32 @@ def mask_features(sweep: Tensor, background: Tensor, opacities: Tensor) -> tuple
         opacities: of both MPIs, ``[B, 2, D, H, W]``; in front of their planes the ray is as they leave it.
     """
     views = sweep.shape[1]
-    evidence, parts = [], []
-    chunks = list(
-        zip(
-            sweep.split(PLANE_CHUNK, dim=3),
-            background.split(PLANE_CHUNK, dim=3),
-            opacities.split(PLANE_CHUNK, dim=2),
-            strict=True,
-        )
-    )
-    for frame, still, opacity in chunks:
+    left = remaining(opacities[:, 0])
+    along = torch.zeros_like(left[:, :1])
+    evidence = torch.empty_like(left)
+    batch, planes, h, w = left.shape
+    features = torch.empty(
+        batch, MatchingMaskNet.FEATURES, planes, h // 2, w // 2, dtype=_compute_dtype(sweep), device=sweep.device,
+        memory_format=torch.contiguous_format if sweep.device.type == "mps" else torch.channels_last_3d,
+    )  # fmt: skip
+    for start in range(0, planes, PLANE_CHUNK):
+        chunk = slice(start, start + PLANE_CHUNK)
+        frame, still, opacity = sweep[:, :, :, chunk], background[:, :, :, chunk], opacities[:, :, chunk]
         valid = valid_views(frame)[:, :, 0]
         count = valid.sum(dim=1)
         change = (frame.float() - still.float()).abs().sum(dim=2).clamp_max(COST_CAP) * valid
         smallest = change.masked_fill(~valid, COST_CAP).amin(dim=1) * (count > 0)
         mean = change.sum(dim=1) / count.clamp_min(1)
         window = _box(smallest, WINDOW_FINE)
-        evidence.append(window)
+        evidence[:, chunk] = window
+        along += (window * opacity[:, 0] * left[:, chunk]).sum(dim=1, keepdim=True)
         _, difference, _ = _agreement(frame.float())
         full = torch.cat([torch.stack([smallest, mean, window], dim=1), opacity], dim=1)
         half = torch.stack([difference.mean(dim=1), count / views, _box(smallest, WINDOW), change[:, 0]], dim=1)
-        part = torch.cat([_unshuffle(full), _halve(half)], dim=1)
-        parts.append(part.to(_compute_dtype(sweep)))
-    there = torch.cat(evidence, dim=1)
-    left = remaining(opacities[:, 0])
-    along = (there * opacities[:, 0] * left).sum(dim=1, keepdim=True)
-    rays = _halve(torch.stack([along.expand_as(left), left], dim=1))
-    features = torch.cat([torch.cat(parts, dim=2), rays.to(parts[0].dtype)], dim=1)
-    return features, torch.maximum(there, along)[:, None]
+        features[:, :-2, chunk] = torch.cat([_unshuffle(full), _halve(half)], dim=1)
+        features[:, -1:, chunk] = _halve(left[:, None, chunk])
+    features[:, -2:-1] = _halve(along[:, None])
+    return features, torch.maximum(evidence, along)[:, None]
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

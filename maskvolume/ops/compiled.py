@@ -122,6 +122,9 @@ def sweep(images: Tensor, homographies: Tensor, size: tuple[int, int], original:
     for b in range(batch):
         image = images[b].detach().float().contiguous().numpy()
         matrices = homographies[b].float().contiguous().numpy()
+        if planes > 1 and (matrices == matrices[0]).all():  # a source at the reference's place: all planes are alike
+            swept[b] = sweep(images[b : b + 1], homographies[b : b + 1, :1], size, original)[0]
+            continue
         if images.dtype == torch.float32:
             _sweep(image, matrices, original, swept[b].numpy())
             continue

@@ -18,7 +18,6 @@ from maskvolume.ops import compiled_kernels as kernels
 
 BAND = 24  # rows that a thread takes at once, a multiple of a tile's
 PLANE_CHUNK = 4  # planes of a sweep that are converted to another type together
-KINDS = (torch.float32, torch.uint8)  # of planes; others are converted
 
 _EMPTY = np.empty(0, np.float32)
 
@@ -39,7 +38,7 @@ def render_planes(
     Returns:
         ``[B, N, 5, h, w]`` float32: colour over black, opacity, disparity.
     """
-    rgba = rgba if rgba.dtype in KINDS else rgba.float()
+    rgba = _values(rgba)
     mask = np.zeros((0, 0, 0), np.float32)
     return _render(rgba, rgba, mask, False, homographies, inverse_depths, size, premultiplied)
 
@@ -67,11 +66,15 @@ def render_blended(
     Returns:
         ``[B, N, 5, h, w]`` float32: colour over black, opacity, disparity.
     """
-    if dynamic.dtype != background.dtype or dynamic.dtype not in KINDS:
-        dynamic, background = dynamic.float(), background.float()
+    dynamic, background = _values(dynamic), _values(background)
     return _render(
         dynamic, background, mask.float().detach().numpy(), True, homographies, inverse_depths, size, premultiplied
     )
+
+
+def _values(planes: Tensor) -> Tensor:
+    """Planes in float32; bytes stand for value * 255."""
+    return planes.float() / 255 if planes.dtype == torch.uint8 else planes.float()
 
 
 def _render(
@@ -88,16 +91,15 @@ def _render(
     out = np.empty((*homographies.shape[:2], 5, h, w), np.float32)
     planes, still = rgba.detach().numpy(), background.detach().numpy()
     matrices, inverse = homographies.float().contiguous().numpy(), inverse_depths.float().contiguous().numpy()
-    scale = np.float32(1 / 255 if rgba.dtype == torch.uint8 else 1)
     for b in range(rgba.shape[0]):
         texels = rgba[b].movedim(1, 3)
-        direct = not blended and rgba.dtype == torch.float32 and texels.is_contiguous()
+        direct = not blended and texels.is_contiguous()
         flat = texels.reshape(-1).numpy() if direct else _EMPTY
         for n in range(out.shape[1]):
 
             def rows(first: int, b: int = b, n: int = n, flat: np.ndarray = flat) -> None:
                 kernels.render_rows(
-                    planes[b], scale, still[b], mask[b] if blended else mask, blended, flat, matrices[b, n], inverse[b],
+                    planes[b], still[b], mask[b] if blended else mask, blended, flat, matrices[b, n], inverse[b],
                     premultiplied, first, min(first + BAND, h), out[b, n],
                 )  # fmt: skip
 

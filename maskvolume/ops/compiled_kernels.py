@@ -28,98 +28,16 @@ BUFFER = 4 * TILE * ROWS  # texels that a tile may see of a plane; of one that i
 SATURATED = f32(1e-4)  # what shines through less opaque planes in front than this is not looked for
 # Everything but "there are no infinities and no NaNs".
 FAST = {"contract", "reassoc", "arcp", "nsz", "afn"}
+# One signature each, and any strides in it: processes that compile different ones at the same time would overwrite
+# each other's files in Numba's cache.
+RENDER = (
+    "void(float32[:,:,:,:], float32[:,:,:,:], float32[:,:,:], boolean, float32[::1], float32[:,:,::1], float32[::1], "
+    "boolean, int64, int64, float32[:,:,::1])"
+)
+SWEEP = "void(float32[:,:,::1], float32[:,:,::1], boolean, int64, int64, float32[:,:,:,:])"
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def render_rows(
-    planes: Any,  # [D, 4, H, W] any strides; float32, or uint8 where scale is 1 / 255
-    scale: float,  # of the planes' values
-    background: Any,  # the same; read where blended
-    mask: Any,  # [D, H, W] float32; read where blended
-    blended: bool,  # planes are mask * planes + (1 - mask) * background
-    flat: Floats,  # planes as one row of memory, where they are float32 with their channels side by side; else empty
-    homographies: Floats,  # [D, 3, 3] target pixel to pixel of a plane
-    inverse_depths: Floats,  # [D]
-    premultiplied: bool,
-    first: int,
-    last: int,
-    out: Floats,  # [5, h, w]: colour, opacity, disparity
-) -> None:
-    """Rows ``first`` to ``last`` (without it) of a view."""
-    w = out.shape[2]
-    color = np.empty(ROWS * TILE * 4, f32)
-    left = np.empty(ROWS * TILE, f32)
-    disparity = np.empty(ROWS * TILE, f32)
-    buffer = np.empty(BUFFER * 4, f32)
-    offsets = np.empty(TILE, np.int32)
-    weights = np.empty((4, TILE), f32)
-    alphas = np.empty(TILE, f32)
-    for y in range(first, last, ROWS):
-        rows = min(ROWS, last - y)
-        for x in range(0, w, TILE):
-            columns = min(TILE, w - x)
-            color[:] = 0
-            left[:] = 1
-            disparity[:] = 0
-            for behind in range(planes.shape[0]):
-                d = planes.shape[0] - 1 - behind
-                alive = _add_plane(
-                    planes, scale, background, mask, blended, flat, d, homographies[d], inverse_depths[d],
-                    premultiplied, y, rows, x, columns, color, left, disparity, buffer, offsets, weights, alphas,
-                )  # fmt: skip
-                if alive <= SATURATED:
-                    break
-            for j in range(rows):
-                for i in range(columns):
-                    at = j * TILE + i
-                    for c in range(3):
-                        out[c, y + j, x + i] = color[4 * at + c]
-                    out[3, y + j, x + i] = f32(1) - left[at]
-                    out[4, y + j, x + i] = disparity[at]
-
-
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _add_plane(
-    planes: Any, scale: float, background: Any, mask: Any, blended: bool, flat: Floats,
-    d: int, H: Floats, inverse_depth: float, premultiplied: bool, y: int, rows: int, x: int, columns: int,
-    color: Floats, left: Floats, disparity: Floats, buffer: Floats, offsets: Any, weights: Floats, alphas: Floats,
-) -> float:  # fmt: skip
-    """Composite a plane behind what a tile has so far; returns the most that is left of any of its pixels."""
-    height, width = planes.shape[2], planes.shape[3]
-    u_min, u_max, v_min, v_max, front = _extent(H, y, rows, x, columns)
-    if front == 0 or (front == 4 and (u_max <= -1 or v_max <= -1 or u_min >= width or v_min >= height)):
-        return f32(1)
-    if front == 4 and flat.size > 0 and u_min >= 0 and v_min >= 0 and u_max < width - 1 and v_max < height - 1:
-        base = d * height * width * 4
-        return _sample(
-            flat, base, width, f32(0), f32(0), H, inverse_depth, premultiplied,
-            y, rows, x, columns, color, left, disparity, offsets, weights, alphas, 0,
-        )  # fmt: skip
-    if front == 4:
-        u0, v0 = int(np.floor(u_min)), int(np.floor(v_min))
-        across, down = int(np.floor(u_max)) + 2 - u0, int(np.floor(v_max)) + 2 - v0
-        if across * down <= BUFFER:
-            if not _fill(planes, scale, background, mask, blended, d, v0, down, u0, across, buffer):
-                return f32(1)
-            return _sample(
-                buffer, 0, across, f32(u0), f32(v0), H, inverse_depth, premultiplied,
-                y, rows, x, columns, color, left, disparity, offsets, weights, alphas, 0,
-            )  # fmt: skip
-    # Partly behind the target, or seen from afar: pixel by pixel.
-    for j in range(rows):
-        for i in range(columns):
-            u, _, v, _, front = _extent(H, y + j, 1, x + i, 1)
-            if front and u > -1 and v > -1 and u < width and v < height:
-                u0, v0 = int(np.floor(u)), int(np.floor(v))
-                if _fill(planes, scale, background, mask, blended, d, v0, 2, u0, 2, buffer):
-                    _sample(
-                        buffer, 0, 2, f32(u0), f32(v0), H, inverse_depth, premultiplied,
-                        y + j, 1, x + i, 1, color, left, disparity, offsets, weights, alphas, j * TILE + i,
-                    )  # fmt: skip
-    return f32(1)
-
-
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, fastmath=FAST, error_model="numpy")
 def _extent(H: Floats, y: int, rows: int, x: int, columns: int) -> Any:
     """The texels, counted from the first one's centre, that a tile's corners fall on; how many are in front."""
     u_min, u_max, v_min, v_max = f32(1e30), f32(-1e30), f32(1e30), f32(-1e30)
@@ -139,9 +57,9 @@ def _extent(H: Floats, y: int, rows: int, x: int, columns: int) -> Any:
     return u_min, u_max, v_min, v_max, front
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, fastmath=FAST, error_model="numpy")
 def _fill(
-    planes: Any, scale: float, background: Any, mask: Any, blended: bool,
+    planes: Any, background: Any, mask: Any, blended: bool,
     d: int, v0: int, down: int, u0: int, across: int, buffer: Floats,
 ) -> bool:  # fmt: skip
     """Bring texels of a plane into the buffer, 0 outside of it; returns whether any of them is opaque at all."""
@@ -159,20 +77,20 @@ def _fill(
             buffer[row : row + across * 4] = 0
         if blended:
             for i in range(begin, end):
-                m = f32(mask[d, v, u0 + i])
+                m = mask[d, v, u0 + i]
                 for c in range(4):
-                    still = f32(background[d, c, v, u0 + i])
-                    buffer[row + 4 * i + c] = (still + m * (f32(planes[d, c, v, u0 + i]) - still)) * scale
+                    still = background[d, c, v, u0 + i]
+                    buffer[row + 4 * i + c] = still + m * (planes[d, c, v, u0 + i] - still)
                 most = max(most, buffer[row + 4 * i + 3])
         else:
             for i in range(begin, end):
                 for c in range(4):
-                    buffer[row + 4 * i + c] = f32(planes[d, c, v, u0 + i]) * scale
+                    buffer[row + 4 * i + c] = planes[d, c, v, u0 + i]
                 most = max(most, buffer[row + 4 * i + 3])
     return most > 0
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, fastmath=FAST, error_model="numpy")
 def _sample(
     texels: Floats, base: int, across: int, u0: float, v0: float, H: Floats, inverse_depth: float,
     premultiplied: bool, y: int, rows: int, x: int, columns: int,
@@ -233,40 +151,48 @@ def _sample(
     return most
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def sweep_rows(
-    image: Floats,  # [C, Hs, Ws] contiguous
-    homographies: Floats,  # [D, 3, 3] reference pixel to source pixel over each plane
-    original: bool,  # the original's sampling
-    first: int,
-    last: int,
-    out: Floats,  # [C, D, h, w], -1 where there is no data
-) -> None:
-    """Rows ``first`` to ``last`` (without it) of a picture on planes, counted over all planes."""
-    channels, height, width = image.shape
-    h, w = out.shape[2], out.shape[3]
-    flat = image.reshape(-1)
-    taps = np.empty((4, TILE), np.int32)
-    weights = np.empty((5, TILE), f32)
-    for line in range(first, last):
-        d, y = line // h, line % h
-        H = homographies[d]
-        for x in range(0, w, TILE):
-            columns = min(TILE, w - x)
-            _sweep_taps(H, original, height, width, y, x, columns, taps, weights)
-            for c in range(channels):
-                base = c * height * width
-                for i in range(columns):
-                    w0, w1, w2, w3 = weights[0, i], weights[1, i], weights[2, i], weights[3, i]
-                    value = w0 * flat[index(base + taps[0, i])] + w1 * flat[index(base + taps[1, i])]
-                    value += w2 * flat[index(base + taps[2, i])] + w3 * flat[index(base + taps[3, i])]
-                    # All weights are 0 where there is no data; the original mixes data and none.
-                    out[c, d, y, x + i] = value + (
-                        w0 + w1 + w2 + w3 - f32(1) if original or w0 + w1 + w2 + w3 == 0 else 0
-                    )
+@njit(nogil=True, fastmath=FAST, error_model="numpy")
+def _add_plane(
+    planes: Any, background: Any, mask: Any, blended: bool, flat: Floats,
+    d: int, H: Floats, inverse_depth: float, premultiplied: bool, y: int, rows: int, x: int, columns: int,
+    color: Floats, left: Floats, disparity: Floats, buffer: Floats, offsets: Any, weights: Floats, alphas: Floats,
+) -> float:  # fmt: skip
+    """Composite a plane behind what a tile has so far; returns the most that is left of any of its pixels."""
+    height, width = planes.shape[2], planes.shape[3]
+    u_min, u_max, v_min, v_max, front = _extent(H, y, rows, x, columns)
+    if front == 0 or (front == 4 and (u_max <= -1 or v_max <= -1 or u_min >= width or v_min >= height)):
+        return f32(1)
+    if front == 4 and flat.size > 0 and u_min >= 0 and v_min >= 0 and u_max < width - 1 and v_max < height - 1:
+        base = d * height * width * 4
+        return _sample(
+            flat, base, width, f32(0), f32(0), H, inverse_depth, premultiplied,
+            y, rows, x, columns, color, left, disparity, offsets, weights, alphas, 0,
+        )  # fmt: skip
+    if front == 4:
+        u0, v0 = int(np.floor(u_min)), int(np.floor(v_min))
+        across, down = int(np.floor(u_max)) + 2 - u0, int(np.floor(v_max)) + 2 - v0
+        if across * down <= BUFFER:
+            if not _fill(planes, background, mask, blended, d, v0, down, u0, across, buffer):
+                return f32(1)
+            return _sample(
+                buffer, 0, across, f32(u0), f32(v0), H, inverse_depth, premultiplied,
+                y, rows, x, columns, color, left, disparity, offsets, weights, alphas, 0,
+            )  # fmt: skip
+    # Partly behind the target, or seen from afar: pixel by pixel.
+    for j in range(rows):
+        for i in range(columns):
+            u, _, v, _, front = _extent(H, y + j, 1, x + i, 1)
+            if front and u > -1 and v > -1 and u < width and v < height:
+                u0, v0 = int(np.floor(u)), int(np.floor(v))
+                if _fill(planes, background, mask, blended, d, v0, 2, u0, 2, buffer):
+                    _sample(
+                        buffer, 0, 2, f32(u0), f32(v0), H, inverse_depth, premultiplied,
+                        y + j, 1, x + i, 1, color, left, disparity, offsets, weights, alphas, j * TILE + i,
+                    )  # fmt: skip
+    return f32(1)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, fastmath=FAST, error_model="numpy")
 def _sweep_taps(
     H: Floats, original: bool, height: int, width: int, y: int, x: int, columns: int, taps: Any, weights: Floats
 ) -> None:
@@ -300,3 +226,83 @@ def _sweep_taps(
         weights[0, i], weights[1, i] = gain * a0 * b0, gain * a1 * b0
         weights[2, i], weights[3, i] = gain * a0 * b1, gain * a1 * b1
         weights[4, i] = f32(1) - gain * (a0 + a1) * (b0 + b1) if original else f32(1) - gain
+
+
+@njit(RENDER, nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def render_rows(
+    planes: Any,  # [D, 4, H, W] any strides
+    background: Any,  # the same; read where blended
+    mask: Any,  # [D, H, W] float32; read where blended
+    blended: bool,  # planes are mask * planes + (1 - mask) * background
+    flat: Floats,  # planes as one row of memory, where they are float32 with their channels side by side; else empty
+    homographies: Floats,  # [D, 3, 3] target pixel to pixel of a plane
+    inverse_depths: Floats,  # [D]
+    premultiplied: bool,
+    first: int,
+    last: int,
+    out: Floats,  # [5, h, w]: colour, opacity, disparity
+) -> None:
+    """Rows ``first`` to ``last`` (without it) of a view."""
+    w = out.shape[2]
+    color = np.empty(ROWS * TILE * 4, f32)
+    left = np.empty(ROWS * TILE, f32)
+    disparity = np.empty(ROWS * TILE, f32)
+    buffer = np.empty(BUFFER * 4, f32)
+    offsets = np.empty(TILE, np.int32)
+    weights = np.empty((4, TILE), f32)
+    alphas = np.empty(TILE, f32)
+    for y in range(first, last, ROWS):
+        rows = min(ROWS, last - y)
+        for x in range(0, w, TILE):
+            columns = min(TILE, w - x)
+            color[:] = 0
+            left[:] = 1
+            disparity[:] = 0
+            for behind in range(planes.shape[0]):
+                d = planes.shape[0] - 1 - behind
+                alive = _add_plane(
+                    planes, background, mask, blended, flat, d, homographies[d], inverse_depths[d],
+                    premultiplied, y, rows, x, columns, color, left, disparity, buffer, offsets, weights, alphas,
+                )  # fmt: skip
+                if alive <= SATURATED:
+                    break
+            for j in range(rows):
+                for i in range(columns):
+                    at = j * TILE + i
+                    for c in range(3):
+                        out[c, y + j, x + i] = color[4 * at + c]
+                    out[3, y + j, x + i] = f32(1) - left[at]
+                    out[4, y + j, x + i] = disparity[at]
+
+
+@njit(SWEEP, nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def sweep_rows(
+    image: Floats,  # [C, Hs, Ws] contiguous
+    homographies: Floats,  # [D, 3, 3] reference pixel to source pixel over each plane
+    original: bool,  # the original's sampling
+    first: int,
+    last: int,
+    out: Floats,  # [C, D, h, w], -1 where there is no data
+) -> None:
+    """Rows ``first`` to ``last`` (without it) of a picture on planes, counted over all planes."""
+    channels, height, width = image.shape
+    h, w = out.shape[2], out.shape[3]
+    flat = image.reshape(-1)
+    taps = np.empty((4, TILE), np.int32)
+    weights = np.empty((5, TILE), f32)
+    for line in range(first, last):
+        d, y = line // h, line % h
+        H = homographies[d]
+        for x in range(0, w, TILE):
+            columns = min(TILE, w - x)
+            _sweep_taps(H, original, height, width, y, x, columns, taps, weights)
+            for c in range(channels):
+                base = c * height * width
+                for i in range(columns):
+                    w0, w1, w2, w3 = weights[0, i], weights[1, i], weights[2, i], weights[3, i]
+                    value = w0 * flat[index(base + taps[0, i])] + w1 * flat[index(base + taps[1, i])]
+                    value += w2 * flat[index(base + taps[2, i])] + w3 * flat[index(base + taps[3, i])]
+                    # All weights are 0 where there is no data; the original mixes data and none.
+                    out[c, d, y, x + i] = value + (
+                        w0 + w1 + w2 + w3 - f32(1) if original or w0 + w1 + w2 + w3 == 0 else 0
+                    )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskvolume import ops
 from maskvolume.cameras import Camera
-from maskvolume.mpi import MultiplaneImage, blend
+from maskvolume.mpi import MultiplaneImage, blend, render_blended
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.ops import Rendering, Sampling
 
@@ -72,15 +72,9 @@ class FrameMPI:
 
     def render(self, target: Camera, backend: str | None = None) -> Rendering:
         """The view of a target camera; the full MPI is not stored."""
-        dynamic, background = self.dynamic, self.background
-        if background is None:
-            return dynamic.render(target, backend)
-        if dynamic.premultiplied != background.premultiplied:
-            raise ValueError("dynamic, background: both premultiplied or both straight expected")
-        return ops.render_blended(
-            self.mask, dynamic.rgba, background.rgba, dynamic.camera, dynamic.depths, target,
-            premultiplied=dynamic.premultiplied, backend=backend,
-        )  # fmt: skip
+        if self.background is None:
+            return self.dynamic.render(target, backend)
+        return render_blended(self.mask, self.dynamic, self.background, target, backend)
 
     def stored(self) -> FrameMPI:
         """The same with the full MPI in memory, ready for many views; what it was blended from is let go."""

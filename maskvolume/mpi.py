@@ -55,7 +55,26 @@ def blend(
     Both must lie on the same planes of the same camera. Between premultiplied MPIs, colours are thereby weighted
     by their opacity, so that the colour of an empty place never shows.
     """
-    if dynamic.premultiplied != background.premultiplied:
-        raise ValueError("dynamic, background: both premultiplied or both straight expected")
+    _check_alike(dynamic, background)
     rgba = ops.blend_planes(mask, dynamic.rgba, background.rgba)
     return MultiplaneImage(rgba, dynamic.camera, dynamic.depths, dynamic.premultiplied)
+
+
+def render_blended(
+    mask: Tensor,  # [..., 1, D, H, W] in 0..1
+    dynamic: MultiplaneImage,
+    background: MultiplaneImage,
+    target: Camera,
+    backend: str | None = None,
+) -> Rendering:
+    """The view that a target camera has of ``blend``, which is not stored."""
+    _check_alike(dynamic, background)
+    return ops.render_blended(
+        mask, dynamic.rgba, background.rgba, dynamic.camera, dynamic.depths, target,
+        premultiplied=dynamic.premultiplied, backend=backend,
+    )  # fmt: skip
+
+
+def _check_alike(dynamic: MultiplaneImage, background: MultiplaneImage) -> None:
+    if dynamic.premultiplied != background.premultiplied:
+        raise ValueError("dynamic, background: both premultiplied or both straight expected")

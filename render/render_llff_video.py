@@ -219,7 +219,7 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
         size=size,
         num_planes=options.num_planes,
         margin=options.margin,
-        stored=options.time.startswith("fix:"),
+        stored=options.time.startswith("fix:") or options.save_mask,  # masks are seen through the whole MPI
     )
     contents = made_of(options, renderer, clip, targets)
     goes_on = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))

@@ -100,7 +100,8 @@ def invert_rigid(T: Tensor) -> Tensor:
     """Inverse of rigid transforms ``[..., 4, 4]``."""
     R, t = T[..., :3, :3], T[..., :3, 3:]
     top = torch.cat([R.mT, -(R.mT @ t)], dim=-1)
-    bottom = T.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*T.shape[:-2], 1, 4)
+    bottom = torch.zeros_like(T[..., 3:, :])
+    bottom[..., 3] = 1  # not copied from the host, for which a GPU would be waited for
     return torch.cat([top, bottom], dim=-2)
 
 

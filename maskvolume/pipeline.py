@@ -7,22 +7,28 @@ poses that look at the same frame share it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskvolume.cameras import Camera, invert_rigid, stack_cameras
 from maskvolume.errors import InputError
+from maskvolume.graphs import Replayed
 from maskvolume.model import Background, FrameMPI, MaskVolumeModel
 from maskvolume.ops import Rendering
 from maskvolume.planes import disparity_planes
+from maskvolume.streams import Uploader
 
 MARGIN_MULTIPLE = 8  # pixels; the networks halve sizes three times
 MAX_MARGIN = 0.2  # of the larger side of the picture: what lies farther out is seen by hardly any source
+MAX_VIEWS = 64  # of a frame that a GPU renders in one launch
+VIEW_BYTES_PER_PIXEL = 50 * 4  # of a view while it is made: five channels, and copies of them where it is filled
+VIEWS_SHARE = 0.1  # of the free memory of a GPU that views of one launch may take
 
 
 @dataclass(frozen=True)
@@ -87,15 +93,17 @@ def fill_unseen(rendering: Rendering) -> Rendering:
     """Give pixels that no plane covers the colour of their surroundings (pull-push over a pyramid).
 
     Colour and disparity are divided by the opacity where there is some; what is missing comes from ever
-    coarser levels. Gortler et al., "The Lumigraph", 1996, section 3.6.
+    coarser levels. A view that is covered everywhere stays what it is. Gortler et al., "The Lumigraph", 1996, section
+    3.6.
     """
     batch = rendering.color.shape[:-3]
     layers = torch.cat([rendering.color, rendering.disparity], dim=-3)
     values = layers.reshape(-1, *layers.shape[-3:]).float()
     weight = rendering.opacity.reshape(-1, *rendering.opacity.shape[-3:]).float().clamp(0, 1)
-    if bool((weight > 1 - 1e-3).all()):
+    covered = (weight > 1 - 1e-3).flatten(1).all(dim=1)[:, None, None, None]
+    if covered.device.type == "cpu" and bool(covered.all()):  # elsewhere the host would wait for the answer
         return rendering
-    filled = _pull_push(values, weight).reshape(*batch, *layers.shape[-3:])
+    filled = torch.where(covered, values, _pull_push(values, weight)).reshape(*batch, *layers.shape[-3:])
     return Rendering(filled[..., :3, :, :], rendering.opacity, filled[..., 3:, :, :])
 
 
@@ -117,19 +125,25 @@ def _pull_push(values: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class View:
-    """A rendered view with nothing missing.
+    """A rendered view with nothing missing, or N of them.
 
     Attributes:
-        color: ``[3, h, w]`` in 0..1 on the model's device.
-        disparity: ``[1, h, w]`` 1 / depth in scene units.
-        opacity: ``[1, h, w]`` before unseen pixels were filled.
-        mask: ``[1, h, w]`` how much of the pixel comes from what moves; None where not asked for.
+        color: ``[..., 3, h, w]`` in 0..1 on the model's device.
+        disparity: ``[..., 1, h, w]`` 1 / depth in scene units.
+        opacity: ``[..., 1, h, w]`` before unseen pixels were filled.
+        mask: ``[..., 1, h, w]`` how much of the pixel comes from what moves; None where not asked for.
     """
 
     color: Tensor
     disparity: Tensor
     opacity: Tensor
     mask: Tensor | None = None
+
+
+def prepare_for_cuda(model: nn.Module) -> None:
+    """Lay weights out as the convolutions on a GPU read them, and let cuDNN try its algorithms at the first call."""
+    model.to(memory_format=torch.channels_last_3d)
+    torch.backends.cudnn.benchmark = True
 
 
 class Clip(Protocol):
@@ -159,6 +173,10 @@ class Clip(Protocol):
 
 class ClipRenderer:
     """Renders views of a clip with one model and one choice of source cameras.
+
+    On CUDA nothing but the first frame makes the host wait for the device: what a frame takes is recorded there as a
+    CUDA graph and replayed for the others, so that a frame's MPI holds until the next one is made. The model's weights
+    are laid out anew there, and cuDNN tries its algorithms.
 
     Args:
         clip: where pictures come from.
@@ -193,6 +211,10 @@ class ClipRenderer:
         self.clip, self.model, self.indices, self.stored = clip, model, indices, stored
         self.size = size or clip.size
         self.device = next(model.parameters()).device
+        self._make_frame: Callable[[Tensor], FrameMPI] = self._frame_of
+        if self.device.type == "cuda":
+            prepare_for_cuda(model)
+            self._make_frame = Replayed(self._frame_of, "networks")
         near, far = clip.near_far()
         self.depths = disparity_planes(near, far, num_planes or model.meta.num_planes, device=self.device)
         cameras = clip.cameras(self.size)
@@ -205,6 +227,7 @@ class ClipRenderer:
             frustum = choose_frustum(sources[0], sources, targets, near, far)
         self.sources = sources.to(self.device)
         self.camera = frustum.apply(sources[0]).to(self.device)
+        self._upload = Uploader(self.device)
         self._background: Background | None = None
         self._frame: tuple[int, FrameMPI] | None = None
 
@@ -218,12 +241,15 @@ class ClipRenderer:
 
     def read(self, frame: int) -> list[np.ndarray]:
         """The source pictures of a frame, uint8 [H, W, 3] each; may run in another thread."""
-        return [self.clip.read(index, frame, self.size) for index in self.indices]
+        return [self.read_camera(index, frame) for index in self.indices]
+
+    def read_camera(self, index: int, frame: int) -> np.ndarray:
+        """The picture of one camera, uint8 [H, W, 3]; may run in another thread."""
+        return self.clip.read(index, frame, self.size)
 
     def to_tensor(self, pictures: list[np.ndarray]) -> Tensor:
         """Pictures uint8 [H, W, 3] to ``[V, 3, H, W]`` in 0..1 on the device."""
-        stacked = torch.from_numpy(np.stack(pictures)).to(self.device, non_blocking=True)
-        return stacked.permute(0, 3, 1, 2).float() / 255
+        return self._upload(pictures).permute(0, 3, 1, 2).float() / 255
 
     @torch.no_grad()
     def frame_mpi(self, frame: int, pictures: list[np.ndarray] | None = None) -> FrameMPI:
@@ -232,17 +258,29 @@ class ClipRenderer:
             self._frame = None  # free it before the next one is made
             images = self.to_tensor(pictures if pictures is not None else self.read(frame))
             if self.model.has_mask:
-                made = self.model.frame(images, self.sources, self.background())
-            else:
-                mpi = self.model.dynamic(images, self.sources, self.camera, self.depths)
-                mask = torch.ones_like(mpi.rgba[:1, :1]).expand(1, len(self.depths), -1, -1)
-                made = FrameMPI(mask, mpi, None)
+                self.background()  # not within what is recorded
+            made = self._make_frame(images)
             self._frame = (frame, made.stored() if self.stored else made)
         return self._frame[1]
 
+    def _frame_of(self, images: Tensor) -> FrameMPI:
+        """The MPI of pictures ``[V, 3, H, W]``."""
+        if self.model.has_mask:
+            return self.model.frame(images, self.sources, self.background())
+        mpi = self.model.dynamic(images, self.sources, self.camera, self.depths)
+        mask = torch.ones_like(mpi.rgba[:1, :1]).expand(1, len(self.depths), -1, -1)
+        return FrameMPI(mask, mpi, None)
+
+    def views_at_once(self, size: tuple[int, int]) -> int:
+        """How many views of this size to ask ``render`` for at once; on the processor one is as fast as several."""
+        if self.device.type != "cuda":
+            return 1
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return max(1, min(MAX_VIEWS, int(VIEWS_SHARE * free / (VIEW_BYTES_PER_PIXEL * size[0] * size[1]))))
+
     @torch.no_grad()
     def render(self, frame: int, target: Camera, *, with_mask: bool = False) -> View:
-        """The view of one frame from a target camera of any size."""
+        """The view of one frame from a target camera of any size, or from N of them."""
         made = self.frame_mpi(frame)
         target = target.to(self.device, self.camera.K.dtype)
         rendering = made.render(target, self.model.backend)
@@ -258,4 +296,4 @@ class ClipRenderer:
         if mpi.premultiplied:
             layers = layers * rgba[:, 3:]
         shown = replace(mpi, rgba=torch.cat([layers, rgba[:, 3:]], dim=1))
-        return shown.render(target, self.model.backend).color[:1]
+        return shown.render(target, self.model.backend).color[..., :1, :, :]

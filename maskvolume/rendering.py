@@ -1,8 +1,8 @@
 """A clip rendered to pictures and videos: which pose looks at which frame, and the threads around it.
 
-Poses are worked off by clip frame, so the MPI of a frame is made once however many poses look at it. The
-next frame is decoded while one is computed, and pictures are encoded and written beside it. Memory does not
-grow with the number of poses or frames.
+Poses are worked off by clip frame, so the MPI of a frame is made once however many poses look at it. The next frames
+are decoded while one is computed, and pictures are encoded and written beside it. On a GPU the host enqueues one frame
+after the other and waits only for its writers. Memory does not grow with the number of poses or frames.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +24,7 @@ from tqdm import tqdm
 
 from maskvolume import background
 from maskvolume.background import evenly_spaced
-from maskvolume.cameras import Camera
+from maskvolume.cameras import Camera, stack_cameras
 from maskvolume.errors import InputError
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoWriter
@@ -35,9 +32,9 @@ from maskvolume.outputs import DISPARITY_STEPS, RenderFolder
 from maskvolume.pipeline import ClipRenderer, View
 from maskvolume.processes import ALONE, Processes
 from maskvolume.rig import RigClip
+from maskvolume.streams import Download, Downloader
+from maskvolume.threads import WRITERS, Writers, read_files, read_frames
 
-WRITERS = 2  # threads that encode and write pictures
-WAITING = 8  # poses whose pictures may wait for them, in memory
 BACKGROUND_FRAMES = 100  # of a clip, evenly spaced, that a background is the median of; as in collect_data
 
 
@@ -228,49 +225,31 @@ def render_shots(
     nearest, _ = _depth_range(renderer.depths)
     if renderer.model.has_mask:
         renderer.background()
+    targets = shots.targets.to(renderer.device, renderer.camera.K.dtype)
+    at_once = renderer.views_at_once(targets.size)
+    download = Downloader(renderer.device)
+    frames = [frame for frame, _ in groups]
     with (
-        ThreadPoolExecutor(1) as reader,
+        closing(read_frames(renderer.read_camera, renderer.indices, frames)) as reader,
         Writers() as writers,
         _progress(len(shots), "render", len(poses), quiet=quiet) as bar,
     ):
-        upcoming = reader.submit(renderer.read, groups[0][0])
-        for number, (frame, members) in enumerate(groups):
-            pictures = upcoming.result()
-            if number + 1 < len(groups):
-                upcoming = reader.submit(renderer.read, groups[number + 1][0])
+        for (frame, members), pictures in zip(groups, reader, strict=True):
             renderer.frame_mpi(frame, pictures)
-            for pose in members:
-                view = renderer.render(frame, shots.targets[pose], with_mask=folder.with_mask)
-                writers.submit(_write_all, _to_pictures(view, folder, pose, nearest))
-                bar.update()
+            for some in _parts(members, at_once):
+                # Of one view, or of several at once; int indices alone: lists of them would go to the device.
+                wanted = targets[some[0]] if len(some) == 1 else stack_cameras([targets[pose] for pose in some])
+                view = renderer.render(frame, wanted, with_mask=folder.with_mask)
+                files = [folder.files_of(pose) for pose in some]
+                arriving = download(_to_pixels(view, folder, nearest))
+                for number, paths in enumerate(files):
+                    writers.submit(_write_pose, paths, arriving, number)
+                    bar.update()
 
 
-class Writers:
-    """Threads that run what is submitted; a context manager that joins them and raises their errors.
-
-    No more than ``WAITING`` calls wait at once: ``submit`` blocks instead.
-    """
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(WRITERS)
-        self._pending: deque[Future[Any]] = deque()
-
-    def __enter__(self) -> Writers:
-        return self
-
-    def submit(self, function: Callable[..., Any], *args: Any) -> None:
-        """Run ``function(*args)`` in a thread; raises the error of an earlier call that failed."""
-        while self._pending and (len(self._pending) >= WAITING or self._pending[0].done()):
-            self._pending.popleft().result()
-        self._pending.append(self._pool.submit(function, *args))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=error is not None)
-        if error is None:
-            for future in self._pending:
-                future.result()
+def _parts(members: Sequence[int], count: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(members), count):
+        yield members[start : start + count]
 
 
 def encode_video(
@@ -286,7 +265,7 @@ def encode_video(
     Args:
         read: a file to uint8 ``[H, W, 3]`` RGB.
     """
-    with closing(_read_ahead(pictures, read)) as loaded, _progress(len(pictures), out.name) as bar:
+    with closing(read_files(pictures, read)) as loaded, _progress(len(pictures), out.name) as bar:
         first = next(loaded)
         with VideoWriter(out, first.shape[:2], fps, crf) as writer:
             for picture in itertools.chain([first], loaded):
@@ -294,34 +273,30 @@ def encode_video(
                 bar.update()
 
 
-def _read_ahead(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Generator[np.ndarray, None, None]:
-    with ThreadPoolExecutor(WRITERS) as pool:
-        pending: deque[Future[np.ndarray]] = deque()
-        try:
-            for path in paths:
-                pending.append(pool.submit(read, path))
-                if len(pending) >= WAITING:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+def to_bytes(image: Tensor) -> Tensor:
+    """``[..., C, h, w]`` in 0..1 to uint8 ``[..., h, w, C]``, clamped and rounded; ``[..., h, w]`` for one channel."""
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).movedim(-3, -1)
+    return (pixels[..., 0] if pixels.shape[-1] == 1 else pixels).contiguous()
+
+
+def to_steps(
+    disparity: Tensor,  # [..., 1, h, w]
+    nearest: float,
+) -> Tensor:
+    """Steps of ``1 / nearest / 65535``, ``[..., h, w]``: the bits of uint16 in int16, which every device has."""
+    exact = disparity[..., 0, :, :].cpu() if disparity.device.type == "mps" else disparity[..., 0, :, :]
+    steps = (exact.double() * nearest).clamp(0, 1) * DISPARITY_STEPS
+    return steps.round().to(torch.int32).to(torch.int16)
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """``[C, h, w]`` in 0..1 to uint8 ``[h, w, C]``, clamped and rounded; ``[h, w]`` for one channel."""
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
-    return np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    """``to_bytes`` on the host."""
+    return to_bytes(image).cpu().numpy()
 
 
-def disparity_to_uint16(
-    disparity: Tensor,  # [1, h, w]
-    nearest: float,
-) -> np.ndarray:
-    """Steps of ``1 / nearest / 65535`` as uint16 ``[h, w]``."""
-    steps = (disparity[0].cpu().double() * nearest).clamp(0, 1) * DISPARITY_STEPS
-    return steps.round().numpy().astype(np.uint16)
+def disparity_to_uint16(disparity: Tensor, nearest: float) -> np.ndarray:
+    """``to_steps`` on the host, uint16."""
+    return to_steps(disparity, nearest).cpu().numpy().view(np.uint16)
 
 
 def read_disparity(path: Path) -> np.ndarray:
@@ -339,20 +314,22 @@ def color_map(disparity: np.ndarray, lowest: float = 0.0) -> np.ndarray:
     return cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
 
 
-def _to_pictures(view: View, folder: RenderFolder, pose: int, nearest: float) -> dict[Path, np.ndarray]:
-    """The files of a pose, the picture last: where it is, the others are."""
-    pictures: dict[Path, np.ndarray] = {}
+def _to_pixels(view: View, folder: RenderFolder, nearest: float) -> list[Tensor]:
+    """What the files of N poses hold, ``[N, ...]`` each, in the order of ``RenderFolder.files_of``; N is 1 for one."""
+    pixels = [to_bytes(view.color)]
     if folder.with_disparity:
-        pictures[folder.disparity(pose)] = disparity_to_uint16(view.disparity, nearest)
-    if folder.with_mask and view.mask is not None:
-        pictures[folder.mask(pose)] = to_uint8(view.mask)
-    pictures[folder.frame(pose)] = to_uint8(view.color)
-    return pictures
+        pixels.append(to_steps(view.disparity, nearest))
+    if folder.with_mask:
+        assert view.mask is not None
+        pixels.append(to_bytes(view.mask))
+    return pixels if view.color.ndim == 4 else [each[None] for each in pixels]
 
 
-def _write_all(pictures: dict[Path, np.ndarray]) -> None:
-    for path, picture in pictures.items():
-        write_image(path, picture)
+def _write_pose(paths: Sequence[Path], arriving: Download, number: int) -> None:
+    """Write the files of a pose, the picture last: where it is, the others are."""
+    for path, array in reversed(list(zip(paths, arriving.arrays(), strict=True))):
+        picture = array[number]
+        write_image(path, picture.view(np.uint16) if picture.dtype == np.int16 else picture)
 
 
 def _depth_range(depths: Tensor) -> tuple[float, float]:

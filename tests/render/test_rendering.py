@@ -21,8 +21,6 @@ from maskvolume.outputs import RenderFolder
 from maskvolume.paths import render_path
 from maskvolume.pipeline import ClipRenderer
 from maskvolume.rendering import (
-    WAITING,
-    Writers,
     color_map,
     disparity_to_uint16,
     encode_video,
@@ -36,6 +34,7 @@ from maskvolume.rendering import (
     to_uint8,
 )
 from maskvolume.rig import RigClip
+from maskvolume.threads import WAITING, Writers
 
 
 @pytest.fixture

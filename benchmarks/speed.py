@@ -38,7 +38,7 @@ from maskvolume.cameras import Camera, nearest_cameras, stack_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_precision
 from maskvolume.errors import InputError, run_program
-from maskvolume.model import FrameMPI, MaskVolumeModel
+from maskvolume.model import FrameMPI, MaskVolumeModel, StoredFrame
 from maskvolume.mpi import MultiplaneImage
 from maskvolume.options import option, parse_options
 from maskvolume.pipeline import ClipRenderer, fill_unseen
@@ -205,7 +205,7 @@ def _our_frame(renderer: ClipRenderer, setting: Setting, repeat: int, seconds: S
     images = renderer.to_tensor(pictures)
     sweep = _timed(seconds, "sweep", model.sweep, images, renderer.sources, still.camera, still.depths)
     dynamic = _timed(seconds, "mpi network", model.mpi_from_sweep, sweep, still.camera, still.depths)
-    made = FrameMPI(dynamic.rgba[:1, :1], dynamic, None)
+    made: FrameMPI | StoredFrame = StoredFrame(dynamic)
     if model.has_mask:
         mask = _timed(seconds, "mask network", model.mask_from_sweeps, sweep, background, dynamic)
         made = FrameMPI(mask, dynamic, still)

@@ -58,27 +58,42 @@ class FrameMPI:
     Attributes:
         mask: ``[..., 1, D, H, W]`` in 0..1, 1 where the frame's own MPI is taken.
         dynamic: the frame's own MPI.
-        background: the clip's; None where the frame's own is all there is.
+        background: the clip's.
     """
 
     mask: Tensor
     dynamic: MultiplaneImage
-    background: MultiplaneImage | None
+    background: MultiplaneImage
 
     @property
     def mpi(self) -> MultiplaneImage:
         """The full MPI, ``mask * dynamic + (1 - mask) * background``; blended anew each time."""
-        return self.dynamic if self.background is None else blend(self.mask, self.dynamic, self.background)
+        return blend(self.mask, self.dynamic, self.background)
 
     def render(self, target: Camera, backend: str | None = None) -> Rendering:
         """The view of a target camera; the full MPI is not stored."""
-        if self.background is None:
-            return self.dynamic.render(target, backend)
         return render_blended(self.mask, self.dynamic, self.background, target, backend)
 
-    def stored(self) -> FrameMPI:
+    def stored(self, *, with_mask: bool = False) -> StoredFrame:
         """The same with the full MPI in memory, ready for many views; what it was blended from is let go."""
-        return FrameMPI(self.mask, self.mpi.prepared(), None)
+        return StoredFrame(self.mpi.prepared(), self.mask if with_mask else None)
+
+
+@dataclass(frozen=True)
+class StoredFrame:
+    """A frame's multiplane image in full.
+
+    Attributes:
+        mpi: the full MPI.
+        mask: ``[..., 1, D, H, W]`` that it was blended by; None where it isn't kept, or was none.
+    """
+
+    mpi: MultiplaneImage
+    mask: Tensor | None = None
+
+    def render(self, target: Camera, backend: str | None = None) -> Rendering:
+        """The view of a target camera."""
+        return self.mpi.render(target, backend)
 
 
 class MaskVolumeModel(nn.Module):

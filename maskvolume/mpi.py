@@ -34,6 +34,12 @@ class MultiplaneImage:
         flat = self.rgba.reshape(-1, channels, h, w).contiguous(memory_format=torch.channels_last)
         return replace(self, rgba=flat.reshape(*batch, planes, channels, h, w))
 
+    def cropped(self, top: int, left: int, size: tuple[int, int]) -> MultiplaneImage:
+        """The window of ``size`` (h, w) whose top left pixel is (top, left), within the planes; shares their memory."""
+        h, w = size
+        window = self.rgba[..., top : top + h, left : left + w]
+        return replace(self, rgba=window, camera=self.camera.cropped(top, left, size))
+
     def render(self, target: Camera, backend: str | None = None) -> Rendering:
         """The view of a target camera of any size, or of N of them: one axis more than the MPI's."""
         return ops.render_mpi(

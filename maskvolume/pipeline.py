@@ -19,10 +19,13 @@ from torch import Tensor, nn
 from maskvolume.cameras import Camera, invert_rigid, stack_cameras
 from maskvolume.errors import InputError
 from maskvolume.graphs import Replayed
-from maskvolume.model import Background, FrameMPI, MaskVolumeModel
+from maskvolume.model import Background, FrameMPI, MaskVolumeModel, StoredFrame
 from maskvolume.ops import Rendering
 from maskvolume.planes import disparity_planes
 from maskvolume.streams import Uploader
+from maskvolume.tiles import TiledBackground, Tiling, background_in_tiles, frame_in_tiles, mpi_in_tiles
+
+Frame = FrameMPI | StoredFrame
 
 MARGIN_MULTIPLE = 8  # pixels; the networks halve sizes three times
 MAX_MARGIN = 0.2  # of the larger side of the picture: what lies farther out is seen by hardly any source
@@ -189,6 +192,7 @@ class ClipRenderer:
         margin: pixels on each side instead of what the targets need; architectures without a margin have 0.
         stored: keep the blended MPI of a frame in memory, which is faster where several views look at a frame. Without,
             each view blends what it sees of it. The views are the same but for rounding.
+        masks: keep the mask volume of a stored frame too, for ``render`` with mask.
     """
 
     def __init__(
@@ -202,16 +206,18 @@ class ClipRenderer:
         num_planes: int | None = None,
         margin: int | None = None,
         stored: bool = False,
+        masks: bool = False,
     ) -> None:
         limit = model.arch.max_views
         if len(set(indices)) != len(indices) or len(indices) < 2:
             raise InputError(f"indices: two or more different cameras are needed, got {list(indices)}")
         if limit is not None and len(indices) > limit:
             raise InputError(f"indices: the checkpoint's architecture takes {limit} cameras, got {len(indices)}")
-        self.clip, self.model, self.indices, self.stored = clip, model, indices, stored
+        self.clip, self.model, self.indices, self.stored, self.masks = clip, model, indices, stored, masks
         self.size = size or clip.size
         self.device = next(model.parameters()).device
-        self._make_frame: Callable[[Tensor], FrameMPI] = self._frame_of
+        self.tiling: Tiling | None = None
+        self._make_frame: Callable[[Tensor], Frame] = self._frame_of
         if self.device.type == "cuda":
             prepare_for_cuda(model)
             self._make_frame = Replayed(self._frame_of, "networks")
@@ -228,15 +234,28 @@ class ClipRenderer:
         self.sources = sources.to(self.device)
         self.camera = frustum.apply(sources[0]).to(self.device)
         self._upload = Uploader(self.device)
-        self._background: Background | None = None
-        self._frame: tuple[int, FrameMPI] | None = None
+        self._background: Background | TiledBackground | None = None
+        self._frame: tuple[int, Frame] | None = None
+
+    def use_tiles(self, tiling: Tiling) -> None:
+        """Make all MPIs in tiles of the MPI's picture: less memory, more work. Frames are stored then.
+
+        Args:
+            tiling: of ``camera.size``; the architecture must have a halo.
+        """
+        self.tiling, self._make_frame = tiling, self._tiled_frame  # of long kernels, so nothing is to be recorded
+        self._background = self._frame = None
 
     @torch.no_grad()
-    def background(self) -> Background:
-        """The background's sweep and MPI; made at the first call."""
+    def background(self) -> Background | TiledBackground:
+        """The background's MPI, and its sweep or what to sweep; made at the first call."""
         if self._background is None:
             pictures = [self.clip.read_background(index, self.size) for index in self.indices]
-            self._background = self.model.background(self.to_tensor(pictures), self.sources, self.camera, self.depths)
+            given = self.to_tensor(pictures), self.sources, self.camera, self.depths
+            if self.tiling is None:
+                self._background = self.model.background(*given)
+            else:
+                self._background = background_in_tiles(self.model, *given, self.tiling.tiles())
         return self._background
 
     def read(self, frame: int) -> list[np.ndarray]:
@@ -252,7 +271,7 @@ class ClipRenderer:
         return self._upload(pictures).permute(0, 3, 1, 2).float() / 255
 
     @torch.no_grad()
-    def frame_mpi(self, frame: int, pictures: list[np.ndarray] | None = None) -> FrameMPI:
+    def frame_mpi(self, frame: int, pictures: list[np.ndarray] | None = None) -> Frame:
         """The MPI of a frame; the last one is kept. ``pictures`` saves reading them here."""
         if self._frame is None or self._frame[0] != frame:
             self._frame = None  # free it before the next one is made
@@ -260,16 +279,29 @@ class ClipRenderer:
             if self.model.has_mask:
                 self.background()  # not within what is recorded
             made = self._make_frame(images)
-            self._frame = (frame, made.stored() if self.stored else made)
+            if isinstance(made, FrameMPI) and self.stored:
+                made = made.stored(with_mask=self.masks)
+            self._frame = (frame, made)
         return self._frame[1]
 
-    def _frame_of(self, images: Tensor) -> FrameMPI:
-        """The MPI of pictures ``[V, 3, H, W]``."""
+    def _frame_of(self, images: Tensor) -> Frame:
+        """The MPI of pictures ``[V, 3, H, W]``, made as a whole."""
         if self.model.has_mask:
-            return self.model.frame(images, self.sources, self.background())
+            background = self.background()
+            assert isinstance(background, Background)
+            return self.model.frame(images, self.sources, background)
         mpi = self.model.dynamic(images, self.sources, self.camera, self.depths)
-        mask = torch.ones_like(mpi.rgba[:1, :1]).expand(1, len(self.depths), -1, -1)
-        return FrameMPI(mask, mpi, None)
+        return StoredFrame(mpi.prepared() if self.stored else mpi)
+
+    def _tiled_frame(self, images: Tensor) -> StoredFrame:
+        """The same in tiles."""
+        assert self.tiling is not None
+        tiles = self.tiling.tiles()
+        if self.model.has_mask:
+            background = self.background()
+            assert isinstance(background, TiledBackground)
+            return frame_in_tiles(self.model, images, self.sources, background, tiles, with_mask=self.masks)
+        return StoredFrame(mpi_in_tiles(self.model, images, self.sources, self.camera, self.depths, tiles))
 
     def views_at_once(self, size: tuple[int, int]) -> int:
         """How many views of this size to ask ``render`` for at once; on the processor one is as fast as several."""
@@ -288,12 +320,15 @@ class ClipRenderer:
         mask = self._render_mask(made, target) if with_mask else None
         return View(filled.color, filled.disparity, rendering.opacity, mask)
 
-    def _render_mask(self, made: FrameMPI, target: Camera) -> Tensor:
+    def _render_mask(self, made: Frame, target: Camera) -> Tensor:
         """The mask volume seen through the full MPI: each plane's mask instead of its colour."""
+        if made.mask is None:
+            raise ValueError("with_mask: a renderer with masks and a model with a mask network expected")
         mpi = made.mpi
-        rgba = mpi.rgba
-        layers = made.mask[0][:, None].expand(-1, 3, -1, -1)
+        texels = torch.empty_like(mpi.rgba.movedim(1, -1), memory_format=torch.contiguous_format)
+        shown = texels.movedim(-1, 1)
+        shown[:, :3] = made.mask[0][:, None]
         if mpi.premultiplied:
-            layers = layers * rgba[:, 3:]
-        shown = replace(mpi, rgba=torch.cat([layers, rgba[:, 3:]], dim=1))
-        return shown.render(target, self.model.backend).color[..., :1, :, :]
+            shown[:, :3] *= mpi.rgba[:, 3:]
+        shown[:, 3:] = mpi.rgba[:, 3:]
+        return replace(mpi, rgba=shown).render(target, self.model.backend).color[..., :1, :, :]

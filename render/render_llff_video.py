@@ -220,6 +220,7 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
         num_planes=options.num_planes,
         margin=options.margin,
         stored=options.time.startswith("fix:") or options.save_mask,  # masks are seen through the whole MPI
+        masks=options.save_mask,
     )
     contents = made_of(options, renderer, clip, targets)
     goes_on = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))

@@ -18,7 +18,30 @@ from torch import nn
 from maskvolume.networks.matching import MatchingMaskNet, MatchingMPINet
 from maskvolume.networks.original import OriginalMaskNet, OriginalMPINet
 
-__all__ = ["ARCHITECTURES", "Architecture", "MatchingMPINet", "MatchingMaskNet", "OriginalMPINet", "OriginalMaskNet"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Halo",
+    "MatchingMPINet",
+    "MatchingMaskNet",
+    "OriginalMPINet",
+    "OriginalMaskNet",
+]
+
+
+@dataclass(frozen=True)
+class Halo:
+    """How far around a part of the picture the networks look, in pixels, where the part lies on their grid.
+
+    Attributes:
+        grid: corners of parts are multiples of this, as the networks' coarsest pixels are.
+        network: around a part, for its planes or for its mask from both MPIs.
+        frame: around a part, for its mask from the pictures: the mask network reads the MPI network's planes.
+    """
+
+    grid: int
+    network: int
+    frame: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +55,7 @@ class Architecture:
         max_views: the number of source views that the networks take at most; None for any.
         uses_margin: whether the MPI's frustum may be wider than the reference view.
         gives_logits: whether the MPI network has ``with_logits``: rgba and logits ``[B, D, H, W]`` of the planes.
+        halo: how local the networks are in the picture plane; None where every pixel depends on all.
     """
 
     mpi: Callable[[], nn.Module]
@@ -40,13 +64,32 @@ class Architecture:
     max_views: int | None
     uses_margin: bool
     gives_logits: bool
+    halo: Halo | None
 
+
+# From the result back to the pictures, in pixels beyond the edge of a part, at the side where it is more: 4 of the last
+# block, 8 of the one before, 4 to the next coarsest pixel, 32 of the two coarsest blocks, 4 + 8 + 2 of the halvings and
+# the block between them, 2 of the stem: 64, as far as the mask network reads opacities. The widest window is 4 more: 68
+# for a network, 64 + 68 for both. Rounded up to the grid.
+_MATCHING_HALO = Halo(grid=8, network=72, frame=136)
 
 ARCHITECTURES: dict[str, Architecture] = {
     "matching": Architecture(
-        MatchingMPINet, MatchingMaskNet, premultiplied=True, max_views=None, uses_margin=True, gives_logits=True
+        MatchingMPINet,
+        MatchingMaskNet,
+        premultiplied=True,
+        max_views=None,
+        uses_margin=True,
+        gives_logits=True,
+        halo=_MATCHING_HALO,
     ),
     "original": Architecture(
-        OriginalMPINet, OriginalMaskNet, premultiplied=False, max_views=2, uses_margin=False, gives_logits=False
+        OriginalMPINet,
+        OriginalMaskNet,
+        premultiplied=False,
+        max_views=2,
+        uses_margin=False,
+        gives_logits=False,
+        halo=None,  # its norms are over the whole volume
     ),
 }

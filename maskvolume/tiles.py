@@ -1,0 +1,199 @@
+"""Multiplane images made part by part, where the networks' working memory for a whole frame is too much.
+
+The MPI's camera is cropped to a tile and its halo, pictures are swept and the networks run there, and the inner part is
+kept. So it needs networks that are local in the picture plane (``Architecture.halo``). What exists at full size is the
+background's MPI and the frame's; sweeps do nowhere. The result is that of the whole frame but for rounding. No leading
+batch axes here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from maskvolume.cameras import Camera
+from maskvolume.model import Background, MaskVolumeModel, Precision, StoredFrame
+from maskvolume.mpi import MultiplaneImage, blend
+from maskvolume.networks import Halo
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window of the picture, in pixels.
+
+    Attributes:
+        top: its first row.
+        left: its first column.
+        size: ``(h, w)``.
+    """
+
+    top: int
+    left: int
+    size: tuple[int, int]
+
+    def grown(self, halo: int, size: tuple[int, int]) -> Tile:
+        """The tile and ``halo`` pixels around it, within a picture of ``size``."""
+        top, left = max(self.top - halo, 0), max(self.left - halo, 0)
+        bottom, right = min(self.top + self.size[0] + halo, size[0]), min(self.left + self.size[1] + halo, size[1])
+        return Tile(top, left, (bottom - top, right - left))
+
+    def within(self, other: Tile) -> Tile:
+        """The same window counted from the corner of another one."""
+        return Tile(self.top - other.top, self.left - other.left, self.size)
+
+    def of(self, x: Tensor) -> Tensor:
+        """The window of ``[..., H, W]``, no copy."""
+        return x[..., self.top : self.top + self.size[0], self.left : self.left + self.size[1]]
+
+    def of_camera(self, camera: Camera) -> Camera:
+        """The camera of the window."""
+        return camera.cropped(self.top, self.left, self.size)
+
+    def of_mpi(self, mpi: MultiplaneImage) -> MultiplaneImage:
+        """The window of an MPI, no copy."""
+        return mpi.cropped(self.top, self.left, self.size)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A picture cut into tiles.
+
+    Attributes:
+        size: ``(h, w)`` of the picture.
+        tile: ``(h, w)`` of a tile; those at the bottom and at the right may be smaller.
+    """
+
+    size: tuple[int, int]
+    tile: tuple[int, int]
+
+    @staticmethod
+    def of(size: tuple[int, int], rows: int, columns: int, grid: int) -> Tiling:
+        """At most so many rows and columns of tiles, their corners on a grid."""
+        h, w = (math.ceil(side / count / grid) * grid for side, count in zip(size, (rows, columns), strict=True))
+        return Tiling(size, (min(h, size[0]), min(w, size[1])))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether one tile is the picture."""
+        return self.tile == self.size
+
+    def tiles(self) -> list[Tile]:
+        """All tiles, row by row."""
+        (h, w), (tile_h, tile_w) = self.size, self.tile
+        return [
+            Tile(top, left, (min(tile_h, h - top), min(tile_w, w - left)))
+            for top in range(0, h, tile_h)
+            for left in range(0, w, tile_w)
+        ]
+
+
+@dataclass(frozen=True)
+class TiledBackground:
+    """What the background of a clip contributes to frames made in tiles.
+
+    Attributes:
+        images: ``[V, 3, Hs, Ws]`` its pictures, swept anew for each tile.
+        mpi: its multiplane image; float16 where the networks run in bfloat16, which is less exact.
+    """
+
+    images: Tensor
+    mpi: MultiplaneImage
+
+
+def background_in_tiles(
+    model: MaskVolumeModel,
+    images: Tensor,  # [V, 3, Hs, Ws] in 0..1
+    sources: Camera,  # [V]
+    mpi_camera: Camera,  # []
+    depths: Tensor,  # [D]
+    tiles: Sequence[Tile],
+) -> TiledBackground:
+    """``MaskVolumeModel.background`` tile by tile, without its sweep."""
+    dtype = background_dtype(model.precision)
+    return TiledBackground(images, mpi_in_tiles(model, images, sources, mpi_camera, depths, tiles, dtype))
+
+
+def background_dtype(precision: Precision) -> torch.dtype:
+    """The type of a tiled background's planes; they are widened tile by tile, never as a whole."""
+    return torch.float16 if precision == "bf16" else torch.float32
+
+
+def mpi_in_tiles(
+    model: MaskVolumeModel,
+    images: Tensor,  # [V, 3, Hs, Ws] in 0..1
+    sources: Camera,  # [V]
+    mpi_camera: Camera,  # []
+    depths: Tensor,  # [D]
+    tiles: Sequence[Tile],
+    dtype: torch.dtype = torch.float32,
+) -> MultiplaneImage:
+    """``MaskVolumeModel.dynamic`` tile by tile, prepared for rendering.
+
+    Args:
+        tiles: that make up the picture of ``mpi_camera``.
+        dtype: of the planes.
+    """
+    made = _empty_mpi(model, mpi_camera, depths, dtype)
+    for tile in tiles:
+        wide = tile.grown(_halo(model).network, mpi_camera.size)
+        part = model.dynamic(images, sources, wide.of_camera(mpi_camera), depths)
+        tile.of(made.rgba).copy_(tile.within(wide).of(part.rgba))
+    return made
+
+
+def frame_in_tiles(
+    model: MaskVolumeModel,
+    images: Tensor,  # [V, 3, Hs, Ws] in 0..1
+    sources: Camera,  # [V]
+    background: TiledBackground,
+    tiles: Sequence[Tile],
+    *,
+    with_mask: bool = False,
+) -> StoredFrame:
+    """``MaskVolumeModel.frame`` tile by tile, each blended at once.
+
+    Args:
+        images: the frame's pictures.
+        background: the clip's, from the same cameras on the same planes.
+        tiles: that make up the picture of the MPI's camera.
+        with_mask: keep the mask volume too.
+    """
+    camera, depths = background.mpi.camera, background.mpi.depths
+    size = camera.size
+    made = _empty_mpi(model, camera, depths, torch.float32)
+    mask = torch.empty(1, len(depths), *size, device=images.device) if with_mask else None
+    halo = _halo(model)
+    for tile in tiles:
+        wide, near = tile.grown(halo.frame, size), tile.grown(halo.network, size)
+        window = near.within(wide)
+        sweep = model.sweep(images, sources, wide.of_camera(camera), depths)
+        dynamic = window.of_mpi(model.mpi_from_sweep(sweep, wide.of_camera(camera), depths))
+        dynamic = replace(dynamic, rgba=dynamic.rgba.contiguous())  # lets what is around it go
+        sweep = window.of(sweep).contiguous()
+        still = near.of_mpi(background.mpi)
+        still = replace(still, rgba=still.rgba.float().contiguous())
+        still_sweep = model.sweep(background.images, sources, still.camera, depths)
+        part = model.mask_from_sweeps(sweep, Background(still_sweep, still), dynamic)
+        inner = tile.within(near)
+        blended = blend(inner.of(part), inner.of_mpi(dynamic), inner.of_mpi(still))
+        tile.of(made.rgba).copy_(blended.rgba)
+        if mask is not None:
+            tile.of(mask).copy_(inner.of(part))
+        del sweep, still_sweep, dynamic, still, part, blended  # before the next tile's
+    return StoredFrame(made, mask)
+
+
+def _halo(model: MaskVolumeModel) -> Halo:
+    if model.arch.halo is None:
+        raise ValueError(f"model: the networks of {model.meta.arch!r} look at the whole picture: no tiles")
+    return model.arch.halo
+
+
+def _empty_mpi(model: MaskVolumeModel, camera: Camera, depths: Tensor, dtype: torch.dtype) -> MultiplaneImage:
+    """Planes to be filled, the four channels of a pixel side by side as in ``MultiplaneImage.prepared``."""
+    texels = torch.empty(len(depths), *camera.size, 4, dtype=dtype, device=depths.device)
+    return MultiplaneImage(texels.movedim(-1, 1), camera, depths, model.arch.premultiplied)

@@ -51,9 +51,8 @@ class Replayed(Generic[Result]):
     def _record(self, shapes: tuple[Any, ...], inputs: tuple[Tensor, ...]) -> None:
         self._graph = self._result = None  # free what an earlier recording holds
         try:
-            with torch.cuda.device(inputs[0].device):
-                self._inputs = tuple(x.clone() for x in inputs)
-                self._graph, self._result = record(self._function, self._inputs)
+            self._inputs = tuple(x.clone() for x in inputs)
+            self._graph, self._result = record(self._function, self._inputs)
             self._shapes = shapes
         except (RuntimeError, NotImplementedError) as error:  # torch.OutOfMemoryError is a RuntimeError
             self._failed, self._inputs = True, ()
@@ -67,14 +66,14 @@ def record(function: Callable[..., Result], inputs: tuple[Tensor, ...]) -> tuple
     Raises:
         RuntimeError: something that the function does can't be recorded, or memory runs out.
     """
-    current, side = torch.cuda.current_stream(), torch.cuda.Stream()
-    side.wait_stream(current)
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
-            function(*inputs)
-    current.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    # Threads beside this one may wait for copies while it records.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = function(*inputs)
+    with torch.cuda.device(inputs[0].device):
+        current, side, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                function(*inputs)
+        current.wait_stream(side)
+        # Threads beside this one may wait for copies while it records.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = function(*inputs)
     return graph, result

@@ -64,3 +64,16 @@ def test_filling_a_half_covered_pixel_does_not_darken_it() -> None:
     opacity[..., 8] = 0.5
     filled = fill_unseen(Rendering(0.6 * opacity.expand(3, -1, -1), opacity, 0.2 * opacity))
     torch.testing.assert_close(filled.color, torch.full((3, 16, 16), 0.6), atol=1e-3, rtol=0)
+
+
+def test_views_are_filled_each_by_itself() -> None:
+    torch.manual_seed(0)
+    color, opacity = torch.rand(3, 3, 18, 30), torch.ones(3, 1, 18, 30)
+    opacity[1, :, :, 20:] = 0
+    views = Rendering(color * opacity, opacity, 0.4 * opacity)
+    filled = fill_unseen(views)
+    for index in range(3):
+        alone = fill_unseen(Rendering(views.color[index], opacity[index], views.disparity[index]))
+        assert torch.equal(filled.color[index], alone.color)
+        assert torch.equal(filled.disparity[index], alone.disparity)
+    assert torch.equal(filled.color[0], color[0])

@@ -31,6 +31,8 @@ from maskvolume.rendering import (
     read_disparity,
     render_clip,
     time_order,
+    to_bytes,
+    to_steps,
     to_uint8,
 )
 from maskvolume.rig import RigClip
@@ -247,3 +249,43 @@ def test_a_video_holds_all_pictures_in_order(tmp_path: Path) -> None:
     assert video.size == (34, 48)
     for i in range(video.count):
         assert abs(float(video.read(i).mean()) - 10 * i) < 4
+
+
+def test_views_of_a_frame_rendered_at_once_are_those_rendered_one_by_one(
+    clip: RigClip, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = render_path(clip.poses, "spiral", 7).scaled(clip.size)[:7]
+    shots = path_shots(path, "fix:1", 3)
+    launches: list[tuple[int, ...]] = []
+    real = ClipRenderer.render
+
+    def counted(self, frame, target, **options):
+        launches.append(tuple(target.batch_shape))
+        return real(self, frame, target, **options)
+
+    monkeypatch.setattr(ClipRenderer, "render", counted)
+    for at_once in (1, 3):
+        monkeypatch.setattr(ClipRenderer, "views_at_once", lambda *_, at_once=at_once: at_once)
+        renderer = ClipRenderer(clip, load_model(weights), (2, 1), targets=path, stored=True, masks=True)
+        folder = RenderFolder(tmp_path / str(at_once), with_disparity=True, with_mask=True)
+        render_clip(renderer, shots, folder, fps=10, crf=30)
+    assert launches == [(), (), (), (), (), (), (), (3,), (3,), ()]
+    files = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*.png"))
+    assert len(files) == 3 * 7
+    for file in files:
+        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "3" / file).read_bytes(), file
+
+
+def test_pixels_of_views_on_a_device_are_those_of_each_view() -> None:
+    """What is asked of bytes and steps, said in another way; and that a batch changes nothing."""
+    torch.manual_seed(0)
+    near = 1.35
+    images, disparities = torch.rand(4, 3, 9, 11) * 1.4 - 0.2, torch.rand(4, 1, 9, 11) / near * 1.1
+    pixels, steps = to_bytes(images).numpy(), to_steps(disparities, near).numpy().view(np.uint16)
+    for image, disparity, got, got_steps in zip(images, disparities, pixels, steps, strict=True):
+        np.testing.assert_array_equal(got, to_uint8(image))
+        np.testing.assert_array_equal(got, np.round(image.clamp(0, 1).numpy() * np.float32(255)).transpose(1, 2, 0))
+        np.testing.assert_array_equal(got_steps, disparity_to_uint16(disparity, near))
+        exact = np.clip(disparity[0].numpy().astype(np.float64) * near, 0, 1) * 65535
+        np.testing.assert_array_equal(got_steps, np.round(exact))
+    assert steps.max() == 65535

@@ -9,7 +9,7 @@ SETUP = .ci/setup_venv.sh
 INSTALLED = .venv/installed
 INSTALLED_DEV = .venv/installed-dev
 
-.PHONY: help demo test lint format benchmark-speed benchmark-quality benchmark-training benchmark-stage-one \
+.PHONY: help demo test gpu lint format benchmark-speed benchmark-quality benchmark-training benchmark-stage-one \
 	benchmark-data clean distclean
 
 help: ## list these targets (the default)
@@ -20,6 +20,12 @@ demo: $(INSTALLED) ## render a novel-view video of the bundled clip
 
 test: $(INSTALLED_DEV) ## run the tests; ARGS="-k planes" chooses some
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -n $(WORKERS) $(ARGS)
+
+gpu: $(INSTALLED_DEV) ## run the tests of a CUDA GPU, and measure time and memory there
+	@$(VENV_PYTHON) -c "import sys, torch; torch.cuda.is_available() or sys.exit(2)" || \
+		{ echo "make gpu: error: PyTorch sees no CUDA GPU on this machine" >&2; exit 2; }
+	@$(VENV_PYTHON) -m pytest -q tests/test_gpu_pipeline.py tests/ops $(ARGS)
+	@$(VENV_PYTHON) benchmarks/speed.py --device cuda
 
 lint: $(INSTALLED_DEV) ## check style, layout and types
 	@$(VENV_PYTHON) -m ruff check .

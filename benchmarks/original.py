@@ -2,7 +2,8 @@
 
 It stands alone on purpose: nothing of the library is used, so that neither can hide the other's mistake.
 Everything is done in the plain way: float32, contiguous layout, 3x3 and 4x4 matrix products for each pixel of
-each plane in the sweep, the background's MPI computed again for each frame, every plane of the MPI blended.
+each plane in the sweep, the background's MPI computed again for each frame, every plane of the MPI blended. On a GPU
+pictures and networks are there; cameras and depths stay on the host, where small matrices are inverted faster.
 
 Convention: OpenCV cameras; pixel centres at (i + 0.5, j + 0.5); plane 0 is the farthest.
 """
@@ -43,14 +44,21 @@ class Mpi:
 
 
 class PartTimer:
-    """Adds up the seconds spent in each named part of a frame."""
+    """Adds up the seconds spent in each named part of a frame.
 
-    def __init__(self) -> None:
+    Args:
+        wait: until the device is done; nothing where functions return only then.
+    """
+
+    def __init__(self, wait: Callable[[], None] = lambda: None) -> None:
         self.seconds: dict[str, float] = {}
+        self._wait = wait
 
     def __call__(self, part: str, function: Callable[..., T], *args: object) -> T:
+        self._wait()
         start = time.perf_counter()
         result = function(*args)
+        self._wait()
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
         return result
 
@@ -158,9 +166,10 @@ def plane_depths(near: float, far: float, count: int = 32) -> Tensor:
     return 1.0 / torch.linspace(1.0 / far, 1.0 / near, count)
 
 
-def pixel_grid(height: int, width: int) -> Tensor:
+def pixel_grid(height: int, width: int, device: torch.device | None = None) -> Tensor:
     """``[H, W, 3]`` homogeneous (x, y, 1) of the pixel centres."""
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    rows, columns = torch.arange(height, device=device) + 0.5, torch.arange(width, device=device) + 0.5
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([x, y, torch.ones_like(x)], dim=-1)
 
 
@@ -180,12 +189,13 @@ def sweep_view(image: Tensor, source: View, reference: View, depths: Tensor) -> 
         ``[3, D, H, W]``.
     """
     height, width = image.shape[-2:]
-    count = depths.shape[0]
-    T_src_ref = source.T_cam_world @ torch.linalg.inv(reference.T_cam_world)
-    pixels = pixel_grid(height, width).expand(count, height, width, 3)[..., None]
-    points = torch.matmul(torch.linalg.inv(reference.K), pixels) * depths[:, None, None, None, None]
+    count, device = depths.shape[0], image.device
+    T_src_ref = (source.T_cam_world @ torch.linalg.inv(reference.T_cam_world)).to(device)
+    pixels = pixel_grid(height, width, device).expand(count, height, width, 3)[..., None]
+    rays = torch.matmul(torch.linalg.inv(reference.K).to(device), pixels)
+    points = rays * depths.to(device)[:, None, None, None, None]
     points = torch.cat([points, torch.ones_like(points[..., :1, :])], dim=-2)
-    projected = torch.matmul(source.K, torch.matmul(T_src_ref, points)[..., :3, :])[..., 0]
+    projected = torch.matmul(source.K.to(device), torch.matmul(T_src_ref, points)[..., :3, :])[..., 0]
     uv = _normalise(projected, height, width)
     images = image.expand(count, -1, -1, -1) + 1.0
     swept = F.grid_sample(images, uv, mode="bilinear", padding_mode="zeros", align_corners=True) - 1.0
@@ -196,7 +206,7 @@ def _normalise(projected: Tensor, height: int, width: int) -> Tensor:
     """Homogeneous source pixels ``[..., 3]`` to -1..1; those behind the camera fall outside."""
     z = projected[..., 2:]
     uv = projected[..., :2] / torch.where(z.abs() < 1e-8, 1e-8, z)
-    uv = uv / torch.tensor([width, height]) * 2.0 - 1.0
+    uv = uv / torch.tensor([width, height], device=uv.device) * 2.0 - 1.0
     return torch.where(z > 0, uv, 2.0)
 
 
@@ -236,11 +246,11 @@ def warp_planes(mpi: Mpi, target: View) -> Tensor:
     T_tgt_mpi = target.T_cam_world @ torch.linalg.inv(mpi.view.T_cam_world)
     R, t = T_tgt_mpi[:3, :3], T_tgt_mpi[:3, 3:]
     normal = torch.tensor([[0.0, 0.0, 1.0]])
-    pixels = pixel_grid(height, width).reshape(-1, 3).mT
+    pixels = pixel_grid(height, width, mpi.rgba.device).reshape(-1, 3).mT
     grids = []
     for depth in mpi.depths:
         H_tgt_mpi = target.K @ (R + t @ normal / depth) @ torch.linalg.inv(mpi.view.K)
-        in_mpi = (torch.linalg.inv(H_tgt_mpi) @ pixels).mT.reshape(height, width, 3)
+        in_mpi = (torch.linalg.inv(H_tgt_mpi).to(pixels.device) @ pixels).mT.reshape(height, width, 3)
         grids.append(_normalise(in_mpi, height, width))
     return F.grid_sample(mpi.rgba, torch.stack(grids), mode="bilinear", padding_mode="zeros", align_corners=False)
 

@@ -26,6 +26,7 @@ __all__ = [
     "render_blended",
     "render_mpi",
     "select_backend",
+    "stored_dtype",
     "sweep_planes",
 ]
 
@@ -64,6 +65,11 @@ def select_backend(name: str | None, device: torch.device) -> Backend:
     if name not in usable:
         raise ValueError(f"backend: {name!r} can't run on {device.type}; available: {', '.join(usable)}")
     return _BACKENDS[name]
+
+
+def stored_dtype(device: torch.device) -> torch.dtype:
+    """The type of planes that many views are rendered of fastest on a device."""
+    return select_backend(None, device).stored_dtype
 
 
 def sweep_planes(
@@ -130,11 +136,7 @@ def render_mpi(
     Convention: inverse warp by one homography a plane, bilinear, ``align_corners=False``, zero padding;
     planes behind the target don't show.
     """
-    _check_planes(rgba, depths)
-    if tuple(rgba.shape[-2:]) != tuple(camera.size):
-        raise ValueError(f"rgba: the camera's size {camera.size} expected, got {list(rgba.shape[-2:])}")
-    _check_batch("camera", camera.batch_shape, rgba.shape[:-4])
-    _check_target(target, rgba.shape[:-4])
+    _check_mpi("rgba", rgba, camera, depths, target)
     chosen = _renderer(backend, rgba)
     return chosen.render_mpi(rgba, camera, depths, target, premultiplied)
 
@@ -155,16 +157,12 @@ def render_blended(
     Blended texel by texel, then rendered as ``render_mpi`` does; see there for the arguments. Worth it for a view or
     two of an MPI: for more, blend once (``maskvolume.mpi.blend``) and render that.
     """
-    _check_planes(dynamic, depths)
+    _check_mpi("dynamic", dynamic, camera, depths, target)
     if background.shape != dynamic.shape:
         raise ValueError(f"background: {list(dynamic.shape)} of dynamic expected, got {list(background.shape)}")
     wanted = (*dynamic.shape[:-4], 1, dynamic.shape[-4], *dynamic.shape[-2:])
     if tuple(mask.shape) != wanted:
         raise ValueError(f"mask: {list(wanted)} expected, got {list(mask.shape)}")
-    if tuple(dynamic.shape[-2:]) != tuple(camera.size):
-        raise ValueError(f"dynamic: the camera's size {camera.size} expected, got {list(dynamic.shape[-2:])}")
-    _check_batch("camera", camera.batch_shape, dynamic.shape[:-4])
-    _check_target(target, dynamic.shape[:-4])
     chosen = _renderer(backend, mask, dynamic, background)
     return chosen.render_blended(mask, dynamic, background, camera, depths, target, premultiplied)
 
@@ -181,7 +179,7 @@ def composite(
     w_i = alpha_i * prod over nearer j of (1 - alpha_j); colour = sum w_i c_i; opacity = sum w_i;
     disparity = sum w_i / depth_i.
     """
-    _check_planes(rgba, depths)
+    _check_planes("rgba", rgba, depths)
     return select_backend(backend, rgba.device).composite(rgba, depths, premultiplied)
 
 
@@ -197,20 +195,23 @@ def _renderer(name: str | None, *inputs: Tensor) -> Backend:
     return chosen
 
 
-def _check_planes(rgba: Tensor, depths: Tensor) -> None:
+def _check_planes(name: str, rgba: Tensor, depths: Tensor) -> None:
     if rgba.ndim < 4 or rgba.shape[-3] != 4:
-        raise ValueError(f"rgba: [..., D, 4, H, W] expected, got {list(rgba.shape)}")
+        raise ValueError(f"{name}: [..., D, 4, H, W] expected, got {list(rgba.shape)}")
     if depths.shape != rgba.shape[:-3]:
         raise ValueError(f"depths: {list(rgba.shape[:-3])} expected, got {list(depths.shape)}")
+
+
+def _check_mpi(name: str, rgba: Tensor, camera: Camera, depths: Tensor, target: Camera) -> None:
+    _check_planes(name, rgba, depths)
+    if tuple(rgba.shape[-2:]) != tuple(camera.size):
+        raise ValueError(f"{name}: the camera's size {camera.size} expected, got {list(rgba.shape[-2:])}")
+    _check_batch("camera", camera.batch_shape, rgba.shape[:-4])
+    batch, views = rgba.shape[:-4], target.batch_shape
+    if views[: len(batch)] != batch or len(views) > len(batch) + 1:
+        raise ValueError(f"target: batch axes {list(batch)} expected, and at most one more, got {list(views)}")
 
 
 def _check_batch(name: str, got: torch.Size, expected: torch.Size) -> None:
     if got != expected:
         raise ValueError(f"{name}: batch axes {list(expected)} expected, got {list(got)}")
-
-
-def _check_target(target: Camera, expected: torch.Size) -> None:
-    if target.batch_shape[: len(expected)] != expected or len(target.batch_shape) > len(expected) + 1:
-        raise ValueError(
-            f"target: batch axes {list(expected)} expected, and at most one more, got {list(target.batch_shape)}"
-        )

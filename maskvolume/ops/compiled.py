@@ -12,14 +12,18 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maskvolume.ops import compiled_kernels as kernels
+from maskvolume.ops.reference import plane_values
+from maskvolume.ops.vectors import HALVES
 
-BAND = 24  # rows that a thread takes at once, a multiple of a tile's
+# Planes that many views are rendered of; half precision where the processor converts it.
+STORED = torch.float16 if HALVES else torch.float32
+BAND = 8  # rows of a view that a thread takes at once
+LINES = 64  # the same of a sweep
 PLANE_CHUNK = 4  # planes of a sweep that are converted to another type together
-
-_EMPTY = np.empty(0, np.float32)
 
 
 def render_planes(
@@ -28,8 +32,8 @@ def render_planes(
     """Views of multiplane images.
 
     Args:
-        rgba: ``[B, D, 4, H, W]`` with any strides, plane 0 the farthest; uint8 stands for value * 255. Fastest where
-            the four channels lie side by side (``MultiplaneImage.prepared``).
+        rgba: ``[B, D, 4, H, W]``, plane 0 the farthest; uint8 stands for value * 255. Fastest where it is contiguous
+            and float16 (``MultiplaneImage.prepared``), or float32; all else is converted first.
         homographies: ``[B, N, D, 3, 3]`` pixel of each of N targets to pixel of each plane (``render_homographies``).
         inverse_depths: ``[B, D]`` 1 / depth of the planes.
         size: ``(h, w)`` of the targets.
@@ -38,9 +42,7 @@ def render_planes(
     Returns:
         ``[B, N, 5, h, w]`` float32: colour over black, opacity, disparity.
     """
-    rgba = _values(rgba)
-    mask = np.zeros((0, 0, 0), np.float32)
-    return _render(rgba, rgba, mask, False, homographies, inverse_depths, size, premultiplied)
+    return _render([rgba], homographies, inverse_depths, size, premultiplied)
 
 
 def render_blended(
@@ -66,45 +68,39 @@ def render_blended(
     Returns:
         ``[B, N, 5, h, w]`` float32: colour over black, opacity, disparity.
     """
-    dynamic, background = _values(dynamic), _values(background)
-    return _render(
-        dynamic, background, mask.float().detach().numpy(), True, homographies, inverse_depths, size, premultiplied
-    )
-
-
-def _values(planes: Tensor) -> Tensor:
-    """Planes in float32; bytes stand for value * 255."""
-    return planes.float() / 255 if planes.dtype == torch.uint8 else planes.float()
+    return _render([dynamic, background, mask], homographies, inverse_depths, size, premultiplied)
 
 
 def _render(
-    rgba: Tensor,
-    background: Tensor,
-    mask: np.ndarray,
-    blended: bool,
+    layers: list[Tensor],  # planes, or planes, background and mask
     homographies: Tensor,
     inverse_depths: Tensor,
     size: tuple[int, int],
     premultiplied: bool,
 ) -> Tensor:
-    h, w = size
+    (count, _, height, width), (h, w) = layers[0].shape[1:], size
     out = np.empty((*homographies.shape[:2], 5, h, w), np.float32)
-    planes, still = rgba.detach().numpy(), background.detach().numpy()
+    if len(layers) == 1 and HALVES and layers[0].dtype == torch.float16:
+        render_rows, flat = kernels.render_rows_of_halves, [_flat(layers[0]).view(np.uint16)]
+    else:
+        render_rows = kernels.render_rows if len(layers) == 1 else kernels.blend_rows
+        flat = [_flat(plane_values(layer)) for layer in layers]
     matrices, inverse = homographies.float().contiguous().numpy(), inverse_depths.float().contiguous().numpy()
-    for b in range(rgba.shape[0]):
-        texels = rgba[b].movedim(1, 3)
-        direct = not blended and texels.is_contiguous()
-        flat = texels.reshape(-1).numpy() if direct else _EMPTY
-        for n in range(out.shape[1]):
+    for b, n in np.ndindex(*out.shape[:2]):
 
-            def rows(first: int, b: int = b, n: int = n, flat: np.ndarray = flat) -> None:
-                kernels.render_rows(
-                    planes[b], still[b], mask[b] if blended else mask, blended, flat, matrices[b, n], inverse[b],
-                    premultiplied, first, min(first + BAND, h), out[b, n],
-                )  # fmt: skip
+        def rows(first: int, b: int = b, n: int = n) -> None:
+            render_rows(
+                *(layer[b] for layer in flat), count, height, width, matrices[b, n], inverse[b], premultiplied,
+                first, min(first + BAND, h), out[b, n],
+            )  # fmt: skip
 
-            share(rows, range(0, h, BAND))
+        share(rows, range(0, h, BAND))
     return torch.from_numpy(out)
+
+
+def _flat(layer: Tensor) -> np.ndarray:
+    """``[B, ...]`` as rows of memory."""
+    return layer.detach().contiguous().flatten(1).numpy()
 
 
 def sweep(images: Tensor, homographies: Tensor, size: tuple[int, int], original: bool) -> Tensor:
@@ -122,29 +118,38 @@ def sweep(images: Tensor, homographies: Tensor, size: tuple[int, int], original:
     (batch, channels), (h, w), planes = images.shape[:2], size, homographies.shape[1]
     swept = torch.empty(batch, channels, planes, h, w, dtype=images.dtype)
     for b in range(batch):
-        image = images[b].detach().float().contiguous().numpy()
         matrices = homographies[b].float().contiguous().numpy()
         if planes > 1 and (matrices == matrices[0]).all():  # a source at the reference's place: all planes are alike
             swept[b] = sweep(images[b : b + 1], homographies[b : b + 1, :1], size, original)[0]
             continue
+        image = images[b].detach().float()
+        if not original:  # one row or column more, if there is only one, changes nothing
+            image = F.pad(image, (0, image.shape[-1] == 1, 0, image.shape[-2] == 1), mode="replicate")
+        picture = image.contiguous().numpy()
         if images.dtype == torch.float32:
-            _sweep(image, matrices, original, swept[b].numpy())
+            _sweep(kernels.sweep_rows, picture, matrices, original, swept[b].numpy())
+            continue
+        if HALVES and images.dtype == torch.float16:
+            bits = swept[b].view(torch.uint16).numpy()
+            _sweep(kernels.sweep_rows_to_halves, picture, matrices, original, bits)
             continue
         for start in range(0, planes, PLANE_CHUNK):
             chunk = matrices[start : start + PLANE_CHUNK]
             part = np.empty((channels, len(chunk), h, w), np.float32)
-            _sweep(image, chunk, original, part)
+            _sweep(kernels.sweep_rows, picture, chunk, original, part)
             swept[b, :, start : start + len(chunk)] = torch.from_numpy(part)
     return swept
 
 
-def _sweep(image: np.ndarray, homographies: np.ndarray, original: bool, out: np.ndarray) -> None:
+def _sweep(
+    sweep_rows: Callable[..., None], picture: np.ndarray, homographies: np.ndarray, original: bool, out: np.ndarray
+) -> None:
     lines = out.shape[1] * out.shape[2]
 
     def rows(first: int) -> None:
-        kernels.sweep_rows(image, homographies, original, first, min(first + BAND, lines), out)
+        sweep_rows(picture, homographies, original, first, min(first + LINES, lines), out)
 
-    share(rows, range(0, lines, BAND))
+    share(rows, range(0, lines, LINES))
 
 
 def share(work: Callable[[int], None], items: range) -> None:

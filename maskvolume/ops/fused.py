@@ -7,6 +7,7 @@ are loops that Numba compiles; gradients on the processor are the reference's. C
 
 from __future__ import annotations
 
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +25,7 @@ def kernels(device: torch.device) -> ModuleType:
     """The implementation for a device.
 
     Raises:
-        ImportError: what it is written in can't be imported.
+        ImportError: what it is written in can't be had.
     """
     if device.type == "cpu":
         from maskvolume.ops import compiled  # takes a second, and is not needed where there is a GPU
@@ -32,7 +33,19 @@ def kernels(device: torch.device) -> ModuleType:
         return compiled
     from maskvolume.ops import triton_kernels
 
+    if not triton_kernels.usable(device):
+        raise ImportError("it needs Triton 3.3 or later, which comes with PyTorch on Linux")
     return triton_kernels
+
+
+@cache
+def _missing(device_type: str) -> str | None:
+    """Why there are no kernels for a type of device, if there are none."""
+    try:
+        kernels(torch.device(device_type))
+    except (ImportError, RuntimeError) as error:  # the latter where there is no place to keep compiled loops
+        return str(error)
+    return None
 
 
 # --- operators ------------------------------------------------------------------------------------
@@ -211,14 +224,11 @@ class FusedBackend(ReferenceBackend):
 
     def missing(self) -> str | None:
         """Why it can't be had, if it can't."""
-        if self.device_type == "cpu":
-            try:
-                kernels(torch.device("cpu"))
-            except (ImportError, RuntimeError) as error:  # the latter where there is no place to keep compiled loops
-                return str(error)
-            return None
-        usable = kernels(torch.device(self.device_type)).usable(torch.device(self.device_type))
-        return None if usable else "it needs Triton 3.3 or later, which comes with PyTorch on Linux"
+        return _missing(self.device_type)
+
+    @property
+    def stored_dtype(self) -> torch.dtype:  # see types.Backend
+        return kernels(torch.device(self.device_type)).STORED
 
     def renders(self, rgba: Tensor) -> bool:
         if self.device_type == "cpu":  # there the gradient is the reference's, and float64 would be rounded

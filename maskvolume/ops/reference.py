@@ -21,6 +21,10 @@ PLANE_CHUNK = 4
 class ReferenceBackend:
     """See ``maskvolume.ops`` for what each operation takes and returns."""
 
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        return torch.float32
+
     def supports(self, device: torch.device) -> bool:
         return True
 
@@ -79,7 +83,7 @@ class ReferenceBackend:
         flat = rgba.reshape(-1, *rgba.shape[-4:])
         inverse_depths = (1 / depths.reshape(-1, depths.shape[-1])).to(work_dtype(rgba))
         views = [
-            _composite(_chunks_near_to_far(_values(flat[b])), inverse_depths[b], premultiplied)
+            _composite(_chunks_near_to_far(plane_values(flat[b])), inverse_depths[b], premultiplied)
             for b in range(flat.shape[0])
         ]
         return split_views(torch.stack(views).reshape(*batch, *views[0].shape))
@@ -105,7 +109,7 @@ def render_planes_backward(
     size, src_size = (grad.shape[-2], grad.shape[-1]), (rgba.shape[-2], rgba.shape[-1])
     found = torch.zeros(rgba.shape, dtype=work_dtype(rgba), device=rgba.device)
     for b, planes in enumerate(rgba):
-        values = _values(planes)
+        values = plane_values(planes)
         for view, H in zip(grad[b].to(values.dtype), homographies[b], strict=True):
             grids = [homography_grid(part, size, src_size) for part in H.split(PLANE_CHUNK)]
             chunks = zip(values.split(PLANE_CHUNK), grids, strict=True)
@@ -133,7 +137,7 @@ def render_blended_backward(
     needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, ...]:
     """Gradients of mask ``[B, D, H, W]`` and planes, of those that need one; the views are made again."""
-    weight, moving, still = mask[:, :, None].to(work_dtype(mask)), _values(dynamic), _values(background)
+    weight, moving, still = mask[:, :, None].to(work_dtype(mask)), plane_values(dynamic), plane_values(background)
     blended = still + weight * (moving - still)
     of_planes = render_planes_backward(grad, blended, homographies, inverse_depths, premultiplied)
     return (
@@ -226,7 +230,7 @@ def split_views(views: Tensor) -> Rendering:
     return Rendering(views[..., :3, :, :], views[..., 3:4, :, :], views[..., 4:, :, :])
 
 
-def _values(planes: Tensor) -> Tensor:
+def plane_values(planes: Tensor) -> Tensor:
     """Planes in the type that is computed in; bytes stand for value * 255."""
     return planes.to(work_dtype(planes)) / 255 if planes.dtype == torch.uint8 else planes.to(work_dtype(planes))
 
@@ -282,7 +286,7 @@ def _warped_chunks(
         start = max(stop - PLANE_CHUNK, 0)
         grid = homography_grid(H[start:stop], size, src_size)
         warped = F.grid_sample(
-            _values(rgba[start:stop]), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+            plane_values(rgba[start:stop]), grid, mode="bilinear", padding_mode="zeros", align_corners=False
         )
         yield warped.flip(0) if warped.requires_grad else warped[range(stop - start - 1, -1, -1)]
 

@@ -24,6 +24,7 @@ else:
     _AVAILABLE = True
 
 __all__ = [
+    "STORED",
     "render_blended",
     "render_blended_backward",
     "render_planes",
@@ -32,6 +33,8 @@ __all__ = [
     "sweep_backward",
     "usable",
 ]
+
+STORED = torch.float16  # planes that many views are rendered of
 
 
 def usable(device: torch.device) -> bool:

@@ -31,6 +31,11 @@ class Rendering:
 class Backend(Protocol):
     """One implementation of the operations; arguments have been checked. See ``maskvolume.ops``."""
 
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The type of planes that it renders many views of fastest."""
+        ...
+
     def supports(self, device: torch.device) -> bool:
         """Whether it runs on a device of this machine."""
         ...

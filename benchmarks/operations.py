@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from benchmarks.sides import Setting, our_view, random_planes, straight, their_s
 from benchmarks.timing import ratio, spread
 from benchmarks.traffic import blended_view_bytes, stored_blend_bytes, sweep_bytes, view_bytes
 from maskvolume.cameras import Camera
+from maskvolume.graphs import record
 from maskvolume.model import FrameMPI
 from maskvolume.mpi import MultiplaneImage
 from maskvolume.ops import fused, reference
@@ -40,6 +42,20 @@ def with_floor(times: list[float], moved: int, bandwidth: float) -> Entry:
 def calls_in_a_row(setting: Setting) -> int:
     """How often to call an operation between two looks at the clock."""
     return CALLS if setting.device.type == "cuda" else 1
+
+
+@torch.no_grad()
+def device_times(setting: Setting, repeats: int, function: Callable[[], Any]) -> list[float]:
+    """Seconds that the device takes for a call.
+
+    On a GPU the call is recorded and replayed some times in a row, so that its start from Python doesn't count.
+    """
+    if setting.device.type != "cuda":
+        return setting.clock.repeated(repeats, function)
+    graph, result = record(lambda _: function(), (torch.empty(0, device=setting.device),))
+    times = setting.clock.repeated(repeats, graph.replay, calls=CALLS)
+    del result  # what the graph writes to
+    return times
 
 
 def mpi_of(renderer: ClipRenderer) -> MultiplaneImage:
@@ -73,18 +89,21 @@ def measure_views(setting: Setting, renderer: ClipRenderer, repeats: int) -> Ent
             theirs += setting.clock.repeated(1, original.render, plain, their_view(setting.target))
             ours += setting.clock.repeated(1, our_view, mpi, target, renderer.model, calls=calls_in_a_row(setting))
         result[name] = {"original": spread(theirs), "ours": spread(ours), "ratio": ratio(theirs, ours)}
+        if setting.device.type == "cuda":
+            replayed = device_times(setting, repeats, partial(our_view, mpi, target, renderer.model))
+            result[name] |= {"replayed": spread(replayed), "ratio_replayed": ratio(theirs, replayed)}
     return result
 
 
 @torch.no_grad()
 def measure_sweep(setting: Setting, renderer: ClipRenderer, repeats: int, bandwidth: float) -> Entry:
     """The sweep of a frame's pictures by both, each in its own frustum."""
-    model, clock = renderer.model, setting.clock
+    model = renderer.model
     images = torch.stack([setting.picture(camera, 0) for camera in setting.indices])
     depths = renderer.depths.cpu()
-    theirs = clock.repeated(max(1, repeats // 5), their_sweep, setting, images, depths)
+    theirs = setting.clock.repeated(max(1, repeats // 5), their_sweep, setting, images, depths)
     sources, camera = renderer.sources, renderer.camera
-    ours = clock.repeated(repeats, model.sweep, images, sources, camera, renderer.depths, calls=calls_in_a_row(setting))
+    ours = device_times(setting, repeats, partial(model.sweep, images, sources, camera, renderer.depths))
     element = model.sweep(images, sources, camera, renderer.depths[:1]).element_size()
     moved = sweep_bytes(len(images), setting.num_planes, setting.size, camera.size, element)
     return {"original": spread(theirs), "ours": with_floor(ours, moved, bandwidth), "ratio": ratio(theirs, ours)}
@@ -100,7 +119,7 @@ def measure_planes(setting: Setting, renderer: ClipRenderer, repeats: int, bandw
         kind = getattr(torch, name)
         planes = (made.rgba * 255).round().to(kind) if kind is torch.uint8 else made.rgba.to(kind)
         arguments = (planes[None], H, inverse, *target.size, made.premultiplied)
-        times = setting.clock.repeated(repeats, fused.render_planes, *arguments, calls=calls_in_a_row(setting))
+        times = device_times(setting, repeats, partial(fused.render_planes, *arguments))
         moved = view_bytes(len(planes), made.camera.size, target.size, element=planes.element_size())
         result[name] = with_floor(times, moved, bandwidth)
     return result
@@ -117,7 +136,7 @@ def measure_path(setting: Setting, renderer: ClipRenderer, repeats: int, views: 
     """All views of a path of one MPI: in one launch, and in a launch for each."""
     made, path = mpi_of(renderer), path_of(setting, views)
     backend = renderer.model.backend
-    at_once = setting.clock.repeated(repeats, made.render, path, backend)
+    at_once = device_times(setting, repeats, partial(made.render, path, backend))
     targets = [path[index] for index in range(views)]
 
     def one_by_one() -> list[Tensor]:
@@ -154,6 +173,6 @@ def measure_blend(setting: Setting, renderer: ClipRenderer, repeats: int, bandwi
     result: Entry = {}
     times = {}
     for name, function, moved in parts:
-        times[name] = setting.clock.repeated(repeats, function, calls=calls_in_a_row(setting))
+        times[name] = device_times(setting, repeats, function)
         result[name] = with_floor(times[name], moved, bandwidth)
     return {**result, "ratio": ratio(times["blend, then render"], times["fused"])}

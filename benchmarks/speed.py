@@ -202,6 +202,11 @@ def _print_result(result: dict[str, Any]) -> None:
     rows = [
         [name, shown(pair["original"]), shown(pair["ours"]), f"{pair['ratio']:.1f}"] for name, pair in pairs.items()
     ]
+    rows += [
+        [f"{name}, replayed", "", shown(pair["replayed"]), f"{pair['ratio_replayed']:.1f}"]
+        for name, pair in result["view"].items()
+        if "replayed" in pair
+    ]
     print(markdown_table(["", "original", "ours", "ratio"], rows))
     print(f"\nBeside the floor; memory is copied at {result['copy_gb_a_second']:.0f} GB/s:\n")
     print(_floors_table(result))

@@ -29,6 +29,9 @@ MAY_IMPORT = {
     "io": {"cameras", "lenses", "errors"},
     "rig": {"cameras", "io", "planes", "errors"},
     "processes": {"errors"},
+    "streams": set(),
+    "graphs": set(),
+    "threads": set(),
     "options": {"io", "option_fields", "errors"},
 }
 TOUCHES_NO_FILE = ("cameras", "planes", "homography", "ops", "networks", "mpi")

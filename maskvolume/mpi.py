@@ -35,6 +35,12 @@ class MultiplaneImage:
         """
         return replace(self, rgba=self.rgba.to(ops.stored_dtype(self.rgba.device)).contiguous())
 
+    def cropped(self, top: int, left: int, size: tuple[int, int]) -> MultiplaneImage:
+        """The window of ``size`` (h, w) whose top left pixel is (top, left), within the planes; shares their memory."""
+        h, w = size
+        window = self.rgba[..., top : top + h, left : left + w]
+        return replace(self, rgba=window, camera=self.camera.cropped(top, left, size))
+
     def render(self, target: Camera, backend: str | None = None) -> Rendering:
         """The view of a target camera of any size, or of N of them: one axis more than the MPI's."""
         return ops.render_mpi(

@@ -5,19 +5,16 @@ The same functions on tensors as those for GPUs; see ``maskvolume.ops.fused``, w
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskvolume.loops import HALVES, share
 from maskvolume.ops import compiled_kernels as kernels
 from maskvolume.ops.reference import plane_values
-from maskvolume.ops.vectors import HALVES
 
 # Planes that many views are rendered of; half precision where the processor converts it.
 STORED = torch.float16 if HALVES else torch.float32
@@ -150,26 +147,3 @@ def _sweep(
         sweep_rows(picture, homographies, original, first, min(first + LINES, lines), out)
 
     share(rows, range(0, lines, LINES))
-
-
-def share(work: Callable[[int], None], items: range) -> None:
-    """Do the work on each item, with as many threads as torch uses."""
-    threads = min(torch.get_num_threads(), len(items))
-    if threads < 2:
-        for item in items:
-            work(item)
-        return
-    queue = iter(items)
-
-    def take() -> None:
-        for item in queue:  # each item goes to the thread that asks first
-            work(item)
-
-    for task in [_pool(multiprocessing.current_process().pid).submit(take) for _ in range(threads)]:
-        task.result()
-
-
-@cache
-def _pool(process: int | None) -> ThreadPoolExecutor:
-    """The threads of a process: a forked one has none of its parent's."""
-    return ThreadPoolExecutor(multiprocessing.cpu_count(), thread_name_prefix="maskvolume")

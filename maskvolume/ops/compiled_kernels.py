@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from maskvolume.ops.vectors import (
+from maskvolume.loops import compiled, inlined
+from maskvolume.loops.vectors import (
     LANES,
     bits,
     floats,
@@ -38,24 +38,13 @@ index = np.uintp  # unsigned: a negative index would count from the end, and tha
 SATURATED = f32(1e-4)  # what shines through less opaque planes in front than this is not looked for
 UNSEEN = f32(5e-4)  # colours whose weights are less than this, shared among all planes, are not looked for
 AHEAD = 3  # rows
-# Everything but "there are no infinities and no NaNs".
-FAST = {"contract", "reassoc", "arcp", "nsz", "afn"}
-# One signature a function: processes that compile different ones at the same time would overwrite each other's files
-# in Numba's cache.
 _RENDER = (
     "void({0}[::1], {1}int64, int64, int64, float32[:,:,::1], float32[::1], boolean, int64, int64, float32[:,:,::1])"
 )
 _SWEEP = "void(float32[:,:,::1], float32[:,:,::1], boolean, int64, int64, {0}[:,:,:,::1])"
 
-_inlined: Any = njit(nogil=True, fastmath=FAST, error_model="numpy", forceinline=True)
 
-
-def _compiled(signature: str) -> Any:
-    """Compile a function now, or take what an earlier process compiled."""
-    return njit(signature, nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-
-
-@_inlined
+@inlined
 def _map(H: Floats, x: int, y: int) -> Any:
     """Where sixteen pixels of a row fall: coordinates (centres at +0.5), and which of them are in front."""
     px, py = ramp(f32(x) + f32(0.5)), f32(y) + f32(0.5)
@@ -66,14 +55,14 @@ def _map(H: Floats, x: int, y: int) -> Any:
     return u, v, z > f32(0)
 
 
-@_inlined
+@inlined
 def _mix(t00: Any, t01: Any, t10: Any, t11: Any, a: Any, b: Any) -> Any:
     """Bilinear: four taps, and how far right and down between them."""
     top, bottom = t00 + a * (t01 - t00), t10 + a * (t11 - t10)
     return top + b * (bottom - top)
 
 
-@_inlined
+@inlined
 def _taps(flat: Any, p: int, height: int, width: int, edge: bool, run: Any, iu: Any, iv: Any) -> Any:
     """The four taps of a run whose first lane's is at ``p``; at an edge those outside of the picture are 0."""
     here, below, one = index(p), index(p + width), index(1)
@@ -86,7 +75,7 @@ def _taps(flat: Any, p: int, height: int, width: int, edge: bool, run: Any, iu: 
     return load(flat, here), load(flat, here + one), load(flat, below), load(flat, below + one)
 
 
-@_inlined
+@inlined
 def _masks(run: Any, iu: Any, iv: Any, height: int, width: int) -> Any:
     """Which lanes of a run have their four taps in the picture."""
     left, right = run & (iu >= i32(0)), run & (iu < i32(width - 1))
@@ -94,7 +83,7 @@ def _masks(run: Any, iu: Any, iv: Any, height: int, width: int) -> Any:
     return left & above, right & above, left & below, right & below
 
 
-@_inlined
+@inlined
 def _sample(
     planes: Any, background: Any, mask: Any, p: int, k: int, height: int, width: int,
     a: Any, b: Any, edge: bool, run: Any, iu: Any, iv: Any,
@@ -112,7 +101,7 @@ def _sample(
     return _mix(t00, t01, t10, t11, a, b)
 
 
-@_inlined
+@inlined
 def _render(
     planes: Any, background: Any, mask: Any, count: int, height: int, width: int,
     homographies: Floats, inverse_depths: Floats, premultiplied: bool, first: int, last: int, out: Floats,
@@ -177,13 +166,13 @@ def _render(
             store_where(views, index(at + 4 * area), disparity, there)
 
 
-@_inlined
+@inlined
 def _leaves(start: int, reach: int, size: int) -> bool:
     """Whether whole loads from a start on, and as far on as ``reach``, may touch memory that isn't the array's."""
     return start < 0 or start + reach + LANES >= size
 
 
-@_compiled(_RENDER.format("float32", ""))
+@compiled(_RENDER.format("float32", ""))
 def render_rows(
     planes: Any,  # [D * 4 * H * W]
     count: int,  # D
@@ -202,18 +191,18 @@ def render_rows(
     )  # fmt: skip
 
 
-@_compiled(_RENDER.format("uint16", ""))
+@compiled(_RENDER.format("uint16", ""))
 def render_rows_of_halves(
     planes: Any, count: int, height: int, width: int, homographies: Floats, inverse_depths: Floats,
     premultiplied: bool, first: int, last: int, out: Floats,
 ) -> None:  # fmt: skip
-    """The same with planes in half precision; ``vectors.HALVES`` says whether it can be used."""
+    """The same with planes in half precision; ``loops.HALVES`` says whether it can be used."""
     _render(
         planes, None, None, count, height, width, homographies, inverse_depths, premultiplied, first, last, out
     )  # fmt: skip
 
 
-@_compiled(_RENDER.format("float32", "float32[::1], float32[::1], "))
+@compiled(_RENDER.format("float32", "float32[::1], float32[::1], "))
 def blend_rows(
     planes: Any, background: Any, mask: Any, count: int, height: int, width: int, homographies: Floats,
     inverse_depths: Floats, premultiplied: bool, first: int, last: int, out: Floats,
@@ -224,7 +213,7 @@ def blend_rows(
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def _sweep(image: Floats, homographies: Floats, original: bool, first: int, last: int, out: Any) -> None:
     channels, height, width = image.shape
     h, w = out.shape[2], out.shape[3]
@@ -272,7 +261,7 @@ def _sweep(image: Floats, homographies: Floats, original: bool, first: int, last
                 store_where(swept, at + index(c * area), value, there)
 
 
-@_compiled(_SWEEP.format("float32"))
+@compiled(_SWEEP.format("float32"))
 def sweep_rows(
     image: Floats,  # [C, Hs, Ws], at least 2 x 2
     homographies: Floats,  # [D, 3, 3] reference pixel to source pixel over each plane
@@ -285,7 +274,7 @@ def sweep_rows(
     _sweep(image, homographies, original, first, last, out)
 
 
-@_compiled(_SWEEP.format("uint16"))
+@compiled(_SWEEP.format("uint16"))
 def sweep_rows_to_halves(image: Floats, homographies: Floats, original: bool, first: int, last: int, out: Any) -> None:
-    """The same in half precision; ``vectors.HALVES`` says whether it can be used."""
+    """The same in half precision; ``loops.HALVES`` says whether it can be used."""
     _sweep(image, homographies, original, first, last, out)

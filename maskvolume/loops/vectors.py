@@ -285,3 +285,24 @@ def prefetch(typing: Any, array: Any, at: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.uintp), emit
+
+
+# --- numbers of few bits --------------------------------------------------------------------------
+
+
+@inside
+def put(typing: Any, array: Any, at: Any, value: Any) -> Any:
+    """Write one number into a contiguous array: a float, or the bits of a bfloat16 into ``uint16``."""
+
+    def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        start = context.make_array(sig.args[0])(context, builder, args[0]).data
+        value = args[2]
+        if array.dtype == types.uint16:  # rounded to the nearest, ties to even
+            whole = builder.bitcast(value, _I32)
+            odd = builder.and_(builder.lshr(whole, _I32(16)), _I32(1))
+            rounded = builder.add(whole, builder.add(odd, _I32(0x7FFF)))
+            value = builder.trunc(builder.lshr(rounded, _I32(16)), ir.IntType(16))
+        builder.store(value, builder.gep(start, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.uintp, types.float32), emit

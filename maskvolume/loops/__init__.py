@@ -1,0 +1,31 @@
+"""What loops that Numba compiles are made of: vectors of numbers, compilers, threads that share the work.
+
+Importing this raises ImportError where there is no Numba, and compiling a loop raises RuntimeError where there is no
+place to keep what was compiled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from maskvolume.loops.sharing import share
+from maskvolume.loops.vectors import HALVES
+
+__all__ = ["HALVES", "compiled", "inlined", "share"]
+
+# Everything but "there are no infinities and no NaNs".
+_FAST = {"contract", "reassoc", "arcp", "nsz", "afn"}
+
+inlined: Any = njit(nogil=True, fastmath=_FAST, error_model="numpy", forceinline=True)
+"""A part of a loop: it becomes part of each loop that calls it."""
+
+
+def compiled(signature: str) -> Any:
+    """A loop that holds no lock; compiled now, or taken from what an earlier process compiled.
+
+    One signature a loop: processes that compile different ones at the same time would overwrite each other's files in
+    Numba's cache.
+    """
+    return njit(signature, nogil=True, cache=True, fastmath=_FAST, error_model="numpy")

@@ -149,6 +149,7 @@ def measure_path(setting: Setting, renderer: ClipRenderer, repeats: int, views: 
         "one launch": with_floor(at_once, moved, bandwidth),
         "a launch each": spread(apart),
         "ratio": ratio(apart, at_once),
+        "a_view": round(statistics.median(at_once) / views, 8),
     }
 
 

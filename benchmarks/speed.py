@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _measure(setting: Setting, options: SpeedOptions) -> dict[str, Any]:
-    model, path = load_ours(options.ckpt_path, options.precision, setting.device)
+    model, checkpoint = load_ours(options.ckpt_path, options.precision, setting.device)
     renderer = make_renderer(setting, model)
     networks = their_networks(setting)
     bandwidth = copy_bandwidth(Clock(setting.device), 5)
@@ -119,8 +119,11 @@ def _measure(setting: Setting, options: SpeedOptions) -> dict[str, Any]:
     bar.close()
     often, kind = 5 * options.repeats, setting.device.type
     their_seconds = statistics.median(theirs["total"])
+    view = measure_views(setting, renderer, often)
+    path = measure_path(setting, renderer, options.repeats, PATH_VIEWS[kind], bandwidth)
+    path["ratio_to_original"] = round(view["network's MPI"]["original"]["median"] / path["a_view"], 2)
     return {
-        "checkpoint": shown_path(path),
+        "checkpoint": shown_path(checkpoint),
         "precision": model.precision,
         "size_wh": [setting.size[1], setting.size[0]],
         "num_planes": setting.num_planes,
@@ -129,10 +132,10 @@ def _measure(setting: Setting, options: SpeedOptions) -> dict[str, Any]:
         "copy_gb_a_second": round(bandwidth / 1e9, 2),
         "frame": {"original": summary(theirs), "ours": summary(ours), "ratio": ratio(theirs["total"], ours["total"])},
         "background_once_a_clip": round(once["total"][0], 5),
-        "view": measure_views(setting, renderer, often),
+        "view": view,
         "planes": measure_planes(setting, renderer, often, bandwidth),
         "sweep": measure_sweep(setting, renderer, often, bandwidth),
-        "path": measure_path(setting, renderer, options.repeats, PATH_VIEWS[kind], bandwidth),
+        "path": path,
         "blend": measure_blend(setting, renderer, often, bandwidth),
         "pipeline": measure_pipeline(setting, renderer, networks, their_seconds, PIPELINE_FRAMES[kind]),
         "gflop": _count_flops(setting, renderer),
@@ -210,6 +213,9 @@ def _print_result(result: dict[str, Any]) -> None:
     print(markdown_table(["", "original", "ours", "ratio"], rows))
     print(f"\nBeside the floor; memory is copied at {result['copy_gb_a_second']:.0f} GB/s:\n")
     print(_floors_table(result))
+    path = result["path"]
+    each, times = 1e6 * path["a_view"], path["ratio_to_original"]
+    print(f"\nOne of {path['views']} views in a launch takes {each:.0f} us: {times:.1f} times as fast as the original.")
     print_pipeline(result["pipeline"])
     print("\nPeak memory of a process that makes frames:\n")
     memory = result["peak_memory_gb"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-WRITERS = 2  # threads that encode and write pictures
-WAITING = 8  # poses whose pictures may wait for them, in memory
+WRITERS = max(2, min(8, (os.cpu_count() or 2) // 2))  # threads that encode and write pictures
+WAITING = 4 * WRITERS  # poses whose pictures may wait for them, in memory
 AHEAD = 3  # frames that are read or wait, beside the one that is computed
 
 

@@ -89,6 +89,7 @@ def test_speed_compares_both_sides(rig: Path, checkpoint: Path, tmp_path: Path, 
     assert done.rc == 0, done.stderr
     result = json.loads(out.read_text())
     assert result["device"] == "cpu"
+    assert result["checkpoint"] == checkpoint.name
     for side in ("original", "ours"):
         rendering = {"original": {"blend", "warp", "composite"}, "ours": {"blend and render"}}[side]
         assert {"total", "sweep", "mpi network", "mask network", *rendering} <= set(result["frame"][side])

@@ -10,7 +10,7 @@ INSTALLED = .venv/installed
 INSTALLED_DEV = .venv/installed-dev
 
 .PHONY: help demo test gpu lint format benchmark-speed benchmark-quality benchmark-training benchmark-stage-one \
-	benchmark-data clean distclean
+	benchmark-data benchmark-memory clean distclean
 
 help: ## list these targets (the default)
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-26s%s\n", $$1, $$2 }'
@@ -51,6 +51,9 @@ benchmark-stage-one: $(INSTALLED) ## measure stage one on made worlds, the empty
 benchmark-data: $(INSTALLED) ## measure how fast training data is read, and how long training waits for it
 	@$(VENV_PYTHON) benchmarks/data_reading.py
 	@$(VENV_PYTHON) benchmarks/data_wait.py
+
+benchmark-memory: $(INSTALLED) ## measure what the networks take of memory, which plans are made by
+	@$(VENV_PYTHON) benchmarks/memory.py $(ARGS)
 
 clean: ## remove caches and build leftovers
 	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

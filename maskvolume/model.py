@@ -146,7 +146,7 @@ class MaskVolumeModel(nn.Module):
         extra = {"mix_no_data": True} if self.meta.sampling == "original" else {}
         with self._autocast(sweep.device):
             rgba = self.mpi_net(sweep.reshape(-1, *sweep.shape[-5:]), **extra)
-        rgba = rgba.float().reshape(*batch, *rgba.shape[1:])
+        rgba = rgba.float().contiguous().reshape(*batch, *rgba.shape[1:])  # what the networks padded is cut off
         return MultiplaneImage(rgba, mpi_camera, depths, self.arch.premultiplied)
 
     def dynamic(self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor) -> MultiplaneImage:
@@ -190,7 +190,7 @@ class MaskVolumeModel(nn.Module):
                 dynamic.rgba.reshape(-1, *dynamic.rgba.shape[-4:]),
                 background.mpi.rgba.reshape(-1, *dynamic.rgba.shape[-4:]),
             )
-        return mask.float().reshape(*batch, *mask.shape[1:])
+        return mask.float().contiguous().reshape(*batch, *mask.shape[1:])
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")

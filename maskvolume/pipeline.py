@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from maskvolume.cameras import Camera, invert_rigid, stack_cameras
 from maskvolume.errors import InputError
 from maskvolume.graphs import Replayed
+from maskvolume.memory import Job
 from maskvolume.model import Background, FrameMPI, MaskVolumeModel, StoredFrame
-from maskvolume.ops import Rendering
+from maskvolume.ops import Rendering, available_backends, stored_dtype
 from maskvolume.planes import disparity_planes
 from maskvolume.streams import Uploader
 from maskvolume.tiles import TiledBackground, Tiling, background_in_tiles, frame_in_tiles, mpi_in_tiles
@@ -258,6 +259,25 @@ class ClipRenderer:
                 self._background = background_in_tiles(self.model, *given, self.tiling.tiles())
         return self._background
 
+    def job(self, target_size: tuple[int, int]) -> Job:
+        """What memory is planned for, with views of a size ``(h, w)``."""
+        model = self.model
+        return Job(
+            arch=model.meta.arch,
+            precision=model.precision,
+            has_mask=model.has_mask,
+            device_type=self.device.type,
+            backend=model.backend or available_backends(self.device)[0],
+            views=len(self.indices),
+            planes=len(self.depths),
+            mpi_size=self.camera.size,
+            picture_size=self.size,
+            target_size=target_size,
+            stored_dtype=stored_dtype(self.device),
+            stored=self.stored,
+            masks=self.masks,
+        )
+
     def read(self, frame: int) -> list[np.ndarray]:
         """The source pictures of a frame, uint8 [H, W, 3] each; may run in another thread."""
         return [self.read_camera(index, frame) for index in self.indices]
@@ -301,7 +321,8 @@ class ClipRenderer:
             background = self.background()
             assert isinstance(background, TiledBackground)
             return frame_in_tiles(self.model, images, self.sources, background, tiles, with_mask=self.masks)
-        return StoredFrame(mpi_in_tiles(self.model, images, self.sources, self.camera, self.depths, tiles))
+        given = images, self.sources, self.camera, self.depths
+        return StoredFrame(mpi_in_tiles(self.model, *given, tiles, stored_dtype(self.device)))
 
     def views_at_once(self, size: tuple[int, int]) -> int:
         """How many views of this size to ask ``render`` for at once; on the processor one is as fast as several."""
@@ -325,8 +346,7 @@ class ClipRenderer:
         if made.mask is None:
             raise ValueError("with_mask: a renderer with masks and a model with a mask network expected")
         mpi = made.mpi
-        texels = torch.empty_like(mpi.rgba.movedim(1, -1), memory_format=torch.contiguous_format)
-        shown = texels.movedim(-1, 1)
+        shown = torch.empty_like(mpi.rgba)
         shown[:, :3] = made.mask[0][:, None]
         if mpi.premultiplied:
             shown[:, :3] *= mpi.rgba[:, 3:]

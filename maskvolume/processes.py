@@ -27,11 +27,13 @@ class Processes:
         rank: its number.
         world: how many there are, on all machines.
         local_rank: its number on this machine: the GPU that it takes.
+        local_world: how many there are on this machine.
     """
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    local_world: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -118,7 +120,7 @@ def open_processes(device: torch.device, timeout: timedelta = TIMEOUT) -> Iterat
         yield Processes(), device
         return
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    processes = Processes(rank, world, local)
+    processes = Processes(rank, world, local, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             raise InputError(

@@ -19,6 +19,7 @@ from maskvolume.cameras import Camera
 from maskvolume.model import Background, MaskVolumeModel, Precision, StoredFrame
 from maskvolume.mpi import MultiplaneImage, blend
 from maskvolume.networks import Halo
+from maskvolume.ops import stored_dtype
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ def mpi_in_tiles(
     mpi_camera: Camera,  # []
     depths: Tensor,  # [D]
     tiles: Sequence[Tile],
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype,
 ) -> MultiplaneImage:
-    """``MaskVolumeModel.dynamic`` tile by tile, prepared for rendering.
+    """``MaskVolumeModel.dynamic`` tile by tile.
 
     Args:
         tiles: that make up the picture of ``mpi_camera``.
@@ -154,7 +155,7 @@ def frame_in_tiles(
     *,
     with_mask: bool = False,
 ) -> StoredFrame:
-    """``MaskVolumeModel.frame`` tile by tile, each blended at once.
+    """``MaskVolumeModel.frame`` tile by tile, each blended at once, in the type of ``MultiplaneImage.prepared``.
 
     Args:
         images: the frame's pictures.
@@ -164,7 +165,7 @@ def frame_in_tiles(
     """
     camera, depths = background.mpi.camera, background.mpi.depths
     size = camera.size
-    made = _empty_mpi(model, camera, depths, torch.float32)
+    made = _empty_mpi(model, camera, depths, stored_dtype(images.device))
     mask = torch.empty(1, len(depths), *size, device=images.device) if with_mask else None
     halo = _halo(model)
     for tile in tiles:
@@ -194,6 +195,6 @@ def _halo(model: MaskVolumeModel) -> Halo:
 
 
 def _empty_mpi(model: MaskVolumeModel, camera: Camera, depths: Tensor, dtype: torch.dtype) -> MultiplaneImage:
-    """Planes to be filled, the four channels of a pixel side by side as in ``MultiplaneImage.prepared``."""
-    texels = torch.empty(len(depths), *camera.size, 4, dtype=dtype, device=depths.device)
-    return MultiplaneImage(texels.movedim(-1, 1), camera, depths, model.arch.premultiplied)
+    """Planes to be filled."""
+    rgba = torch.empty(len(depths), 4, *camera.size, dtype=dtype, device=depths.device)
+    return MultiplaneImage(rgba, camera, depths, model.arch.premultiplied)

@@ -29,6 +29,7 @@ from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError, run_program
 from maskvolume.io.llff import read_path
+from maskvolume.memory import GB, SHARE, budget_of, give_back_large_blocks, make_plan
 from maskvolume.model import MaskVolumeModel
 from maskvolume.ops import available_backends, missing_backends
 from maskvolume.options import option, parse_options, required
@@ -98,6 +99,9 @@ class RenderOptions:
     )
     device: Literal["auto", "cuda", "mps", "cpu"] = option("auto", "where to compute")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the networks; auto: bf16 where it is fast")
+    memory_gb: float | None = option(
+        None, "memory that the program may take, in GB; none: 80 % of what is free. Frames that need more go in tiles"
+    )
     backend: str | None = option(None, "implementation of the sweep and of the rendering; none: the fastest")
     overwrite: bool = option(False, "render again what is there already")
 
@@ -111,6 +115,7 @@ def check_options(options: RenderOptions) -> None:
         ("num_frames", options.num_frames, 1, float("inf")),
         ("num_planes", options.num_planes, 2, 1024),
         ("margin", options.margin, 0, 4096),
+        ("memory_gb", options.memory_gb, 0.1, 1e5),
         ("fps", options.fps, 0.1, 1000),
         ("crf", options.crf, 0, 51),
     ]
@@ -159,6 +164,27 @@ def load_checkpoint(options: RenderOptions, device: torch.device) -> MaskVolumeM
             f"{options.ckpt_path}: a stage-one checkpoint has no mask; leave out --save_mask, or give one of stage two"
         )
     return model
+
+
+def fit_into_memory(
+    options: RenderOptions, renderer: ClipRenderer, target_size: tuple[int, int], processes: Processes
+) -> str:
+    """Choose the tiles that the renderer works in, the same in all processes; returns a line that says it.
+
+    Raises:
+        InputError: not even small tiles fit.
+    """
+    device = renderer.device
+    budget, why = budget_of(device, processes.local_world), f"{SHARE:.0%} of what is free"
+    if options.memory_gb is not None:
+        budget, why = round(options.memory_gb * GB), "--memory_gb"
+    known = [each for each in processes.gather(budget) if each is not None]
+    if not known:
+        return f"memory: how much is free on {device.type} isn't known; frames are made whole, or as --memory_gb says"
+    plan = make_plan(renderer.job(target_size), min(known), why=why)
+    if not plan.tiling.is_whole:
+        renderer.use_tiles(plan.tiling)
+    return str(plan)
 
 
 def made_of(options: RenderOptions, renderer: ClipRenderer, clip: RigClip, targets: Camera) -> dict[str, object]:
@@ -222,6 +248,7 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
         stored=options.time.startswith("fix:") or options.save_mask,  # masks are seen through the whole MPI
         masks=options.save_mask,
     )
+    fitted = fit_into_memory(options, renderer, size, processes)
     contents = made_of(options, renderer, clip, targets)
     goes_on = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))
     if model.has_mask and clip.background_dir == folder.background:
@@ -233,6 +260,7 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
         print(f"{folder.root}: {len(shots)} pictures of {size[1]} x {size[0]} from {names}")
         shared = f" in {processes.world} processes" if processes.world > 1 else ""
         print(f"on {device.type}{shared}: networks in {model.precision}, planes by the {model.backend!r} backend")
+        print(fitted)
         for name, reason in missing_backends(device).items():
             print(f"backend {name!r}, which is faster, can't be had: {reason}")
     return render_clip(renderer, shots, folder, fps=options.fps, crf=options.crf, processes=processes)
@@ -246,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="render_llff_video.py",
         description="Render novel views of a clip along a path of poses: pictures and an H.264 video.",
     )
+    give_back_large_blocks()
     with open_processes(resolve_device(options.device), timeout=PATIENCE) as (processes, device):
         report = render(options, processes, device)
     if not processes.is_first:

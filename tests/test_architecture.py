@@ -26,6 +26,8 @@ MAY_IMPORT = {
     "networks": {"loops", "planes", "errors"},
     "mpi": {"cameras", "homography", "ops", "planes", "errors"},
     "model": {"cameras", "mpi", "networks", "ops", "planes", "errors"},
+    "tiles": {"cameras", "model", "mpi", "networks", "ops", "errors"},
+    "memory": {"model", "networks", "tiles", "errors"},
     "lenses": {"errors"},
     "io": {"cameras", "lenses", "errors"},
     "rig": {"cameras", "io", "planes", "errors"},

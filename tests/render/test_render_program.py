@@ -14,8 +14,10 @@ from data_tools.collect_data import main as collect
 from maskvolume.io.images import read_image, read_image_size, write_image
 from maskvolume.io.llff import read_poses_bounds, write_path
 from maskvolume.io.video import VideoFrames, VideoWriter
+from maskvolume.memory import Job, Plan, make_plan, need
 from maskvolume.paths import render_path
 from maskvolume.rig import RigClip
+from maskvolume.tiles import Tiling
 
 SHORT = ("--path", "circle", "--num_frames", 5)
 
@@ -195,3 +197,34 @@ def test_three_sources_and_a_margin(render, tiny_rig: Path, tmp_path: Path) -> N
     options = ("--indices", 1, 0, 2, "--margin", 4, "--num_planes", 5, "--time", "pingpong")
     render(tiny_rig, tmp_path / "out", *SHORT, *options).check()
     assert json.loads((tmp_path / "out/options.json").read_text())["made_of"]["num_planes"] == 5
+
+
+def test_tiles_that_fit_into_memory_make_the_same_pictures(
+    render, make_rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig(tmp_path / "rig", size=(72, 480))
+    options = ("--path", "circle", "--num_frames", 2, "--save_mask", "--save_disparity", "--indices", 0, 1)
+    outcome = render(rig, tmp_path / "whole", *options, "--memory_gb", 100).check()
+    line = next(line for line in outcome.stdout.splitlines() if line.startswith("memory: "))
+    assert " of 100.0 GB: " in line
+    assert "in 1 tile, " in line
+
+    def plan_for_less(job: Job, budget: int, *, why: str) -> Plan:
+        return make_plan(job, need(job, Tiling.of(job.mpi_size, 1, 3, 8)).total, why=why)
+
+    monkeypatch.setattr("render.render_llff_video.make_plan", plan_for_less)
+    outcome = render(rig, tmp_path / "tiles", *options).check()
+    assert " tiles of " in outcome.stdout
+    for name, steps in (("frames", 255), ("mask", 255), ("disparity", 65535)):
+        for pose in range(2):
+            file = f"{name}/{pose:05d}.png"
+            whole, tiled = (cv2.imread(str(tmp_path / kind / file), -1).astype(float) for kind in ("whole", "tiles"))
+            assert np.abs(whole - tiled).max() <= 1 + 1e-3 * steps
+            assert whole.std() > 0
+
+
+def test_too_little_memory_is_said_before_anything_is_made(render, tiny_rig: Path, tmp_path: Path) -> None:
+    outcome = render(tiny_rig, tmp_path / "out", *SHORT, "--memory_gb", 0.2)
+    outcome.check_input_error("memory", "need", "0.2 GB", "--memory_gb", "--num_planes")
+    assert not (tmp_path / "out/frames").exists()
+    render(tiny_rig, tmp_path / "out", *SHORT, "--memory_gb", 0).check_input_error("--memory_gb")

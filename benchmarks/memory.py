@@ -1,0 +1,202 @@
+"""How much memory the networks take while they run, and whether plans of whole frames hold.
+
+Each figure is the peak of a process of its own, minus what the process held before. ``maskvolume/memory.py`` plans by
+the bytes a voxel that are printed here.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.costs import peak_bytes
+from benchmarks.holdout import open_with_background
+from benchmarks.record import REPO_ROOT, RESULTS_FOLDER, markdown_table, run_record, write_result
+from maskvolume.cameras import Camera, stack_cameras
+from maskvolume.errors import InputError, run_program
+from maskvolume.memory import GB, give_back_large_blocks, need, resident_bytes
+from maskvolume.model import CheckpointMeta, MaskVolumeModel, Precision
+from maskvolume.networks import ARCHITECTURES
+from maskvolume.options import option, parse_options
+from maskvolume.pipeline import ClipRenderer
+from maskvolume.planes import disparity_planes
+from maskvolume.rig import RigClip
+from maskvolume.tiles import Tiling
+
+MARK = "memory:"
+NETWORKS = ("mpi", "mask")
+VIEWS = (2, 4)
+REPEATS = 3  # of the work in a process: what is freed is not always given back
+SMALL = (64, 48)  # width and height of a first run, which pays for what is loaded once
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """The options of this program."""
+
+    root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
+    img_wh: tuple[int, int] = option((640, 360), "picture width and height")
+    num_planes: int = option(32, "planes")
+    tile_wh: tuple[int, int] | None = option(None, "width and height of tiles; none: whole frames")
+    memory_of: str | None = option(
+        None, "only run this and print its memory: mpi, mask or frame", choices=(*NETWORKS, "frame")
+    )
+    arch: str = option("matching", "architecture of the one", choices=tuple(ARCHITECTURES))
+    precision: str = option("bf16", "of its networks: fp32 or bf16", choices=("fp32", "bf16"))
+    views: int = option(2, "its source cameras")
+    out: str = option(str(RESULTS_FOLDER / "memory.json"), "where the figures are written")
+
+
+def main() -> None:
+    """Measure, print the tables, write the figures."""
+    options = parse_options(MemoryOptions, prog="memory.py", description=__doc__ or "")
+    if options.memory_of:
+        give_back_large_blocks()
+        _run_alone(options)
+        return
+    cases = [
+        replace(options, arch=arch, precision=precision, views=views)
+        for arch in ARCHITECTURES
+        for precision in ("fp32", "bf16")
+        for views in VIEWS
+        if views <= (ARCHITECTURES[arch].max_views or views)
+    ]
+    networks, frames, programs = [], [], []
+    with tqdm(total=len(cases) * 3, unit="run", disable=None) as bar:
+        for case in cases:
+            figures: dict[str, Any] = {"arch": case.arch, "precision": case.precision, "views": case.views}
+            for network in NETWORKS:
+                taken, _, voxels = _measure(case, network)
+                figures[f"{network}_bytes_a_voxel"] = round(taken / voxels, 1)
+                bar.update()
+            networks.append(figures)
+            taken, before, planned = _measure(case, "frame")
+            programs.append(before)
+            keys = {"arch": case.arch, "precision": case.precision, "views": case.views}
+            frames.append({**keys, "measured_gb": round(taken / GB, 3), "planned_gb": round(planned / GB, 3)})
+            bar.update()
+    result = {
+        **run_record(),
+        "size_wh": list(options.img_wh),
+        "num_planes": options.num_planes,
+        "networks": networks,
+        "frames": frames,
+        "program_gb": round(max(programs) / GB, 3),
+    }
+    write_result(Path(options.out), result)
+    print(_table(networks))
+    print("\nWhole frames, without the program:\n")
+    print(_table(frames))
+    print(f"\nThe program before it starts: {result['program_gb']} GB\n{options.out}")
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    return markdown_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+
+
+def _measure(options: MemoryOptions, what: str) -> tuple[int, int, int]:
+    """The figures that a process for one measurement prints; see ``_run_alone``."""
+    arguments: dict[str, Iterable[object]] = {
+        "memory_of": [what],
+        "arch": [options.arch],
+        "precision": [options.precision],
+        "views": [options.views],
+        "root_dir": [options.root_dir],
+        "img_wh": options.img_wh,
+        "num_planes": [options.num_planes],
+    }
+    words = [word for name, values in arguments.items() for word in (f"--{name}", *map(str, values))]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).resolve()), *words], stdout=subprocess.PIPE, text=True, check=False
+    )
+    marks = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if done.returncode or not marks:
+        raise InputError(f"{' '.join(words)}: ended with status {done.returncode}; run it by itself to see why")
+    taken, before, other = (int(word) for word in marks[0].removeprefix(MARK).split())
+    return taken, before, other
+
+
+def _run_alone(options: MemoryOptions) -> None:
+    """Print bytes at most beyond those before, those before, and the voxels of a network or the plan of a frame."""
+    torch.manual_seed(0)
+    meta = CheckpointMeta("mask", options.arch, num_planes=options.num_planes)
+    precision: Precision = "bf16" if options.precision == "bf16" else "fp32"
+    model = MaskVolumeModel(meta, precision).eval()
+    if options.memory_of == "frame":
+        taken, before, planned = frame_memory(model, options)
+        print(f"{MARK} {taken} {before} {planned}")
+        return
+    with torch.no_grad():
+        for width, height in (SMALL, options.img_wh):
+            taken, before = network_memory(model, options, (height, width))
+    print(f"{MARK} {taken} {before} {math.prod(options.img_wh) * options.num_planes}")
+
+
+def network_memory(model: MaskVolumeModel, options: MemoryOptions, size: tuple[int, int]) -> tuple[int, int]:
+    """Bytes that a network takes at most, and those of the process before."""
+    h, w = size
+    K = torch.tensor([[w, 0, w / 2], [0, w, h / 2], [0, 0, 1.0]])
+    cameras = []
+    for view in range(options.views):
+        T = torch.eye(4)
+        T[0, 3] = 0.05 * view
+        cameras.append(Camera(T, K, size))
+    sources, depths = stack_cameras(cameras), disparity_planes(1.0, 10.0, options.num_planes)
+    images, still = torch.rand(2, options.views, 3, *size).unbind(0)
+    if options.memory_of == "mpi":
+        before = resident_bytes()
+        for _ in range(REPEATS):
+            model.dynamic(images, sources, sources[0], depths)
+        return peak_bytes() - before, before
+    background = model.background(still, sources, sources[0], depths)
+    sweep = model.sweep(images, sources, sources[0], depths)
+    dynamic = replace(background.mpi, rgba=background.mpi.rgba.clone())
+    before = resident_bytes()
+    _forget_peak()
+    for _ in range(REPEATS):
+        model.mask_from_sweeps(sweep, background, dynamic)
+    return peak_bytes() - before, before
+
+
+def frame_memory(model: MaskVolumeModel, options: MemoryOptions) -> tuple[int, int, int]:
+    """Bytes that frames take at most, those of the process before, and those that were planned, without these."""
+    before = resident_bytes()
+    with open_with_background(Path(options.root_dir), None) as clip:
+        renderer = make_renderer(clip, model, options, options.img_wh)
+        tiling = Tiling(renderer.camera.size, renderer.camera.size)
+        if options.tile_wh:
+            tiling = Tiling(renderer.camera.size, (options.tile_wh[1], options.tile_wh[0]))
+            renderer.use_tiles(tiling)
+        for frame in range(min(REPEATS, clip.num_frames)):
+            renderer.render(frame, renderer.sources[0])
+    return peak_bytes() - before, before, need(renderer.job(renderer.size), tiling).total - before
+
+
+def make_renderer(clip: RigClip, model: MaskVolumeModel, options: MemoryOptions, wh: tuple[int, int]) -> ClipRenderer:
+    """A renderer of so many cameras of the clip."""
+    size = (wh[1], wh[0])
+    indices = tuple(range(options.views))
+    targets = clip.cameras(size)[: options.views]
+    return ClipRenderer(clip, model, indices, targets=targets, size=size, num_planes=options.num_planes)
+
+
+def _forget_peak() -> None:
+    """Let the peak of this process be what it holds now, where the system can (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    run_program(main)

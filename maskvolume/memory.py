@@ -1,0 +1,350 @@
+"""What a rendering takes of memory, told before it starts, and the largest tiles that fit.
+
+Everything of size is volumes: planes x height x width voxels, so many bytes each. What is kept is known by its type;
+what the networks take while they run was measured (``benchmarks/memory.py``) on the processor. On a GPU the tensors are
+the same ones, so the same figures stand for it; what its libraries take for themselves is not counted there and has to
+find its place in what the budget leaves free. GB are 1e9 bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+
+from maskvolume.errors import InputError
+from maskvolume.model import Precision
+from maskvolume.networks import ARCHITECTURES, Halo
+from maskvolume.tiles import Tiling, background_dtype
+
+GB = 1e9
+SHARE = 0.8  # of what is free that a rendering may take where nobody says how much
+MIN_TILE = 64  # pixels of a side; smaller ones are nearly all halo
+MAP_FROM = 16 << 20  # bytes of a block that the C library is to give back when it is freed
+PLANES, MASK = 16, 4  # bytes a voxel: four channels of float32, and one
+PICTURE = 3  # bytes a pixel as it is read
+AHEAD = 6  # pictures of each camera and of each view that wait in threads, at most
+VIEW_WORK = 200  # bytes a pixel of a view while it is made and filled
+# Of a process on the processor: libraries, weights, compiled loops, and what the C library keeps of smaller blocks.
+PROGRAM = int(1.15 * GB)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Bytes a voxel that a network takes at most while it runs: ``fixed + per_view * V``."""
+
+    fixed: float
+    per_view: float
+
+    def of(self, views: int) -> float:
+        """Bytes a voxel for so many views."""
+        return self.fixed + self.per_view * views
+
+
+@dataclass(frozen=True)
+class NetworkWork:
+    """What the networks of an architecture take.
+
+    Attributes:
+        mpi: from pictures to planes, with the sweep that is made and the planes that are left.
+        mask: from sweeps and planes to the mask that is left, beside those.
+    """
+
+    mpi: Work
+    mask: Work
+
+
+# Measured by benchmarks/memory.py, rounded up.
+WORK: dict[tuple[str, Precision], NetworkWork] = {
+    ("matching", "fp32"): NetworkWork(Work(92, 31), Work(100, 4)),
+    ("matching", "bf16"): NetworkWork(Work(97, 8), Work(70, 8)),
+    ("original", "fp32"): NetworkWork(Work(200, 0), Work(200, 0)),
+    ("original", "bf16"): NetworkWork(Work(200, 0), Work(200, 0)),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What decides how much memory a rendering takes.
+
+    Attributes:
+        arch: name of the architecture.
+        precision: of the networks.
+        has_mask: whether there is a mask network, and thus a background.
+        device_type: where it is computed.
+        backend: of sweep and rendering.
+        views: number of source cameras.
+        planes: number of planes.
+        mpi_size: ``(h, w)`` of the planes.
+        picture_size: ``(h, w)`` of the pictures that are read.
+        target_size: ``(h, w)`` of the views.
+        stored_dtype: of the planes of a stored frame.
+        stored: whether a frame's full MPI is kept.
+        masks: whether the mask volume is kept with it and shown.
+    """
+
+    arch: str
+    precision: Precision
+    has_mask: bool
+    device_type: str
+    backend: str
+    views: int
+    planes: int
+    mpi_size: tuple[int, int]
+    picture_size: tuple[int, int]
+    target_size: tuple[int, int]
+    stored_dtype: torch.dtype = torch.float32
+    stored: bool = False
+    masks: bool = False
+
+    @property
+    def halo(self) -> Halo | None:
+        """That of the architecture."""
+        return ARCHITECTURES[self.arch].halo
+
+    @property
+    def whole(self) -> Tiling:
+        """One tile."""
+        return Tiling(self.mpi_size, self.mpi_size)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes by what takes them; ``networks`` is what they take beyond the rest while they run."""
+
+    background: int
+    frame: int
+    networks: int
+    pictures: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a rendering fits into memory.
+
+    Attributes:
+        tiling: that it is made in; of one tile where the whole frame fits.
+        need: what it takes.
+        budget: bytes that it may take.
+    """
+
+    tiling: Tiling
+    need: Need
+    budget: int
+
+    def __str__(self) -> str:
+        count, (h, w) = len(self.tiling.tiles()), self.tiling.tile
+        tiles = "1 tile" if count == 1 else f"{count} tiles of {w} x {h}"
+        parts = {field.name: getattr(self.need, field.name) / GB for field in fields(self.need)}
+        shown = [
+            f"{name} {size:.1f}" + (f" in {tiles}" if name == "networks" else "")
+            for name, size in parts.items()
+            if size
+        ]
+        return f"memory: {self.need.total / GB:.1f} of {self.budget / GB:.1f} GB: {', '.join(shown)}"
+
+
+def need(job: Job, tiling: Tiling) -> Need:
+    """What a rendering takes in these tiles."""
+    volume = _padded(job, job.mpi_size)
+    if tiling.is_whole:
+        background, frame, peak = (round(volume * bytes_a_voxel) for bytes_a_voxel in _whole(job))
+    else:
+        background = volume * 4 * background_dtype(job.precision).itemsize if job.has_mask else 0
+        frame = volume * _kept(job, stored=True)
+        peak = frame + round(max(_tile_work(job, tiling), volume * _mask_view(job)))
+    source, target = math.prod(job.picture_size), math.prod(job.target_size)
+    # Bytes as they wait, and float32 twice while they are scaled to 0..1; those of the background again for tiles.
+    pictures = job.views * PICTURE * source * (AHEAD + 8 + 4 * (not tiling.is_whole))
+    pictures += target * (VIEW_WORK + AHEAD * (PICTURE + 2 + job.masks))
+    return Need(background, frame, peak - frame, pictures, PROGRAM if job.device_type == "cpu" else 0)
+
+
+def make_plan(job: Job, budget: int, *, why: str) -> Plan:
+    """The tiles with the least work that fit into ``budget`` bytes.
+
+    Args:
+        why: the budget is what it is, for the message.
+
+    Raises:
+        InputError: not even small tiles fit.
+    """
+    candidates = [job.whole]
+    if job.halo is not None:
+        most = [max(side // MIN_TILE, 1) for side in job.mpi_size]
+        counts = ((rows, columns) for rows in range(1, most[0] + 1) for columns in range(1, most[1] + 1))
+        candidates += [Tiling.of(job.mpi_size, *count, job.halo.grid) for count in counts if count != (1, 1)]
+    needs = {tiling: need(job, tiling) for tiling in candidates}
+    fitting = [tiling for tiling in candidates if needs[tiling].total <= budget]
+    if fitting:
+        best = min(fitting, key=lambda tiling: _pixels_worked_on(job, tiling))
+        return Plan(best, needs[best], budget)
+    least = min(entry.total for entry in needs.values())
+    h, w = job.mpi_size
+    tiles = " in the smallest tiles" if job.halo else f" (the networks of {job.arch!r} can't work in tiles)"
+    raise InputError(
+        f"memory: {job.planes} planes of {w} x {h} from {job.views} cameras need {least / GB:.1f} GB{tiles}, "
+        f"{budget / GB:.1f} GB may be taken ({why}); give a smaller --img_wh, fewer --num_planes or more --memory_gb"
+    )
+
+
+def free_bytes(device: torch.device, sharing: int = 1) -> int | None:
+    """Bytes that are free on a device, for this process; None where that can't be told.
+
+    Args:
+        sharing: number of processes that share this machine's memory; a GPU is one's own.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    limits = [limit for limit in (_available(Path("/proc/meminfo")), cgroup_free()) if limit is not None]
+    return min(limits) // sharing if limits else None
+
+
+def budget_of(device: torch.device, sharing: int = 1) -> int | None:
+    """Bytes that a rendering may take where nobody says: ``SHARE`` of what is free, and what this process has."""
+    free = free_bytes(device, sharing)
+    if free is None:
+        return None
+    return round(SHARE * free) + (resident_bytes() if device.type == "cpu" else 0)
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def cgroup_free(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Bytes that the control groups of this process leave it, of either version; None where none sets a limit."""
+    try:
+        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:
+        return None
+    found = []
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if controllers == "":
+            base, names = root, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            base = root / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        inner = base / path.lstrip("/")
+        # Inside a container the path may be the host's, whose root is then what is seen here.
+        found += [_group_free(folder, *names) for folder in (inner, *inner.parents) if folder.is_relative_to(base)]
+    limits = [limit for limit in found if limit is not None]
+    return min(limits) if limits else None
+
+
+def give_back_large_blocks() -> None:
+    """Have freed blocks of ``MAP_FROM`` bytes or more returned to the system at once.
+
+    glibc does so from 128 kB on, but raises the limit up to 32 MB with each such block that is freed. Blocks of a few
+    planes then lie in heaps that fragment: half a GB for a frame of 640 x 360. Returned ones cost time when they are
+    taken again, so the limit is fixed rather high. Other C libraries are left as they are.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt") and hasattr(library, "gnu_get_libc_version"):
+        mmap_threshold = -3
+        library.mallopt(mmap_threshold, MAP_FROM)
+
+
+def _whole(job: Job) -> tuple[float, float, float]:
+    """Bytes a voxel: background, frame, and what the frame takes at most while it is made or shown."""
+    sweep = _sweep_bytes(job)
+    work = _mpi_work(job)
+    if job.has_mask:
+        work = max(work, sweep + PLANES + WORK[job.arch, job.precision].mask.of(job.views))
+    kept = _kept(job, stored=job.stored)
+    made = PLANES + MASK * job.has_mask
+    storing = made + PLANES * job.has_mask + kept if job.stored else 0  # blended, then converted
+    blending = PLANES if job.backend == "reference" and job.has_mask and not job.stored else 0
+    if job.device_type == "cuda":  # what a graph has recorded keeps its memory
+        peak = work + (storing - made if job.stored else 0) + blending + _mask_view(job)
+    else:
+        peak = max(work, storing, kept + blending, kept + _mask_view(job))
+    return (sweep + PLANES) * job.has_mask, kept, peak
+
+
+def _kept(job: Job, *, stored: bool) -> int:
+    """Bytes a voxel of a frame that is made."""
+    planes = 4 * job.stored_dtype.itemsize if stored else PLANES
+    return planes + MASK * (job.has_mask and (job.masks or not stored))
+
+
+def _mask_view(job: Job) -> int:
+    """Bytes a voxel of the planes that show the mask."""
+    return 4 * job.stored_dtype.itemsize * job.masks
+
+
+def _tile_work(job: Job, tiling: Tiling) -> float:
+    """Bytes that a tile takes at most."""
+    assert job.halo is not None
+    sweep = _sweep_bytes(job)
+    tiles = tiling.tiles()
+    near = max(_padded(job, tile.grown(job.halo.network, tiling.size).size) for tile in tiles)
+    if not job.has_mask:
+        return near * _mpi_work(job)
+    wide = max(_padded(job, tile.grown(job.halo.frame, tiling.size).size) for tile in tiles)
+    mask = WORK[job.arch, job.precision].mask.of(job.views)
+    return max(
+        wide * _mpi_work(job),
+        (wide + near) * (sweep + PLANES),  # cut out for the mask network
+        near * (2 * (sweep + PLANES) + mask),
+    )
+
+
+def _mpi_work(job: Job) -> float:
+    """Bytes a voxel while the MPI network and its sweep are made."""
+    copies = 3 if job.backend == "reference" else 1
+    return max(WORK[job.arch, job.precision].mpi.of(job.views), copies * _sweep_bytes(job))
+
+
+def _sweep_bytes(job: Job) -> int:
+    """Bytes a voxel of the sweep: three colours of each view."""
+    return 3 * job.views * (2 if job.precision == "bf16" else 4)
+
+
+def _pixels_worked_on(job: Job, tiling: Tiling) -> int:
+    """Pixels of all tiles with their halos; with fewer of them there is less to do."""
+    halo = 0 if job.halo is None or tiling.is_whole else job.halo.frame if job.has_mask else job.halo.network
+    return sum(math.prod(tile.grown(halo, tiling.size).size) for tile in tiling.tiles())
+
+
+def _padded(job: Job, size: tuple[int, int]) -> int:
+    """Voxels of the planes of a picture, as the networks pad them."""
+    h, w = (math.ceil(side / 8) * 8 for side in size)
+    return math.ceil(job.planes / 4) * 4 * h * w
+
+
+def _available(meminfo: Path) -> int | None:
+    """Bytes of memory that new programs may take without swapping."""
+    try:
+        lines = meminfo.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _group_free(folder: Path, limit_name: str, usage_name: str, cache_name: str) -> int | None:
+    """Bytes that one control group leaves; its cached files are given up when memory is needed."""
+    try:
+        limit, usage = (folder / limit_name).read_text().strip(), int((folder / usage_name).read_text())
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    if limit == "max" or int(limit) >= 1 << 60:  # how the first version says that there is none
+        return None
+    return max(int(limit) - usage + int(statistics.get(cache_name, 0)), 0)

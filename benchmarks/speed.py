@@ -38,6 +38,7 @@ from benchmarks.traffic import network_bytes
 from maskvolume.cameras import nearest_cameras
 from maskvolume.devices import resolve_device
 from maskvolume.errors import InputError, run_program
+from maskvolume.memory import give_back_large_blocks
 from maskvolume.options import option, parse_options
 from maskvolume.pipeline import ClipRenderer
 
@@ -186,6 +187,7 @@ def _peak_memory(options: SpeedOptions, side: str) -> float:
 def _run_alone(setting: Setting, options: SpeedOptions) -> None:
     """Make two frames by one side and print the peak of this process, on a GPU that of the device."""
     if options.memory_of == "ours":
+        give_back_large_blocks()  # as the renderer does
         renderer = make_renderer(setting, load_ours(options.ckpt_path, options.precision, setting.device)[0])
         for frame in range(2):
             renderer.render(frame % setting.clip.num_frames, setting.target)

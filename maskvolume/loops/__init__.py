@@ -1,12 +1,15 @@
 """What loops that Numba compiles are made of: vectors of numbers, compilers, threads that share the work.
 
-Importing this raises ImportError where there is no Numba, and compiling a loop raises RuntimeError where there is no
-place to keep what was compiled.
+Importing this raises ImportError where there is no Numba, and ``compiled`` raises RuntimeError where there is no place
+to keep what was compiled.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from threading import Lock
+from typing import Any, TypeVar, cast
 
 from numba import njit
 
@@ -15,17 +18,33 @@ from maskvolume.loops.vectors import HALVES
 
 __all__ = ["HALVES", "compiled", "inlined", "share"]
 
+Function = TypeVar("Function", bound=Callable[..., None])
+
 # Everything but "there are no infinities and no NaNs".
 _FAST = {"contract", "reassoc", "arcp", "nsz", "afn"}
+_LOCK = Lock()  # threads that share a loop come to it at once
 
 inlined: Any = njit(nogil=True, fastmath=_FAST, error_model="numpy", forceinline=True)
 """A part of a loop: it becomes part of each loop that calls it."""
 
 
-def compiled(signature: str) -> Any:
-    """A loop that holds no lock; compiled now, or taken from what an earlier process compiled.
+def compiled(signature: str) -> Callable[[Function], Function]:
+    """A loop that holds no lock; compiled at its first use, or taken from what an earlier process compiled.
 
     One signature a loop: processes that compile different ones at the same time would overwrite each other's files in
     Numba's cache.
     """
-    return njit(signature, nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+
+    def decorate(function: Function) -> Function:
+        loop = njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")(function)
+
+        @wraps(function)
+        def run(*args: Any) -> Any:
+            if not loop.signatures:
+                with _LOCK:
+                    loop.compile(signature)
+            return loop(*args)
+
+        return cast(Function, run)
+
+    return decorate

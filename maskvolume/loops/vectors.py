@@ -3,8 +3,8 @@
 ``Floats``, ``Integers`` and ``Mask`` exist only inside of compiled functions. Arithmetic and comparisons go lane by
 lane, a plain number stands for 16 of it. On machines with narrower registers LLVM makes several of each.
 
-What Numba keeps of compiled loops is told to be stale by the file of the loop alone: who changes this one
-removes ``__pycache__``.
+What Numba keeps of compiled loops is told to be stale by the file of the loop alone: who changes this one, or a constant
+that a loop imports, removes ``__pycache__``.
 """
 
 from __future__ import annotations
@@ -177,6 +177,38 @@ def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
 
 
 @inside
+def absolute(typing: Any, x: Any) -> Any:
+    """Floats without their signs."""
+
+    def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        whole = builder.bitcast(args[0], Integers.llvm)
+        return builder.bitcast(builder.and_(whole, _constant(Integers, [0x7FFFFFFF] * LANES)), Floats.llvm)
+
+    return Floats(Floats), emit
+
+
+@inside
+def lowest(typing: Any, x: Any, y: Any) -> Any:
+    """The lower of each two floats."""
+
+    def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        return builder.select(builder.fcmp_ordered("<", *args), *args)
+
+    return Floats(Floats, Floats), emit
+
+
+@inside
+def power_of_two(typing: Any, x: Any) -> Any:
+    """2 to the power of integers from -126 to 127."""
+
+    def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        exponent = builder.add(args[0], _constant(Integers, [127] * LANES))
+        return builder.bitcast(builder.shl(exponent, _constant(Integers, [23] * LANES)), Floats.llvm)
+
+    return Floats(Integers), emit
+
+
+@inside
 def lane(typing: Any, x: Any, number: Any) -> Any:
     """One of the 16."""
 
@@ -306,3 +338,17 @@ def put(typing: Any, array: Any, at: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.uintp, types.float32), emit
+
+
+@inside
+def get(typing: Any, array: Any, at: Any) -> Any:
+    """Read one number of a contiguous array: a float, or one from the bits of a bfloat16 in ``uint16``."""
+
+    def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        start = context.make_array(sig.args[0])(context, builder, args[0]).data
+        value = builder.load(builder.gep(start, [args[1]]))
+        if array.dtype == types.uint16:
+            value = builder.bitcast(builder.shl(builder.zext(value, _I32), _I32(16)), _F32)
+        return value
+
+    return types.float32(array, types.uintp), emit

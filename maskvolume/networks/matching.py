@@ -11,6 +11,9 @@ All evidence is symmetric in the views and knows their number only through means
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,7 +89,14 @@ class MatchingMPINet(nn.Module):
 
     def forward(self, sweep: Tensor) -> Tensor:
         """``sweep [B, V, 3, D, H, W] -> rgba [B, D, 4, H, W]``, premultiplied; -1 in ``sweep`` is no data."""
-        return self.with_logits(sweep)[0]
+        loops = None if torch.is_grad_enabled() else _loops(sweep)
+        if loops is None:
+            return self.with_logits(sweep)[0]
+        padded, _ = _pad_views(sweep)
+        cost, features = matching_evidence(padded)
+        said = self.unet(_channels_last(features))
+        temperature = float(self.log_temperature.exp())
+        return loops.make_planes(said, cost, padded, temperature, LOGIT_CAP, VIEW_LOGIT_CAP, sweep.shape[-3:])
 
     def with_logits(self, sweep: Tensor) -> tuple[Tensor, Tensor]:
         """What ``forward`` returns, and the logits ``[B, D, H, W]`` of the planes along each ray of the reference.
@@ -97,8 +107,7 @@ class MatchingMPINet(nn.Module):
         """
         padded, crop = _pad_views(sweep)
         with torch.no_grad():
-            cost, cost_fine = matching_costs(padded)
-            features = matching_features(padded, cost, cost_fine)
+            cost, features = matching_evidence(padded)
         residual, view_logit = _to_full_resolution(self.unet(_channels_last(features)).float()).unbind(1)
         view_logit = view_logit.clamp(-VIEW_LOGIT_CAP, VIEW_LOGIT_CAP)
         del features
@@ -150,8 +159,14 @@ class MatchingMaskNet(nn.Module):
         opacities, _ = pad_to_multiple(opacities, MULTIPLE)
         (padded, crop), (still, _) = _pad_views(sweep), _pad_views(background_sweep)
         with torch.no_grad():
-            features, difference = mask_features(padded, still, opacities)
-        residual = _to_full_resolution(self.unet(_channels_last(features)).float())
+            features, difference = mask_evidence(padded, still, opacities)
+        said = self.unet(_channels_last(features))
+        del features
+        loops = None if torch.is_grad_enabled() else _loops(sweep)
+        if loops is not None:
+            numbers = float(self.slope), float(self.threshold), float(self.log_hidden.exp())
+            return loops.make_mask(said, difference, opacities[:, 0], *numbers, sweep.shape[-3:])
+        residual = _to_full_resolution(said.float())
         prior = self.slope * (difference - self.threshold)
         mask = torch.sigmoid(residual + prior)
         left = remaining(mask[:, 0] * opacities[:, 0])[:, None]
@@ -171,7 +186,12 @@ def _pad_views(sweep: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    return x if x.device.type == "mps" else x.contiguous(memory_format=torch.channels_last_3d)
+    return x.contiguous(memory_format=_memory_format(x.device))
+
+
+def _memory_format(device: torch.device) -> torch.memory_format:
+    """How convolutions read volumes fastest."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last_3d
 
 
 def _to_full_resolution(x: Tensor) -> Tensor:
@@ -232,6 +252,44 @@ def _agreement(sweep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, difference, count
 
 
+def matching_evidence(sweep: Tensor) -> tuple[Tensor, Tensor]:
+    """Cost of each plane at each pixel, ``[B, 1, D, H, W]``, and what the U-Net reads; see ``matching_features``.
+
+    On the processor by compiled loops, where they can be had; these are close to the plain functions, not the same.
+    """
+    loops = _loops(sweep)
+    if loops is not None:
+        return loops.matching_evidence(sweep, MatchingMPINet.FEATURES, COST_CAP, COST_ONE_VIEW)
+    cost, cost_fine = matching_costs(sweep)
+    return cost, matching_features(sweep, cost, cost_fine)
+
+
+def mask_evidence(sweep: Tensor, background: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``mask_features`` returns; on the processor by compiled loops, where they can be had."""
+    loops = _loops(sweep)
+    if loops is not None:
+        return loops.mask_evidence(sweep, background, opacities, MatchingMaskNet.FEATURES, COST_CAP)
+    return mask_features(sweep, background, opacities)
+
+
+def _loops(sweep: Tensor) -> ModuleType | None:
+    """The compiled loops, if there are some for these sweeps and for what the U-Net computes in."""
+    if sweep.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    module = _compiled_loops()
+    fits = module is not None and module.TYPES.get(sweep.dtype) == _compute_dtype(sweep)
+    return module if fits else None
+
+
+@cache
+def _compiled_loops() -> ModuleType | None:
+    try:
+        from maskvolume.networks import compiled_matching
+    except (ImportError, RuntimeError):  # no Numba, or no place for what it compiles; the backends say so
+        return None
+    return compiled_matching
+
+
 def matching_costs(sweep: Tensor) -> tuple[Tensor, Tensor]:
     """Cost of each plane at each pixel, ``[B, 1, D, H, W]``: over the wide window and the fine one."""
     wide, fine = [], []
@@ -281,7 +339,7 @@ def mask_features(sweep: Tensor, background: Tensor, opacities: Tensor) -> tuple
     batch, planes, h, w = left.shape
     features = torch.empty(
         batch, MatchingMaskNet.FEATURES, planes, h // 2, w // 2, dtype=_compute_dtype(sweep), device=sweep.device,
-        memory_format=torch.contiguous_format if sweep.device.type == "mps" else torch.channels_last_3d,
+        memory_format=_memory_format(sweep.device),
     )  # fmt: skip
     for start in range(0, planes, PLANE_CHUNK):
         chunk = slice(start, start + PLANE_CHUNK)

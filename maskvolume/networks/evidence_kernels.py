@@ -13,6 +13,8 @@ import numpy as np
 
 from maskvolume.loops import compiled, inlined
 from maskvolume.loops.vectors import LANES, absolute, load_where, lowest, put, ramp, select, splat, store_where
+from maskvolume.networks.matching import WINDOW, WINDOW_FINE
+from maskvolume.networks.views import VALID_ABOVE
 
 f32, i32 = np.float32, np.int32
 index = np.uintp  # unsigned: a negative index would count from the end, and that costs a comparison

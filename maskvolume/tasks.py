@@ -24,6 +24,7 @@ from maskvolume.training import Processes, Task, TrainOptions, open_processes, s
 # Worlds to validate on are apart from every training seed: those are seed * SAMPLES_PER_SEED + number of the sample.
 VALIDATION_SEED = 987_654_321
 SAMPLES_PER_SEED = 2**40
+MIN_SCALE = 0.01  # of recorded pictures: below it nothing is left of them
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def check_data_options(options: DataOptions, how_to_get: str) -> None:
             if not Path(folder or " ").is_dir():
                 raise InputError(f"{name} {folder or '(not given)'}: no such folder; {how_to_get}")
     low, high = options.scale
-    if not 0 < low <= high:
-        raise InputError(f"--scale: above 0, the lower one first, expected, got {low} {high}")
+    if not MIN_SCALE <= low <= high:
+        raise InputError(f"--scale: {MIN_SCALE:g} or more, the lower one first, expected, got {low:g} {high:g}")
     if not 0 < options.synthetic_share < 1:
         raise InputError(f"--synthetic_share: between 0 and 1 expected, got {options.synthetic_share:g}")
     if not 0 <= options.jitter < 1:

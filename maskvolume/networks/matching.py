@@ -28,7 +28,8 @@ COST_GAIN = 10.0  # of the costs where the network reads them, when training sta
 LOGIT_CAP = 60.0  # keeps exp() and its cumulative sums within float32
 VIEW_LOGIT_CAP = 15.0
 MULTIPLE = (4, 8, 8)  # of D, H, W: half resolution and two more halvings
-PLANE_CHUNK = 2  # planes whose full-resolution evidence exists at once: few stay in the cache of a CPU
+# Planes whose full-resolution evidence exists at once: few stay in the cache of a processor, many keep a GPU busy.
+PLANE_CHUNK_CPU, PLANE_CHUNK = 2, 16
 
 
 class ResBlock(nn.Module):
@@ -118,9 +119,9 @@ class MatchingMPINet(nn.Module):
         planes = [
             _colored_planes(*chunk)
             for chunk in zip(
-                padded.split(PLANE_CHUNK, dim=3),
-                view_logit[:, None].split(PLANE_CHUNK, dim=2),
-                alpha.split(PLANE_CHUNK, dim=2),
+                padded.split(_plane_chunk(sweep.device), dim=3),
+                view_logit[:, None].split(_plane_chunk(sweep.device), dim=2),
+                alpha.split(_plane_chunk(sweep.device), dim=2),
                 strict=True,
             )
         ]
@@ -183,6 +184,10 @@ def _pad_views(sweep: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
     """``pad_to_multiple`` of ``[B, V, 3, D, H, W]``; no copy where nothing is to be padded."""
     padded, crop = pad_to_multiple(sweep.flatten(0, 1), MULTIPLE)
     return padded.unflatten(0, sweep.shape[:2]), crop
+
+
+def _plane_chunk(device: torch.device) -> int:
+    return PLANE_CHUNK_CPU if device.type == "cpu" else PLANE_CHUNK
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -293,7 +298,7 @@ def _compiled_loops() -> ModuleType | None:
 def matching_costs(sweep: Tensor) -> tuple[Tensor, Tensor]:
     """Cost of each plane at each pixel, ``[B, 1, D, H, W]``: over the wide window and the fine one."""
     wide, fine = [], []
-    for chunk in sweep.split(PLANE_CHUNK, dim=3):
+    for chunk in sweep.split(_plane_chunk(sweep.device), dim=3):
         _, difference, count = _agreement(chunk.float())
         cost = difference.sum(dim=1).clamp_max(COST_CAP)
         cost = torch.where(count[:, 0] >= 2, cost, COST_ONE_VIEW + (COST_CAP - COST_ONE_VIEW) * (count[:, 0] < 1))
@@ -307,8 +312,9 @@ def matching_features(sweep: Tensor, cost: Tensor, cost_fine: Tensor) -> Tensor:
     views = sweep.shape[1]
     best, best_fine = cost.amin(dim=2, keepdim=True), cost_fine.amin(dim=2, keepdim=True)
     parts = []
-    for index, chunk in enumerate(sweep.split(PLANE_CHUNK, dim=3)):
-        planes = slice(index * PLANE_CHUNK, index * PLANE_CHUNK + chunk.shape[3])
+    at_once = _plane_chunk(sweep.device)
+    for index, chunk in enumerate(sweep.split(at_once, dim=3)):
+        planes = slice(index * at_once, index * at_once + chunk.shape[3])
         mean, difference, count = _agreement(chunk.float())
         full = torch.cat(
             [
@@ -341,8 +347,8 @@ def mask_features(sweep: Tensor, background: Tensor, opacities: Tensor) -> tuple
         batch, MatchingMaskNet.FEATURES, planes, h // 2, w // 2, dtype=_compute_dtype(sweep), device=sweep.device,
         memory_format=_memory_format(sweep.device),
     )  # fmt: skip
-    for start in range(0, planes, PLANE_CHUNK):
-        chunk = slice(start, start + PLANE_CHUNK)
+    for start in range(0, planes, _plane_chunk(sweep.device)):
+        chunk = slice(start, start + _plane_chunk(sweep.device))
         frame, still, opacity = sweep[:, :, :, chunk], background[:, :, :, chunk], opacities[:, :, chunk]
         valid = valid_views(frame)[:, :, 0]
         count = valid.sum(dim=1)

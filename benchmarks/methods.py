@@ -13,9 +13,10 @@ from benchmarks.classical import plane_sweep_stereo
 from benchmarks.holdout import to_tensor
 from benchmarks.warping import DisparityWarp
 from maskvolume.cameras import Camera, stack_cameras
+from maskvolume.filling import fill_unseen
 from maskvolume.model import MaskVolumeModel
 from maskvolume.networks.matching import MatchingMaskNet
-from maskvolume.pipeline import Clip, ClipRenderer, fill_unseen
+from maskvolume.pipeline import Clip, ClipRenderer
 from maskvolume.synthetic import SyntheticSample
 
 NEAREST, CLASSICAL, WARPING = "nearest camera", "classical plane sweep", "disparity warping"

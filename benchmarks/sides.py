@@ -16,9 +16,10 @@ from benchmarks.timing import Clock, Seconds
 from maskvolume.cameras import Camera, stack_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_precision
+from maskvolume.filling import fill_unseen
 from maskvolume.model import Background, FrameMPI, MaskVolumeModel, StoredFrame
 from maskvolume.mpi import MultiplaneImage
-from maskvolume.pipeline import ClipRenderer, fill_unseen
+from maskvolume.pipeline import ClipRenderer
 from maskvolume.rig import RigClip
 
 RANDOM_OPAQUE = 0.1  # of the pixels of a random MPI's plane are covered

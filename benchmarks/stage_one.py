@@ -49,10 +49,11 @@ from maskvolume.cameras import Camera, nearest_cameras, stack_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError, run_program
+from maskvolume.filling import fill_unseen
 from maskvolume.metrics import psnr, ssim
 from maskvolume.model import MaskVolumeModel
 from maskvolume.options import option, parse_options
-from maskvolume.pipeline import ClipRenderer, fill_unseen
+from maskvolume.pipeline import ClipRenderer
 from maskvolume.rig import RigClip
 from maskvolume.synthetic import WorldOptions, sample_worlds
 from maskvolume.tasks import mpi_frustum

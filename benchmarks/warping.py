@@ -16,8 +16,8 @@ from torch import Tensor
 
 from benchmarks.semi_global import fill_holes, semi_global_matching
 from maskvolume.cameras import Camera
+from maskvolume.filling import fill_unseen
 from maskvolume.ops import Rendering
-from maskvolume.pipeline import fill_unseen
 
 NEARER_WINS = 80.0  # exponent of the weights over inverse depth, in units of the nearest
 COVERED = 0.3  # share of a pixel that must be reached for it not to be a hole

@@ -13,15 +13,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskvolume.cameras import Camera, invert_rigid, stack_cameras
 from maskvolume.errors import InputError
+from maskvolume.filling import fill_unseen
 from maskvolume.graphs import Replayed
 from maskvolume.memory import Job
 from maskvolume.model import Background, FrameMPI, MaskVolumeModel, StoredFrame
-from maskvolume.ops import Rendering, available_backends, stored_dtype
+from maskvolume.ops import available_backends, stored_dtype
 from maskvolume.planes import disparity_planes
 from maskvolume.streams import Uploader
 from maskvolume.tiles import TiledBackground, Tiling, background_in_tiles, frame_in_tiles, mpi_in_tiles
@@ -91,40 +91,6 @@ def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list
         sides = (-y.min(), y.max() - reference.size[0], -x.min(), x.max() - reference.size[1])
         reach = [max(old, float(new)) for old, new in zip(reach, sides, strict=True)]
     return reach
-
-
-def fill_unseen(rendering: Rendering) -> Rendering:
-    """Give pixels that no plane covers the colour of their surroundings (pull-push over a pyramid).
-
-    Colour and disparity are divided by the opacity where there is some; what is missing comes from ever
-    coarser levels. A view that is covered everywhere stays what it is. Gortler et al., "The Lumigraph", 1996, section
-    3.6.
-    """
-    batch = rendering.color.shape[:-3]
-    layers = torch.cat([rendering.color, rendering.disparity], dim=-3)
-    values = layers.reshape(-1, *layers.shape[-3:]).float()
-    weight = rendering.opacity.reshape(-1, *rendering.opacity.shape[-3:]).float().clamp(0, 1)
-    covered = (weight > 1 - 1e-3).flatten(1).all(dim=1)[:, None, None, None]
-    if covered.device.type == "cpu" and bool(covered.all()):  # elsewhere the host would wait for the answer
-        return rendering
-    filled = torch.where(covered, values, _pull_push(values, weight)).reshape(*batch, *layers.shape[-3:])
-    return Rendering(filled[..., :3, :, :], rendering.opacity, filled[..., 3:, :, :])
-
-
-def _pull_push(values: Tensor, weight: Tensor) -> Tensor:
-    """``values`` premultiplied by ``weight``; returns values as if the weight were 1 everywhere."""
-    h, w = values.shape[-2:]
-    if min(h, w) <= 2:
-        total = weight.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-6)
-        coarse = (values.mean(dim=(-2, -1), keepdim=True) / total).expand_as(values)
-    else:
-        padded = F.pad(torch.cat([values, weight], dim=1), (0, w % 2, 0, h % 2), mode="replicate")
-        half = F.avg_pool2d(padded, 2) * 4
-        sure = half[:, -1:].clamp_max(1)
-        lower = _pull_push(half[:, :-1] / half[:, -1:].clamp_min(1e-6) * sure, sure)
-        size = (2 * lower.shape[-2], 2 * lower.shape[-1])
-        coarse = F.interpolate(lower, size=size, mode="bilinear", align_corners=False)[..., :h, :w]
-    return values + (1 - weight) * coarse
 
 
 @dataclass(frozen=True)

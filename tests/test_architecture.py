@@ -35,6 +35,8 @@ MAY_IMPORT = {
     "streams": set(),
     "graphs": set(),
     "threads": set(),
+    "filling": {"filling_kernels", "loops", "ops"},
+    "filling_kernels": {"loops"},
     "options": {"io", "option_fields", "errors"},
 }
 TOUCHES_NO_FILE = ("cameras", "planes", "homography", "ops", "networks", "mpi")

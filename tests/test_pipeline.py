@@ -4,9 +4,11 @@ import pytest
 import torch
 from helpers import make_camera
 
+from maskvolume import filling
 from maskvolume.cameras import Camera, stack_cameras
+from maskvolume.filling import fill_unseen
 from maskvolume.ops import Rendering
-from maskvolume.pipeline import MARGIN_MULTIPLE, MAX_MARGIN, choose_frustum, fill_unseen
+from maskvolume.pipeline import MARGIN_MULTIPLE, MAX_MARGIN, choose_frustum
 
 
 def camera_at(x: float, size: tuple[int, int] = (36, 64)) -> Camera:
@@ -77,3 +79,19 @@ def test_views_are_filled_each_by_itself() -> None:
         assert torch.equal(filled.color[index], alone.color)
         assert torch.equal(filled.disparity[index], alone.disparity)
     assert torch.equal(filled.color[0], color[0])
+
+
+@pytest.mark.parametrize("size", [(33, 47), (64, 64), (3, 5), (2, 7)])
+def test_filling_by_compiled_loops_is_that_of_plain_torch(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    opacity = ((torch.rand(2, 1, *size, generator=generator) - 0.3) * 3).clamp(0, 1)
+    opacity[..., : size[1] // 2] = 0
+    views = Rendering(torch.rand(2, 3, *size, generator=generator) * opacity, opacity, opacity * 0.5)
+    assert filling._loops() is not None
+    fast = fill_unseen(views)
+    monkeypatch.setattr(filling, "_loops", lambda: None)
+    slow = fill_unseen(views)
+    torch.testing.assert_close(fast.color, slow.color, atol=1e-5, rtol=0)
+    torch.testing.assert_close(fast.disparity, slow.disparity, atol=1e-5, rtol=0)

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from maskvolume.cameras import Camera
+from maskvolume.filling import fill_unseen
 from maskvolume.model import CheckpointMeta, MaskVolumeModel
-from maskvolume.pipeline import fill_unseen
 from maskvolume.rendering import to_bytes, to_steps
 from maskvolume.streams import Downloader, HostRuntime, Uploader
 

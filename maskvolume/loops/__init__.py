@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from threading import Lock
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from numba import njit
 
@@ -17,8 +17,6 @@ from maskvolume.loops.sharing import share
 from maskvolume.loops.vectors import HALVES
 
 __all__ = ["HALVES", "compiled", "inlined", "share"]
-
-Function = TypeVar("Function", bound=Callable[..., None])
 
 # Everything but "there are no infinities and no NaNs".
 _FAST = {"contract", "reassoc", "arcp", "nsz", "afn"}
@@ -28,14 +26,14 @@ inlined: Any = njit(nogil=True, fastmath=_FAST, error_model="numpy", forceinline
 """A part of a loop: it becomes part of each loop that calls it."""
 
 
-def compiled(signature: str) -> Callable[[Function], Function]:
+def compiled(signature: str) -> Any:
     """A loop that holds no lock; compiled at its first use, or taken from what an earlier process compiled.
 
     One signature a loop: processes that compile different ones at the same time would overwrite each other's files in
     Numba's cache.
     """
 
-    def decorate(function: Function) -> Function:
+    def decorate(function: Callable[..., None]) -> Any:
         loop = njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")(function)
 
         @wraps(function)
@@ -45,6 +43,6 @@ def compiled(signature: str) -> Callable[[Function], Function]:
                     loop.compile(signature)
             return loop(*args)
 
-        return cast(Function, run)
+        return run
 
     return decorate

@@ -41,7 +41,7 @@ class ResBlock(nn.Module):
         self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
+        return F.relu_(x + self.conv2(F.relu_(self.conv1(x))))
 
 
 class ResidualUNet(nn.Module):
@@ -66,9 +66,9 @@ class ResidualUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, D, H, W] -> [B, out, D, H, W]``; D, H, W are multiples of 4."""
-        x0 = F.relu(self.stem(x))
-        x1 = self.block1(F.relu(self.down1(x0)))
-        x2 = self.block2(F.relu(self.down2(x1)))
+        x0 = F.relu_(self.stem(x))
+        x1 = self.block1(F.relu_(self.down1(x0)))
+        x2 = self.block2(F.relu_(self.down2(x1)))
         x1 = self.block1_up(x1 + double_size(self.up1(x2)))
         x0 = self.block0_up(x0 + double_size(self.up0(x1)))
         return self.head(x0)

@@ -18,7 +18,7 @@ from maskvolume.ops.reference import plane_values
 
 # Planes that many views are rendered of; half precision where the processor converts it.
 STORED = torch.float16 if HALVES else torch.float32
-BAND = 8  # rows of a view that a thread takes at once
+PARTS = 4  # of a view for each thread; few, since each part begins with rows that nobody asked for ahead
 LINES = 64  # the same of a sweep
 PLANE_CHUNK = 4  # planes of a sweep that are converted to another type together
 
@@ -83,15 +83,16 @@ def _render(
         render_rows = kernels.render_rows if len(layers) == 1 else kernels.blend_rows
         flat = [_flat(plane_values(layer)) for layer in layers]
     matrices, inverse = homographies.float().contiguous().numpy(), inverse_depths.float().contiguous().numpy()
+    band = max(h // (PARTS * torch.get_num_threads()), 1)
     for b, n in np.ndindex(*out.shape[:2]):
 
         def rows(first: int, b: int = b, n: int = n) -> None:
             render_rows(
                 *(layer[b] for layer in flat), count, height, width, matrices[b, n], inverse[b], premultiplied,
-                first, min(first + BAND, h), out[b, n],
+                first, min(first + band, h), out[b, n],
             )  # fmt: skip
 
-        share(rows, range(0, h, BAND))
+        share(rows, range(0, h, band))
     return torch.from_numpy(out)
 
 

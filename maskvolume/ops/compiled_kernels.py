@@ -122,6 +122,7 @@ def _render(
                 if pending == 0:
                     continue
                 clear = bits(front & (u >= f32(0)) & (v >= f32(0)) & (u < right) & (v < bottom)) == pending
+                u, v = select(touched, u, nothing), select(touched, v, nothing)
                 iu, iv = truncate(u + f32(1)) - i32(1), truncate(v + f32(1)) - i32(1)  # floors: both are above -1
                 a, b = u - floats(iu), v - floats(iv)
                 offsets = iv * i32(width) + (iu - lanes)

@@ -1,6 +1,7 @@
-"""How near a picture is to the true one: PSNR and SSIM, of the whole picture or of some of its pixels.
+"""How near a picture is to the true one: PSNR and SSIM, of the whole picture or of some of its pixels, and MS-SSIM.
 
-Pictures are clamped to 0..1 first, as they are when they are shown or written.
+Pictures are clamped to 0..1 first, as they are when they are shown or written. What borders count is said by each
+measure, and in numbers by ``BORDERS``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from torch import Tensor
 
 SSIM_SIGMA = 1.5  # Wang et al. 2004: Gaussian window of 11 x 11 pixels, sigma 1.5
 SSIM_WINDOW = 11
+MS_SSIM_SIDE = 161  # pixels of the shorter side: at the fifth scale the window of 11 pixels has to fit
+
+# Pixels at each border of a whole picture that do not count; of MS-SSIM at each of its five scales.
+BORDERS = {"psnr": 0, "ssim": SSIM_WINDOW // 2, "ms_ssim": SSIM_WINDOW // 2}
 
 
 def psnr(
@@ -64,17 +69,64 @@ def ssim(
         ValueError: the shapes don't agree, the pictures are too small, or the mask isn't boolean.
     """
     _check(picture, truth, mask)
+    similarity = ssim_map(picture, truth)
+    if mask is None:
+        border = BORDERS["ssim"]
+        return similarity[..., border:-border, border:-border].double().mean(dim=(-3, -2, -1)).float()
+    counts = mask.expand_as(similarity)
+    return similarity.where(counts, 0.0).sum(dim=(-3, -2, -1)) / counts.sum(dim=(-3, -2, -1))
+
+
+def ssim_map(
+    picture: Tensor,  # [..., C, H, W]
+    truth: Tensor,  # [..., C, H, W]
+) -> Tensor:
+    """The structural similarity of every pixel, ``[..., C, H, W]`` float32; see ``ssim``.
+
+    Raises:
+        ValueError: the shapes don't agree, or the pictures are too small.
+    """
+    _check(picture, truth, None)
     if min(picture.shape[-2:]) < SSIM_WINDOW:
         got = list(picture.shape[-2:])
         raise ValueError(f"picture: at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels expected, got {got}")
-    batch, inner = picture.shape[:-3], picture.shape[-3:]
-    pictures, truths = picture.reshape(-1, *inner), truth.reshape(-1, *inner)
-    masks = [None] * len(pictures) if mask is None else list(mask.expand_as(picture).reshape(-1, *inner))
-    values = [_ssim_one(*item) for item in zip(pictures, truths, masks, strict=True)]
-    return torch.tensor(values, device=picture.device).reshape(batch)
+    pairs = zip(picture.reshape(-1, *picture.shape[-3:]), truth.reshape(-1, *picture.shape[-3:]), strict=True)
+    return torch.stack([_ssim_map_one(*pair) for pair in pairs]).to(picture.device).reshape(picture.shape)
 
 
-def _ssim_one(picture: Tensor, truth: Tensor, mask: Tensor | None) -> float:
+def ms_ssim(
+    picture: Tensor,  # [..., C, H, W]
+    truth: Tensor,  # [..., C, H, W]
+) -> Tensor:
+    """Multi-scale structural similarity with the settings of Wang et al. 2003, computed by torchmetrics.
+
+    Five scales, the windows of ``ssim``; at each scale the mean over pixels and channels leaves out 5 pixels at each
+    border, and a negative one counts as 0. The borders of the coarsest scale are 80 pixels of the picture.
+
+    Args:
+        picture: colours, clamped to 0..1 here; at least 161 x 161 pixels.
+        truth: the true colours, clamped likewise.
+
+    Returns:
+        ``[...]`` float32, one value a picture.
+
+    Raises:
+        ValueError: the shapes don't agree, or the pictures are too small.
+    """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure  # takes its time
+
+    _check(picture, truth, None)
+    if min(picture.shape[-2:]) < MS_SSIM_SIDE:
+        got = list(picture.shape[-2:])
+        raise ValueError(f"picture: at least {MS_SSIM_SIDE} x {MS_SSIM_SIDE} pixels expected, got {got}")
+    a, b = (x.detach().float().clamp(0, 1).reshape(-1, *x.shape[-3:]) for x in (picture, truth))
+    values = multiscale_structural_similarity_index_measure(
+        a, b, sigma=SSIM_SIGMA, kernel_size=SSIM_WINDOW, data_range=1.0, reduction="none", normalize="relu"
+    )
+    return torch.as_tensor(values).reshape(picture.shape[:-3])
+
+
+def _ssim_map_one(picture: Tensor, truth: Tensor) -> Tensor:
     a, b = (x.detach().float().clamp(0, 1).cpu().numpy() for x in (picture, truth))
     similarity = structural_similarity(
         a,
@@ -86,10 +138,7 @@ def _ssim_one(picture: Tensor, truth: Tensor, mask: Tensor | None) -> float:
         data_range=1.0,
         full=True,
     )
-    if mask is None:
-        return float(similarity[0])
-    chosen = similarity[1][mask.cpu().numpy()]
-    return float(chosen.mean()) if chosen.size else float("nan")
+    return torch.from_numpy(similarity[1])
 
 
 def _check(picture: Tensor, truth: Tensor, mask: Tensor | None) -> None:

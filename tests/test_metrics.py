@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.metrics import structural_similarity
 
-from maskvolume.metrics import psnr, ssim
+from maskvolume.losses import ms_ssim as ms_ssim_of_training
+from maskvolume.metrics import BORDERS, MS_SSIM_SIDE, ms_ssim, psnr, ssim, ssim_map
 
 
 def _pictures(count: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,6 +72,37 @@ def test_full_mask_and_empty_mask(metric) -> None:
     assert torch.isnan(metric(a, b, ~full)).all()
 
 
+def test_the_map_tells_the_whole_and_its_parts() -> None:
+    a, b = _pictures()
+    values, border = ssim_map(a, b), BORDERS["ssim"]
+    assert values.shape == a.shape
+    assert torch.allclose(values[..., border:-border, border:-border].mean(dim=(1, 2, 3)), ssim(a, b), atol=1e-6)
+    alone = structural_similarity(
+        a[0].numpy(), b[0].numpy(), channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        data_range=1.0,
+    )  # fmt: skip
+    assert ssim(a[0], b[0]).item() == pytest.approx(alone, abs=1e-6)
+    mask = a.sum(dim=1, keepdim=True) > 1.5
+    assert torch.allclose(ssim(a, b, mask)[0], values[0][mask[0].expand_as(values[0])].mean(), atol=1e-6)
+
+
+def test_ms_ssim_weighs_scales() -> None:
+    """Noise is a matter of the finest scale, a change of lightness is one of the coarsest alone."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(3, 12, 14, generator=generator)
+    truth = torch.nn.functional.interpolate(coarse[None], scale_factor=16, mode="bicubic")[0].clamp(0, 1)
+    assert min(truth.shape[-2:]) >= MS_SSIM_SIDE
+    noisy = truth + 0.1 * torch.randn(truth.shape, generator=generator)
+    assert ms_ssim(truth, truth).item() == pytest.approx(1.0, abs=1e-6)
+    assert ms_ssim(noisy, truth) > ssim(noisy, truth) + 0.1
+    values = ms_ssim(torch.stack([noisy, truth])[None], torch.stack([truth, truth])[None])
+    assert values.shape == (1, 2)
+    assert values[0, 0].item() == pytest.approx(ms_ssim(noisy, truth).item(), abs=1e-5)
+    # The loss is the same measure with windows that end at the border.
+    other = ms_ssim_of_training(noisy.clamp(0, 1)[None], truth[None], torch.ones(1, 1, *truth.shape[-2:]))
+    assert values[0, 0].item() == pytest.approx(other.item(), abs=0.02)
+
+
 def test_bad_arguments_are_named() -> None:
     a, b = _pictures()
     with pytest.raises(ValueError, match="picture, truth"):
@@ -80,3 +113,7 @@ def test_bad_arguments_are_named() -> None:
         ssim(a, b, torch.ones(2, 24, 32, dtype=torch.bool))
     with pytest.raises(ValueError, match="11 x 11"):
         ssim(a[..., :8], b[..., :8])
+    with pytest.raises(ValueError, match="161 x 161"):
+        ms_ssim(a, b)
+    with pytest.raises(ValueError, match="picture, truth"):
+        ms_ssim(a, b[..., :-1])

@@ -251,17 +251,29 @@ def _pointer(
 
 def _stored_as(kind: Any) -> ir.VectorType:
     """How 16 elements of an array lie in memory; ``uint16`` holds halves."""
-    element = {types.float32: _F32, types.uint16: ir.HalfType(), types.int32: _I32}[kind.dtype]
+    element = {types.float32: _F32, types.uint16: ir.HalfType(), types.uint8: ir.IntType(8)}[kind.dtype]
     return ir.VectorType(element, LANES)
 
 
+def _masked(builder: ir.IRBuilder, operation: str, lanes: ir.VectorType, result: ir.Type, *kinds: ir.Type) -> Any:
+    """LLVM's masked load or store of 16 elements."""
+    suffix = {_F32: "f32", ir.HalfType(): "f16", ir.IntType(8): "i8"}[lanes.element]
+    name = f"llvm.masked.{operation}.v{LANES}{suffix}.p0"
+    return builder.module.declare_intrinsic(name, fnty=ir.FunctionType(result, kinds))
+
+
 def _widened(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    return builder.fpext(value, Floats.llvm) if value.type.element == ir.HalfType() else value
+    """Elements as floats; bytes stand for value * 255."""
+    if value.type.element == ir.HalfType():
+        return builder.fpext(value, Floats.llvm)
+    if value.type.element == ir.IntType(8):
+        return builder.fmul(builder.uitofp(value, Floats.llvm), _constant(Floats, [1 / 255] * LANES))
+    return value
 
 
 @inside
 def load(typing: Any, array: Any, at: Any) -> Any:
-    """16 elements of a contiguous array from an index on: floats, or halves (``uint16``) as floats."""
+    """16 elements of a contiguous array from an index on as floats: floats, halves (``uint16``) or bytes * 255."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         pointer = _pointer(context, builder, sig.args[0], args[0], args[1], _stored_as(sig.args[0]))
@@ -277,10 +289,8 @@ def load_where(typing: Any, array: Any, at: Any, mask: Any) -> Any:
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         kind = _stored_as(sig.args[0])
         pointer = _pointer(context, builder, sig.args[0], args[0], args[1], kind)
-        name = f"llvm.masked.load.v{LANES}{'f16' if kind.element == ir.HalfType() else 'f32'}.p0"
-        shape = ir.FunctionType(kind, [pointer.type, _I32, Mask.llvm, kind])
-        function = builder.module.declare_intrinsic(name, fnty=shape)
-        nothing = ir.Constant(kind, [0.0] * LANES)
+        nothing = ir.Constant(kind, None)
+        function = _masked(builder, "load", kind, kind, pointer.type, _I32, Mask.llvm, kind)
         return _widened(builder, builder.call(function, [pointer, _I32(array.dtype.bitwidth // 8), args[2], nothing]))
 
     return Floats(array, types.uintp, Mask), emit
@@ -293,11 +303,8 @@ def store_where(typing: Any, array: Any, at: Any, values: Any, mask: Any) -> Any
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         kind = _stored_as(sig.args[0])
         pointer = _pointer(context, builder, sig.args[0], args[0], args[1], kind)
-        half = kind.element == ir.HalfType()
-        value = builder.fptrunc(args[2], kind) if half else args[2]
-        name = f"llvm.masked.store.v{LANES}{'f16' if half else 'f32'}.p0"
-        shape = ir.FunctionType(ir.VoidType(), [kind, pointer.type, _I32, Mask.llvm])
-        function = builder.module.declare_intrinsic(name, fnty=shape)
+        value = builder.fptrunc(args[2], kind) if kind.element == ir.HalfType() else args[2]
+        function = _masked(builder, "store", kind, ir.VoidType(), kind, pointer.type, _I32, Mask.llvm)
         builder.call(function, [value, pointer, _I32(array.dtype.bitwidth // 8), args[3]])
         return context.get_dummy_value()
 

@@ -29,8 +29,8 @@ def render_planes(
     """Views of multiplane images.
 
     Args:
-        rgba: ``[B, D, 4, H, W]``, plane 0 the farthest; uint8 stands for value * 255. Fastest where it is contiguous
-            and float16 (``MultiplaneImage.prepared``), or float32; all else is converted first.
+        rgba: ``[B, D, 4, H, W]``, plane 0 the farthest; uint8 stands for value * 255. Read as it is where it is
+            contiguous and uint8, float16 (``MultiplaneImage.prepared``) or float32; all else is converted first.
         homographies: ``[B, N, D, 3, 3]`` pixel of each of N targets to pixel of each plane (``render_homographies``).
         inverse_depths: ``[B, D]`` 1 / depth of the planes.
         size: ``(h, w)`` of the targets.
@@ -79,6 +79,8 @@ def _render(
     out = np.empty((*homographies.shape[:2], 5, h, w), np.float32)
     if len(layers) == 1 and HALVES and layers[0].dtype == torch.float16:
         render_rows, flat = kernels.render_rows_of_halves, [_flat(layers[0]).view(np.uint16)]
+    elif len(layers) == 1 and layers[0].dtype == torch.uint8:
+        render_rows, flat = kernels.render_rows_of_bytes, [_flat(layers[0])]
     else:
         render_rows = kernels.render_rows if len(layers) == 1 else kernels.blend_rows
         flat = [_flat(plane_values(layer)) for layer in layers]

@@ -203,6 +203,17 @@ def render_rows_of_halves(
     )  # fmt: skip
 
 
+@compiled(_RENDER.format("uint8", ""))
+def render_rows_of_bytes(
+    planes: Any, count: int, height: int, width: int, homographies: Floats, inverse_depths: Floats,
+    premultiplied: bool, first: int, last: int, out: Floats,
+) -> None:  # fmt: skip
+    """The same with planes of bytes, which stand for value * 255."""
+    _render(
+        planes, None, None, count, height, width, homographies, inverse_depths, premultiplied, first, last, out
+    )  # fmt: skip
+
+
 @compiled(_RENDER.format("float32", "float32[::1], float32[::1], "))
 def blend_rows(
     planes: Any, background: Any, mask: Any, count: int, height: int, width: int, homographies: Floats,

@@ -39,8 +39,8 @@ format: $(INSTALLED_DEV) ## lay the code out and mend what ruff can mend
 benchmark-speed: $(INSTALLED) ## measure time and memory beside the original's computation
 	@$(VENV_PYTHON) benchmarks/speed.py $(ARGS)
 
-benchmark-quality: $(INSTALLED) ## measure PSNR and SSIM on the bundled clip's held-out cameras
-	@$(VENV_PYTHON) benchmarks/quality.py $(ARGS)
+benchmark-quality: $(INSTALLED) ## measure novel views beside the truth: held-out cameras, made worlds, a stereo pair
+	@$(VENV_PYTHON) benchmarks/evaluate.py $(ARGS)
 
 benchmark-training: $(INSTALLED) ## measure a training step beside the original's
 	@$(VENV_PYTHON) benchmarks/train_speed.py $(ARGS)

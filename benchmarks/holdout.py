@@ -32,6 +32,32 @@ FRAME_SUFFIXES = (".jpg", ".png")
 
 
 @dataclass(frozen=True)
+class Mattes:
+    """Where something moves, as cameras see it; for benchmarks only.
+
+    Attributes:
+        folder: has a folder for each camera of which it is known.
+        size: ``(h, w)`` at which they are read.
+    """
+
+    folder: Path
+    size: tuple[int, int]
+
+    def known(self, *names: str) -> bool:
+        """Whether there are mattes of these cameras."""
+        return all((self.folder / name).is_dir() for name in names)
+
+    def read(self, name: str, frame_name: str) -> Tensor:
+        """``[1, h, w]`` bool, where something moves in the picture of a camera.
+
+        Raises:
+            InputError: there is no matte of this frame.
+        """
+        mask = resize_image(read_image(find_picture(self.folder / name, frame_name))[..., 0], self.size)
+        return torch.from_numpy(mask >= DYNAMIC_LEVEL)[None]
+
+
+@dataclass(frozen=True)
 class Targets:
     """The held-out cameras of a clip.
 
@@ -73,15 +99,16 @@ class Targets:
 
     def picture(self, target: int, frame_name: str) -> Tensor:
         """``[3, h, w]`` what it saw, in 0..1."""
-        return to_tensor(read_image(self._file(self.folder / self.names[target], frame_name), self.size))
+        return to_tensor(read_image(find_picture(self.folder / self.names[target], frame_name), self.size))
 
-    def dynamic(self, target: int, frame_name: str) -> Tensor:
-        """``[1, h, w]`` bool, where something moves in its picture."""
-        return self._matte(self.names[target], frame_name)
+    @property
+    def mattes(self) -> Mattes:
+        """Where something moves, of the held-out cameras and of the clip's."""
+        return Mattes(self.folder / "masks", self.size)
 
     @property
     def tells_depth(self) -> bool:
-        """Whether it is known where what stands still is, and where the clip's cameras see motion."""
+        """Whether it is known where what stands still is."""
         return (self.folder / "depth").is_dir()
 
     def still_depth(self, target: int) -> Tensor:
@@ -93,21 +120,18 @@ class Targets:
         inverse = cv2.resize(steps, self.size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32) / 65535
         return float(self.poses.bounds[target, 0]) / torch.from_numpy(inverse).clamp_min(1e-6)[None]
 
-    def source_matte(self, camera: str, frame_name: str) -> Tensor:
-        """``[1, h, w]`` in 0..1, where something moves in the picture of a camera of the clip."""
-        return self._matte(camera, frame_name).float()
 
-    def _matte(self, name: str, frame_name: str) -> Tensor:
-        path = self._file(self.folder / "masks" / name, frame_name)
-        mask = resize_image(read_image(path)[..., 0], self.size)
-        return torch.from_numpy(mask >= DYNAMIC_LEVEL)[None]
+def find_picture(folder: Path, frame_name: str) -> Path:
+    """The picture of a frame, jpg or png.
 
-    def _file(self, folder: Path, frame_name: str) -> Path:
-        stem = Path(frame_name).stem
-        for suffix in FRAME_SUFFIXES:
-            if (folder / f"{stem}{suffix}").is_file():
-                return folder / f"{stem}{suffix}"
-        raise InputError(f"{folder / stem}.jpg: missing, and so is .png; the clip has this frame")
+    Raises:
+        InputError: there is none.
+    """
+    stem = Path(frame_name).stem
+    for suffix in FRAME_SUFFIXES:
+        if (folder / f"{stem}{suffix}").is_file():
+            return folder / f"{stem}{suffix}"
+    raise InputError(f"{folder / stem}.jpg: missing, and so is .png; the clip has this frame")
 
 
 def to_tensor(picture: np.ndarray) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ NEAREST, CLASSICAL, WARPING = "nearest camera", "classical plane sweep", "dispar
 FRAME_MPI, MASK_2D, MASK_VOLUME = "MPI of each frame", "2D mask", "mask volume"
 MORE_CAMERAS = 4
 MORE = f"{MASK_VOLUME}, {MORE_CAMERAS} cameras"  # where the checkpoint's architecture takes more than two
+BASELINES = (NEAREST, CLASSICAL, WARPING)
+METHODS = (*BASELINES, FRAME_MPI, MASK_2D, MASK_VOLUME, MORE)
 MASK_WINDOW = 3  # pixels, of the 2D mask
 
 
@@ -70,71 +74,114 @@ class WorldClip:
         return (image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
 
-def method_names(model: MaskVolumeModel) -> tuple[str, ...]:
-    """The methods that a checkpoint allows, in the order of the tables."""
-    names = [NEAREST, CLASSICAL, WARPING, FRAME_MPI]
-    if model.has_mask:
-        names += [MASK_2D, MASK_VOLUME]
-        names += [MORE] if model.arch.max_views is None else []
-    return tuple(names)
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: a method, and the checkpoint that it uses.
+
+    Attributes:
+        name: unlike that of all other rows.
+        method: one of ``METHODS``.
+        checkpoint: its name among the models; None for a baseline.
+    """
+
+    name: str
+    method: str
+    checkpoint: str | None = None
+
+
+def choose_rows(models: Mapping[str, MaskVolumeModel], methods: Collection[str]) -> tuple[Row, ...]:
+    """The rows that the checkpoints allow, baselines first, then one checkpoint after the other.
+
+    The name of a checkpoint is part of that of its rows where there are several. One of stage one has no mask rows, and
+    one whose architecture takes two cameras none of more.
+    """
+    rows = [Row(method, method) for method in BASELINES if method in methods]
+    for label, model in models.items():
+        names = [FRAME_MPI]
+        if model.has_mask:
+            names += [MASK_2D, MASK_VOLUME]
+            names += [MORE] if model.arch.max_views is None else []
+        suffix = f" [{label}]" if len(models) > 1 else ""
+        rows += [Row(f"{method}{suffix}", method, label) for method in names if method in methods]
+    return tuple(rows)
 
 
 class NovelView:
-    """One novel view of a clip by every method; what does not change from frame to frame is made once.
+    """One novel view of a clip by every row; what does not change from frame to frame is made once.
 
     Args:
         clip: where pictures and backgrounds come from.
-        model: ours.
-        indices: source cameras, the nearest first: two for every method, all for the last one.
+        models: ours, by name.
+        rows: what to make, see ``choose_rows``.
+        indices: source cameras, the nearest first: two for every method, all for that of more cameras.
         target: the camera to look from.
         size: ``(h, w)`` at which pictures are read.
     """
 
     def __init__(
-        self, clip: Clip, model: MaskVolumeModel, indices: tuple[int, ...], target: Camera, size: tuple[int, int]
+        self,
+        clip: Clip,
+        models: Mapping[str, MaskVolumeModel],
+        rows: Sequence[Row],
+        indices: tuple[int, ...],
+        target: Camera,
+        size: tuple[int, int],
     ) -> None:
-        self.clip, self.target, self.size, self.indices = clip, target, size, indices
-        self.methods = method_names(model)
+        self.clip, self.models, self.rows = clip, models, rows
+        self.indices, self.target, self.size = indices, target, size
         self.near, self.far = clip.near_far()
         cameras = clip.cameras(size)
         self.sources = stack_cameras([cameras[i] for i in indices[:2]])
-        backgrounds = torch.stack([to_tensor(clip.read_background(i, size)) for i in indices[:2]])
-        self.warp = DisparityWarp(self.sources, target, self.near, self.far, backgrounds)
-        targets = stack_cameras([target])
-
-        def renderer(used: MaskVolumeModel, chosen: tuple[int, ...]) -> ClipRenderer:
-            return ClipRenderer(clip, used, chosen, targets=targets, size=size)
-
-        self.alone = renderer(first_stage(model), indices[:2])
-        self.ours = {MASK_VOLUME: renderer(model, indices[:2])} if model.has_mask else {}
-        if MORE in self.methods:
-            self.ours[MORE] = renderer(model, indices)
-        self._background: Tensor | None = None
+        self._renderers: dict[tuple[str, str], ClipRenderer] = {}
+        self._backgrounds: dict[str, Tensor] = {}
 
     def pictures(self, frame: int) -> dict[str, Tensor]:
-        """``[3, h, w]`` in 0..1 by each method."""
+        """``[3, h, w]`` in 0..1 by each row."""
         images = torch.stack([to_tensor(self.clip.read(i, frame, self.size)) for i in self.indices[:2]])
-        alone = self.alone.render(frame, self.target).color.float().cpu()
-        made = {
-            NEAREST: images[0],
-            CLASSICAL: plane_sweep_stereo(images, self.sources, self.target, self.near, self.far).color,
-            WARPING: self.warp.view(images),
-            FRAME_MPI: alone,
-        }
-        if self.ours:
-            made[MASK_2D] = blend_pictures(alone, self.background())
-        for name, renderer in self.ours.items():
-            made[name] = renderer.render(frame, self.target).color.float().cpu()
-        return {name: made[name].clamp(0, 1) for name in self.methods}
+        alone: dict[str, Tensor] = {}  # each frame's own MPI, by checkpoint: two rows take it
+        return {row.name: self._picture(row, frame, images, alone).clamp(0, 1) for row in self.rows}
 
-    def background(self) -> Tensor:
+    def _picture(self, row: Row, frame: int, images: Tensor, alone: dict[str, Tensor]) -> Tensor:
+        if row.method == NEAREST:
+            return images[0]
+        if row.method == CLASSICAL:
+            return plane_sweep_stereo(images, self.sources, self.target, self.near, self.far).color
+        if row.method == WARPING:
+            return self._warp.view(images)
+        label = row.checkpoint
+        assert label is not None
+        if row.method in (FRAME_MPI, MASK_2D) and label not in alone:
+            alone[label] = self._render(label, FRAME_MPI, frame)
+        if row.method == FRAME_MPI:
+            return alone[label]
+        if row.method == MASK_2D:
+            return blend_pictures(alone[label], self._background(label))
+        return self._render(label, row.method, frame)
+
+    @cached_property
+    def _warp(self) -> DisparityWarp:
+        backgrounds = [to_tensor(self.clip.read_background(i, self.size)) for i in self.indices[:2]]
+        return DisparityWarp(self.sources, self.target, self.near, self.far, torch.stack(backgrounds))
+
+    def _render(self, label: str, method: str, frame: int) -> Tensor:
+        return self._renderer(label, method).render(frame, self.target).color.float().cpu()
+
+    def _renderer(self, label: str, method: str) -> ClipRenderer:
+        if (label, method) not in self._renderers:
+            model = self.models[label]
+            used = first_stage(model) if method == FRAME_MPI else model
+            chosen = self.indices if method == MORE else self.indices[:2]
+            targets = stack_cameras([self.target])
+            self._renderers[label, method] = ClipRenderer(self.clip, used, chosen, targets=targets, size=self.size)
+        return self._renderers[label, method]
+
+    def _background(self, label: str) -> Tensor:
         """``[3, h, w]`` the background's MPI seen from the target."""
-        if self._background is None:
-            renderer = self.ours[MASK_VOLUME]
-            mpi = renderer.background().mpi
-            rendering = mpi.render(self.target.to(renderer.device), renderer.model.backend)
-            self._background = fill_unseen(rendering).color.float().cpu()
-        return self._background
+        if label not in self._backgrounds:
+            renderer = self._renderer(label, MASK_VOLUME)
+            rendering = renderer.background().mpi.render(self.target.to(renderer.device), renderer.model.backend)
+            self._backgrounds[label] = fill_unseen(rendering).color.float().cpu()
+        return self._backgrounds[label]
 
 
 def first_stage(model: MaskVolumeModel) -> MaskVolumeModel:

@@ -12,13 +12,10 @@ import pytest
 import torch
 
 from benchmarks.holdout import Targets
-from benchmarks.methods import CLASSICAL, FRAME_MPI, MASK_2D, MASK_VOLUME, MORE, NEAREST, WARPING
-from benchmarks.quality import MEASURES
 from benchmarks.record import markdown_table
 from maskvolume.cameras import nearest_cameras, stack_cameras
 from maskvolume.checkpoints import save_checkpoint
 from maskvolume.errors import InputError
-from maskvolume.io.images import read_image
 from maskvolume.model import CheckpointMeta, MaskVolumeModel
 
 SIZE = (48, 64)
@@ -46,36 +43,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors"
     save_checkpoint(path, MaskVolumeModel(CheckpointMeta("mask", "matching", num_planes=8)))
     return path
-
-
-def test_quality_measures_every_method(rig: Path, checkpoint: Path, tmp_path: Path, run_program) -> None:
-    out, sheet = tmp_path / "quality.json", tmp_path / "sheet.png"
-    done = run_program(
-        "benchmarks/quality.py",
-        *("--root_dir", rig, "--ckpt_path", checkpoint, "--every", 2, "--num_worlds", 1, "--world_wh", 64, 48),
-        *("--out", out, "--contact_sheet", sheet),
-    )
-    assert done.rc == 0, done.stderr
-    result = json.loads(out.read_text())
-    assert {"commit", "machine", "torch", "command", "checkpoint"} <= set(result)
-    clip, worlds, methods = result["clip"], result["worlds"], result["methods"]
-    assert methods == [NEAREST, CLASSICAL, WARPING, FRAME_MPI, MASK_2D, MASK_VOLUME, MORE]
-    assert clip["frames"] == [0, 2]
-    sources = clip["targets"]["target0"]["sources"]
-    assert set(sources[:2]) == {"cam01", "cam02"}
-    assert set(sources) == {"cam00", "cam01", "cam02", "cam03"}
-    for method in methods:
-        assert set(clip["mean"][method]) == set(MEASURES)
-        assert f"target0, {method}" in done.stdout
-        assert all(worlds["mean"][method][name] is not None for name in ("psnr", "ssim_dynamic", "flicker"))
-        # What motion hides is known of the worlds, not of this clip.
-        assert worlds["mean"][method]["psnr_disoccluded"] is not None
-        assert clip["mean"][method]["psnr_disoccluded"] is None
-    for method in (CLASSICAL, WARPING):
-        # They see the depth that copying ignores.
-        assert clip["mean"][method]["psnr"] - clip["mean"][NEAREST]["psnr"] > 3
-    picture = read_image(sheet)
-    assert picture.shape[1] == 320 * (1 + 2 * len(methods))
 
 
 @pytest.mark.slow
@@ -132,9 +99,13 @@ def test_missing_targets_are_said(tmp_path: Path) -> None:
 def test_targets_are_found_by_frame_name(rig: Path) -> None:
     targets = Targets.open(rig / "targets", SIZE)
     assert targets.names == ("target0",)
-    assert targets.dynamic(0, "00001.jpg").sum() == 16 * 16
+    assert targets.mattes.read("target0", "00001.jpg").sum() == 16 * 16
+    assert targets.mattes.known("target0")
+    assert not targets.mattes.known("target0", "cam00")
     with pytest.raises(InputError, match="00007"):
         targets.picture(0, "00007.jpg")
+    with pytest.raises(InputError, match="00007"):
+        targets.mattes.read("target0", "00007.jpg")
 
 
 def test_nearest_cameras_are_sorted_by_distance(rig: Path) -> None:

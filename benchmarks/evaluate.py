@@ -1,0 +1,358 @@
+"""How good novel views are: of a clip's held-out cameras, from farther and farther outside, and of random worlds.
+
+Every method sees the same two cameras, those nearest to the novel view; the last row shows what ours makes of the four
+nearest, as the renderer takes them by default. Pictures are clamped to 0..1. Means over frames: PSNR (dB), SSIM,
+MS-SSIM and LPIPS of the whole picture, but for borders of 5 pixels that SSIM leaves out, and MS-SSIM at each of its
+scales; PSNR and SSIM of the pixels where something moves, and of those that motion has uncovered: a mover hides them
+from one of the two cameras at least. Flicker is the mean absolute change, in levels of 255, from one frame to the next
+where the truth stands still.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.contact_sheet import sheet_row
+from benchmarks.figures import Moment, borders, mean_of, means, measure
+from benchmarks.held_out_worlds import BANDS, WorldSet, describe, seen_disparity, world_moments
+from benchmarks.holdout import Mattes, Targets, open_with_background
+from benchmarks.kept import Kept, Made
+from benchmarks.learned_similarity import SMALLEST_SIDE, LearnedSimilarity
+from benchmarks.methods import MASK_VOLUME, METHODS, MORE, MORE_CAMERAS, Row, choose_rows, first_stage
+from benchmarks.motorcycle import measure_stereo
+from benchmarks.record import REPO_ROOT, RESULTS_FOLDER, default_checkpoint, run_record, shown_path
+from benchmarks.report import report, write_json
+from benchmarks.rig_views import KnownView, held_out_views, outside_views, view_moments
+from maskvolume.checkpoints import load_model
+from maskvolume.devices import resolve_device, resolve_precision
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.files import atomic_path, require_writable_folder
+from maskvolume.io.images import write_image
+from maskvolume.model import MaskVolumeModel
+from maskvolume.options import option, parse_options
+from maskvolume.outputs import digest
+from maskvolume.rig import RigClip
+
+CLIP, EXTRAPOLATION, STATIC, MOVING, MOTORCYCLE = "clip", "extrapolation", "static", "moving", "motorcycle"
+PARTS = (CLIP, EXTRAPOLATION, STATIC, MOVING, MOTORCYCLE)
+SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
+SMALLEST_PICTURE = 32  # pixels
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The options of this program."""
+
+    parts: tuple[str, ...] = option(PARTS, "what to measure: clip, extrapolation, static, moving, motorcycle")
+    ckpt_path: tuple[str, ...] = option((), "checkpoints, each a set of rows; the shipped one of stage two by default")
+    methods: tuple[str, ...] = option(METHODS, "which rows, as they are named in the tables")
+    root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
+    target_dir: str | None = option(None, "its held-out cameras and mattes; root_dir/targets by default")
+    bg_dir: str | None = option(None, "its background pictures; made for the run where there are none")
+    every: int = option(1, "look at every k-th frame of the clip")
+    img_wh: tuple[int, int] | None = option(None, "width and height of the clip's pictures; its own by default")
+    num_static: int = option(100, "worlds of the static set")
+    num_moving: int = option(40, "worlds of the moving set")
+    world_wh: tuple[int, int] = option((256, 192), "width and height of their pictures; the sets are those of 256 192")
+    stereo_planes: int = option(64, "planes of the stereo pair, whose range is deep")
+    shrink: int = option(1, "divide the size of the stereo pair by this")
+    lpips_weights: str | None = option(
+        None, "torchvision's weights of AlexNet, VGG-16 or SqueezeNet 1.1, for LPIPS; without them it is left out"
+    )
+    device: str = option("auto", "auto, cuda, mps or cpu", choices=("auto", "cuda", "mps", "cpu"))
+    precision: str = option("auto", "of the networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
+    contact_sheet: str | None = option(None, "also write this PNG: pictures and error maps of every target")
+    out: str = option(str(RESULTS_FOLDER / "evaluate.json"), "where the figures are written; tables beside it, as .md")
+    resume: bool = option(True, "go on from what an interrupted run of the same options has finished")
+
+
+@dataclass
+class Evaluation:
+    """A run: what is compared, and what has come of it so far.
+
+    Attributes:
+        options: of the program.
+        models: the checkpoints by name.
+        rows: of the tables.
+        lpips: None: not measured.
+        kept: what is finished.
+        sheet: rows of the contact sheet, uint8 ``[h, w, 3]`` each.
+        seconds: that the units took, those of interrupted runs too.
+    """
+
+    options: EvaluateOptions
+    models: Mapping[str, MaskVolumeModel]
+    rows: tuple[Row, ...]
+    lpips: LearnedSimilarity | None
+    kept: Kept
+    sheet: list[np.ndarray] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def view(self, part: str, name: str, moments: Iterable[Moment], keep: int) -> dict[str, Any]:
+        """The figures of a view by frame, and its row of the sheet; ``moments`` are not made where they are kept."""
+
+        def make() -> Made:
+            start = time.perf_counter()
+            moment, table = measure(moments, keep, self.lpips)
+            row = sheet_row(name, moment) if self.options.contact_sheet else None
+            return {"table": table, "seconds": round(time.perf_counter() - start, 2)}, row
+
+        return self.unit(f"{part}, {name}", make)
+
+    def unit(self, name: str, make: Any) -> dict[str, Any]:
+        """A unit's figures; its picture joins the sheet."""
+        figures, picture = self.kept.take(name, make)
+        self.seconds += figures["seconds"]
+        if picture is not None:
+            self.sheet.append(picture)
+        return figures
+
+
+def main() -> None:
+    """Measure, print the tables, write figures, tables and contact sheet."""
+    options = parse_options(EvaluateOptions, prog="evaluate.py", description=__doc__ or "")
+    methods = check_options(options)
+    views = open_views(options)
+    device = resolve_device(options.device)
+    precision = resolve_precision(options.precision, device)
+    paths = label_checkpoints(options.ckpt_path or (str(default_checkpoint()),))
+    models = {label: load_model(path, device, precision) for label, path in paths.items()}
+    rows = choose_rows(models, methods)
+    if not rows:
+        raise InputError("--methods: none of them can be had of the checkpoints of --ckpt_path (stage one has no mask)")
+    lpips = LearnedSimilarity(Path(options.lpips_weights), device) if options.lpips_weights else None
+    record = {
+        **run_record(),
+        "checkpoints": {label: describe_checkpoint(paths[label], model) for label, model in models.items()},
+        "rows": [{"name": row.name, "method": row.method, "checkpoint": row.checkpoint} for row in rows],
+        "lpips": lpips.record() if lpips else None,
+        "borders": borders(),
+    }
+    kept = Kept(Path(options.out), run_key(options, record, str(device), precision), resume=options.resume)
+    run = Evaluation(options, models, rows, lpips, kept)
+    result = {**record, **measure_parts(run, views), "seconds": round(run.seconds, 1)}
+    write_json(Path(options.out), result)
+    tables = report(result)
+    with atomic_path(Path(options.out).with_suffix(".md")) as temporary:
+        temporary.write_text(tables, encoding="utf-8")
+    if options.contact_sheet and run.sheet:
+        write_image(options.contact_sheet, np.concatenate(run.sheet))
+    kept.remove()
+    print(tables)
+    print(f"{options.out}; {result['seconds']:.0f} s")
+
+
+def check_options(options: EvaluateOptions) -> tuple[str, ...]:
+    """Find what can't be meant; returns the methods.
+
+    Raises:
+        InputError: names the option and what is expected.
+    """
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown or not options.parts:
+        raise InputError(f"--parts: one or more of {', '.join(PARTS)} expected, got {' '.join(options.parts)}")
+    methods: list[str] = []
+    for name in options.methods:
+        if name == f"{MORE_CAMERAS} cameras" and methods[-1:] == [MASK_VOLUME]:
+            methods[-1] = MORE  # its comma separates the items of a list too
+        else:
+            methods.append(name)
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        known = ", ".join(f'"{name}"' for name in METHODS)
+        raise InputError(f"--methods: one or more of {known} expected, got {' '.join(unknown) or 'none'}")
+    for name in ("every", "num_static", "num_moving"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name}: 1 or more expected, got {getattr(options, name)}")
+    smallest = SMALLEST_SIDE if options.lpips_weights else SMALLEST_PICTURE
+    for name in ("img_wh", "world_wh"):
+        sides = getattr(options, name)
+        if sides is not None and min(sides) < smallest:
+            why = ", which LPIPS needs" if options.lpips_weights else ""
+            raise InputError(f"--{name}: at least {smallest} x {smallest} expected{why}, got {sides[0]} {sides[1]}")
+    if options.stereo_planes < 2 or not 1 <= options.shrink <= 8:
+        raise InputError("--stereo_planes, --shrink: at least 2, and 1 to 8 expected")
+    if options.contact_sheet and Path(options.contact_sheet).suffix.lower() not in SHEET_SUFFIXES:
+        raise InputError(
+            f"--contact_sheet: {options.contact_sheet}: a name with {' or '.join(SHEET_SUFFIXES)} expected"
+        )
+    if Path(options.out).suffix != ".json":
+        raise InputError(f"--out: {options.out}: a name with .json expected; the tables are written beside it as .md")
+    require_writable_folder(Path(options.out).parent)
+    return tuple(methods)
+
+
+def open_views(options: EvaluateOptions) -> dict[str, list[KnownView]]:
+    """The views of the clip by part; nothing but names, headers and depths is read.
+
+    Raises:
+        InputError: the clip or its held-out cameras are not there, or no camera has others in a row beside it.
+    """
+    views: dict[str, list[KnownView]] = {}
+    if not {CLIP, EXTRAPOLATION} & {*options.parts}:
+        return views
+    clip = RigClip.open(options.root_dir, options.bg_dir)
+    size = clip_size(options, clip)
+    if min(size) < (SMALLEST_SIDE if options.lpips_weights else SMALLEST_PICTURE):
+        raise InputError(f"{options.root_dir}: pictures of {size[1]} x {size[0]} pixels are too small to be measured")
+    if len(clip.names) < 2:
+        raise InputError(f"{options.root_dir}: one camera; two are needed, since every method sees two")
+    if CLIP in options.parts:
+        views[CLIP] = held_out_views(clip, Targets.open(target_folder(options), size))
+    if EXTRAPOLATION in options.parts:
+        views[EXTRAPOLATION] = outside_views(clip, size)
+        if not views[EXTRAPOLATION]:
+            raise InputError(
+                f"{options.root_dir}: no camera with two others in a row beside it, as the part {EXTRAPOLATION} needs; "
+                "leave it out of --parts"
+            )
+    return views
+
+
+def clip_size(options: EvaluateOptions, clip: RigClip) -> tuple[int, int]:
+    """``(h, w)`` at which the clip is read."""
+    return (options.img_wh[1], options.img_wh[0]) if options.img_wh else clip.size
+
+
+def target_folder(options: EvaluateOptions) -> Path:
+    """Where held-out cameras and mattes are."""
+    return Path(options.target_dir) if options.target_dir else Path(options.root_dir) / "targets"
+
+
+def label_checkpoints(paths: Iterable[str]) -> dict[str, Path]:
+    """Checkpoints by the names that rows have for them."""
+    labels: dict[str, Path] = {}
+    for path in paths:
+        label = Path(path).stem
+        while label in labels:
+            label += "'"
+        labels[label] = Path(path)
+    return labels
+
+
+def describe_checkpoint(path: Path, model: MaskVolumeModel) -> dict[str, Any]:
+    """What a checkpoint is, for the record."""
+    meta = model.meta
+    return {
+        "path": shown_path(path),
+        "digest": digest(path),
+        "stage": meta.stage,
+        "arch": meta.arch,
+        "num_planes": meta.num_planes,
+        "precision": model.precision,
+    }
+
+
+def run_key(options: EvaluateOptions, record: Mapping[str, Any], device: str, precision: str) -> str:
+    """What decides the figures of a unit: the code, the rows and what they are made of."""
+    names = ("root_dir", "target_dir", "bg_dir", "every", "img_wh", "world_wh", "stereo_planes", "shrink")
+    decides = {name: getattr(options, name) for name in names}
+    decides |= {name: record[name] for name in ("commit", "checkpoints", "rows", "lpips", "torch")}
+    decides |= {"device": device, "precision": precision, "sheet": options.contact_sheet is not None}
+    return digest(json.dumps(decides, sort_keys=True).encode())
+
+
+def measure_parts(run: Evaluation, views: Mapping[str, list[KnownView]]) -> dict[str, Any]:
+    """The figures of every part that is asked for, in the order of ``PARTS``."""
+    found = measure_rig(run, views) if views else {}
+    options = run.options
+    for part, count in ((STATIC, options.num_static), (MOVING, options.num_moving)):
+        if part in options.parts:
+            found[part] = measure_worlds(run, part, count)
+    if MOTORCYCLE in options.parts:
+        found[MOTORCYCLE] = measure_motorcycle(run)
+    return found
+
+
+def measure_rig(run: Evaluation, views: Mapping[str, list[KnownView]]) -> dict[str, Any]:
+    """The figures of the clip's held-out cameras, and of those seen from outside."""
+    options, found = run.options, {}
+    with open_with_background(Path(options.root_dir), Path(options.bg_dir) if options.bg_dir else None) as clip:
+        size = clip_size(options, clip)
+        mattes = Mattes(target_folder(options) / "masks", size)
+        frames = range(0, clip.num_frames, options.every)
+        for part, chosen in views.items():
+            with tqdm(total=len(chosen) * len(frames), desc=part, unit="view", disable=None) as bar:
+                targets = {}
+                for view in chosen:
+                    before = bar.n
+                    moments = _counted(view_moments(clip, view, mattes, run.models, run.rows, frames), bar)
+                    table = run.view(part, view.name, moments, len(frames) // 2)["table"]
+                    bar.update(len(frames) - (bar.n - before))
+                    sources = [clip.names[i] for i in view.indices]
+                    targets[view.name] = {"sources": sources, "mean": means(table), "per_frame": table}
+            found[part] = {
+                "clip": shown_path(options.root_dir),
+                "size_wh": [size[1], size[0]],
+                "frames": list(frames),
+                "mean": mean_of([target["mean"] for target in targets.values()]),
+                "targets": targets,
+            }
+    return found
+
+
+def _counted(moments: Iterable[Moment], bar: Any) -> Iterator[Moment]:
+    for moment in moments:
+        yield moment
+        bar.update()
+
+
+def measure_worlds(run: Evaluation, part: str, count: int) -> dict[str, Any]:
+    """The figures of the first worlds of a set; the sheet shows one of each band."""
+    world_set = WorldSet(part == MOVING, (run.options.world_wh[1], run.options.world_wh[0]))
+    worlds = []
+    for index in tqdm(range(count), desc=part, unit="world", disable=None):
+
+        def make(index: int = index) -> Made:
+            start = time.perf_counter()
+            sample, band = world_set.sample(index), world_set.band(index)
+            moment, table = measure(world_moments(sample, run.models, run.rows), 0, run.lpips)
+            wanted = run.options.contact_sheet is not None and index < len(BANDS)
+            return {
+                "band": band,
+                "seed": world_set.seed(index),
+                "disparity_px": seen_disparity(sample),
+                "table": table,
+                "seconds": round(time.perf_counter() - start, 2),
+            }, sheet_row(f"{part}, {band}", moment) if wanted else None
+
+        worlds.append(run.unit(f"{part}, {index}", make))
+    result = describe(world_set, count)
+    tables = [(world["band"], means(world["table"])) for world in worlds]
+    for band, entry in result["bands"].items():
+        entry["mean"] = mean_of([figures for of, figures in tables if of == band])
+    result["mean"] = mean_of([figures for _, figures in tables])
+    result["worlds"] = [
+        {**{key: world[key] for key in ("band", "seed", "disparity_px")}, "per_frame": world["table"]}
+        for world in worlds
+    ]
+    return result
+
+
+def measure_motorcycle(run: Evaluation) -> dict[str, Any]:
+    """The errors of the stereo pair's disparity."""
+    options = run.options
+
+    def make() -> Made:
+        start = time.perf_counter()
+        models = {label: first_stage(model) for label, model in run.models.items()}
+        figures = measure_stereo(models, options.stereo_planes, options.shrink)
+        return {"figures": figures, "seconds": round(time.perf_counter() - start, 2)}, None
+
+    figures: dict[str, Any] = run.unit(MOTORCYCLE, make)["figures"]
+    return figures
+
+
+if __name__ == "__main__":
+    run_program(main)

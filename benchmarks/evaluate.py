@@ -48,6 +48,7 @@ CLIP, EXTRAPOLATION, STATIC, MOVING, MOTORCYCLE = "clip", "extrapolation", "stat
 PARTS = (CLIP, EXTRAPOLATION, STATIC, MOVING, MOTORCYCLE)
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
 SMALLEST_PICTURE = 32  # pixels
+QUOTED_METHODS = ", ".join(f'"{name}"' for name in METHODS)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class EvaluateOptions:
 
     parts: tuple[str, ...] = option(PARTS, "what to measure: clip, extrapolation, static, moving, motorcycle")
     ckpt_path: tuple[str, ...] = option((), "checkpoints, each a set of rows; the shipped one of stage two by default")
-    methods: tuple[str, ...] = option(METHODS, "which rows, as they are named in the tables")
+    methods: tuple[str, ...] = option((), f"which rows: {QUOTED_METHODS}; all by default")
     root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
     target_dir: str | None = option(None, "its held-out cameras and mattes; root_dir/targets by default")
     bg_dir: str | None = option(None, "its background pictures; made for the run where there are none")
@@ -163,15 +164,14 @@ def check_options(options: EvaluateOptions) -> tuple[str, ...]:
     if unknown or not options.parts:
         raise InputError(f"--parts: one or more of {', '.join(PARTS)} expected, got {' '.join(options.parts)}")
     methods: list[str] = []
-    for name in options.methods:
+    for name in options.methods or METHODS:
         if name == f"{MORE_CAMERAS} cameras" and methods[-1:] == [MASK_VOLUME]:
             methods[-1] = MORE  # its comma separates the items of a list too
         else:
             methods.append(name)
     unknown = [name for name in methods if name not in METHODS]
-    if unknown or not methods:
-        known = ", ".join(f'"{name}"' for name in METHODS)
-        raise InputError(f"--methods: one or more of {known} expected, got {' '.join(unknown) or 'none'}")
+    if unknown:
+        raise InputError(f"--methods: some of {QUOTED_METHODS} expected, got {', '.join(unknown)}")
     for name in ("every", "num_static", "num_moving"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name}: 1 or more expected, got {getattr(options, name)}")

@@ -19,6 +19,7 @@ HEADINGS = {
     **{"psnr_disoccluded": "uncovered: PSNR", "ssim_disoccluded": "SSIM"},
     "flicker": "flicker",
 }
+WHOLE = ("psnr", "ssim", "ms_ssim", "lpips")  # what is measured where nothing moves
 _NUMBERS = re.compile(r"\[[\s\d.,eE+\-nul]*\]")
 
 
@@ -42,7 +43,8 @@ def report(result: Mapping[str, Any]) -> str:
         if part in result:
             lines += [_worlds_heading(part, result[part]), ""]
             bands = {name: band["mean"] for name, band in result[part]["bands"].items() if band["num_worlds"]}
-            lines += [_table({**bands, "mean": result[part]["mean"]}, rows, columns), ""]
+            shown = columns if part == "moving" else [name for name in columns if name in WHOLE]
+            lines += [_table({**bands, "mean": result[part]["mean"]}, rows, shown), ""]
     if "motorcycle" in result:
         lines += [stereo_table(result["motorcycle"]), ""]
     lines += _made_by(result)
@@ -85,7 +87,8 @@ def _cell(column: str, value: float | None) -> str:
 
 def _made_by(result: Mapping[str, Any]) -> list[str]:
     machine, lpips = result["machine"], result["lpips"]
-    lines = [f"`{result['command']}`, commit {result['commit'][:7]}, torch {result['torch']}, {machine['cpu']}", ""]
+    commit = result["commit"][:7] + (" with changes" if "+" in result["commit"] else "")
+    lines = [f"`{result['command']}`, commit {commit}, torch {result['torch']}, {machine['cpu']}", ""]
     for label, entry in result["checkpoints"].items():
         told = f"stage {entry['stage']}, {entry['arch']}, {entry['num_planes']} planes, {entry['precision']}"
         lines.append(f"- {label}: {entry['path']} ({told}; {entry['digest']})")

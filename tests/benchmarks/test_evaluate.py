@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision.models import squeezenet1_1
 
 from benchmarks import evaluate
 from benchmarks.figures import MEASURES, TRUTH, Moment, mean_of, means, measure
@@ -136,6 +137,21 @@ def test_several_checkpoints_are_sets_of_rows(
     assert result["checkpoints"]["mpi_untrained"]["digest"] != result["checkpoints"]["mask_untrained"]["digest"]
 
 
+def test_lpips_is_a_column_where_its_weights_are_given(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.manual_seed(0)
+    torch.save(squeezenet1_1(weights=None).state_dict(), weights)
+    arguments = ("--parts", "static", *SHORT, "--ckpt_path", checkpoints["mpi"], "--lpips_weights", weights)
+    with pytest.raises(InputError, match="--world_wh: at least 64 x 64 expected, which LPIPS needs"):
+        run(monkeypatch, tmp_path / "evaluate.json", *arguments)
+    result = run(monkeypatch, tmp_path / "evaluate.json", *arguments, "--world_wh", 72, 64, "--methods", NEAREST)
+    assert result["static"]["mean"][NEAREST]["lpips"] > 0
+    assert {"backbone": "squeeze", "input_range": "0..1, scaled to -1..1"}.items() <= result["lpips"].items()
+    assert "| LPIPS |" in (tmp_path / "evaluate.md").read_text()
+
+
 def test_the_stereo_pair_is_a_part(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +210,7 @@ def test_what_is_kept_of_other_options_does_not_count(
     ("arguments", "words"),
     [
         (("--parts", "clips"), "--parts: one or more of clip, extrapolation"),
-        (("--methods", "best"), '--methods: one or more of "nearest camera".* got best'),
+        (("--methods", "best"), '--methods: some of "nearest camera".* got best'),
         (("--num_moving", 0), "--num_moving: 1 or more"),
         (("--world_wh", 16, 64), "--world_wh: at least 32 x 32"),
         (("--shrink", 9), "--shrink"),

@@ -24,7 +24,8 @@ from benchmarks.holdout import open_with_background
 from benchmarks.record import REPO_ROOT, RESULTS_FOLDER, markdown_table, run_record, write_result
 from maskvolume.cameras import Camera, stack_cameras
 from maskvolume.errors import InputError, run_program
-from maskvolume.memory import GB, give_back_large_blocks, need, resident_bytes
+from maskvolume.heap import give_back_large_blocks
+from maskvolume.memory import GB, need, resident_bytes
 from maskvolume.model import CheckpointMeta, MaskVolumeModel, Precision
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.options import option, parse_options

@@ -8,7 +8,6 @@ find its place in what the budget leaves free. GB are 1e9 bytes.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 from dataclasses import dataclass, fields
@@ -24,7 +23,6 @@ from maskvolume.tiles import Tiling, background_dtype
 GB = 1e9
 SHARE = 0.8  # of what is free that a rendering may take where nobody says how much
 MIN_TILE = 64  # pixels of a side; smaller ones are nearly all halo
-MAP_FROM = 16 << 20  # bytes of a block that the C library is to give back when it is freed
 PLANES, MASK = 16, 4  # bytes a voxel: four channels of float32, and one
 PICTURE = 3  # bytes a pixel as it is read
 AHEAD = 6  # pictures of each camera and of each view that wait in threads, at most
@@ -60,11 +58,16 @@ class NetworkWork:
 
 # Measured by benchmarks/memory.py, rounded up.
 WORK: dict[tuple[str, Precision], NetworkWork] = {
-    ("matching", "fp32"): NetworkWork(Work(92, 31), Work(100, 4)),
-    ("matching", "bf16"): NetworkWork(Work(97, 8), Work(70, 8)),
-    ("original", "fp32"): NetworkWork(Work(200, 0), Work(200, 0)),
-    ("original", "bf16"): NetworkWork(Work(200, 0), Work(200, 0)),
+    ("matching", "fp32"): NetworkWork(Work(110, 11), Work(80, 0)),
+    ("matching", "bf16"): NetworkWork(Work(60, 6.5), Work(55, 0)),
+    ("original", "fp32"): NetworkWork(Work(450, 0), Work(490, 0)),
+    ("original", "bf16"): NetworkWork(Work(195, 0), Work(215, 0)),
 }
+
+# On the processor float32 convolutions over few planes and rows take the windows of all pixels apart first, and so more
+# memory. Measured with the matching networks: with 32 planes below 200 rows, with 64 nowhere.
+UNFOLDED = NetworkWork(Work(100, 0), Work(240, 0))
+UNFOLDED_BELOW = 32 * 200  # planes x rows
 
 
 @dataclass(frozen=True)
@@ -248,25 +251,13 @@ def cgroup_free(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/p
     return min(limits) if limits else None
 
 
-def give_back_large_blocks() -> None:
-    """Have freed blocks of ``MAP_FROM`` bytes or more returned to the system at once.
-
-    glibc does so from 128 kB on, but raises the limit up to 32 MB with each such block that is freed. Blocks of a few
-    planes then lie in heaps that fragment: half a GB for a frame of 640 x 360. Returned ones cost time when they are
-    taken again, so the limit is fixed rather high. Other C libraries are left as they are.
-    """
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt") and hasattr(library, "gnu_get_libc_version"):
-        mmap_threshold = -3
-        library.mallopt(mmap_threshold, MAP_FROM)
-
-
 def _whole(job: Job) -> tuple[float, float, float]:
     """Bytes a voxel: background, frame, and what the frame takes at most while it is made or shown."""
     sweep = _sweep_bytes(job)
-    work = _mpi_work(job)
+    rows = job.mpi_size[0]
+    work = _mpi_work(job, rows)
     if job.has_mask:
-        work = max(work, sweep + PLANES + WORK[job.arch, job.precision].mask.of(job.views))
+        work = max(work, sweep + PLANES + _mask_work(job, rows))
     kept = _kept(job, stored=job.stored)
     made = PLANES + MASK * job.has_mask
     storing = made + PLANES * job.has_mask + kept if job.stored else 0  # blended, then converted
@@ -292,24 +283,42 @@ def _mask_view(job: Job) -> int:
 def _tile_work(job: Job, tiling: Tiling) -> float:
     """Bytes that a tile takes at most."""
     assert job.halo is not None
-    sweep = _sweep_bytes(job)
-    tiles = tiling.tiles()
-    near = max(_padded(job, tile.grown(job.halo.network, tiling.size).size) for tile in tiles)
-    if not job.has_mask:
-        return near * _mpi_work(job)
-    wide = max(_padded(job, tile.grown(job.halo.frame, tiling.size).size) for tile in tiles)
-    mask = WORK[job.arch, job.precision].mask.of(job.views)
-    return max(
-        wide * _mpi_work(job),
-        (wide + near) * (sweep + PLANES),  # cut out for the mask network
-        near * (2 * (sweep + PLANES) + mask),
-    )
+    kept = _sweep_bytes(job) + PLANES
+    halo = job.halo
+    pairs = {
+        (tile.grown(halo.frame, tiling.size).size, tile.grown(halo.network, tiling.size).size)
+        for tile in tiling.tiles()
+    }
+    peak = 0.0
+    for wide, near in pairs:
+        alone = _padded(job, near) * _mpi_work(job, near[0])
+        peak = max(peak, alone)
+        if not job.has_mask:
+            continue
+        peak = max(
+            peak,
+            _padded(job, wide) * _mpi_work(job, wide[0]),
+            (_padded(job, wide) + _padded(job, near)) * kept,  # cut out for the mask network
+            _padded(job, near) * (2 * kept + _mask_work(job, near[0])),
+        )
+    return peak
 
 
-def _mpi_work(job: Job) -> float:
-    """Bytes a voxel while the MPI network and its sweep are made."""
+def _mpi_work(job: Job, rows: int) -> float:
+    """Bytes a voxel while the MPI network and its sweep are made, in so many rows of pixels."""
     copies = 3 if job.backend == "reference" else 1
-    return max(WORK[job.arch, job.precision].mpi.of(job.views), copies * _sweep_bytes(job))
+    measured = WORK[job.arch, job.precision].mpi.of(job.views) + UNFOLDED.mpi.of(job.views) * _unfolds(job, rows)
+    return max(measured, copies * _sweep_bytes(job))
+
+
+def _mask_work(job: Job, rows: int) -> float:
+    """Bytes a voxel that the mask network takes beside what it reads, in so many rows of pixels."""
+    return WORK[job.arch, job.precision].mask.of(job.views) + UNFOLDED.mask.of(job.views) * _unfolds(job, rows)
+
+
+def _unfolds(job: Job, rows: int) -> bool:
+    """Whether convolutions write out the window of each pixel."""
+    return job.device_type == "cpu" and job.precision == "fp32" and job.planes * rows < UNFOLDED_BELOW
 
 
 def _sweep_bytes(job: Job) -> int:

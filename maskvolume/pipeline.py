@@ -21,6 +21,7 @@ from maskvolume.filling import fill_unseen
 from maskvolume.graphs import Replayed
 from maskvolume.memory import Job
 from maskvolume.model import Background, FrameMPI, MaskVolumeModel, StoredFrame
+from maskvolume.networks import Halo
 from maskvolume.ops import available_backends, stored_dtype
 from maskvolume.planes import disparity_planes
 from maskvolume.streams import Uploader
@@ -71,6 +72,14 @@ def choose_frustum(
         margin = min(max(want, 0.0), max(cover, 0.0), limit)
         sides.append(math.ceil(margin / MARGIN_MULTIPLE) * MARGIN_MULTIPLE)
     return Frustum(*sides)
+
+
+def _on_grid(camera: Camera, halo: Halo | None) -> Camera:
+    """A few rows and columns more, so that networks which are local have nothing to make up and copy at the ends."""
+    if halo is None:
+        return camera
+    h, w = (math.ceil(side / halo.grid) * halo.grid for side in camera.size)
+    return camera.cropped(0, 0, (h, w))
 
 
 def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list[float]:
@@ -199,7 +208,7 @@ class ClipRenderer:
         else:
             frustum = choose_frustum(sources[0], sources, targets, near, far)
         self.sources = sources.to(self.device)
-        self.camera = frustum.apply(sources[0]).to(self.device)
+        self.camera = _on_grid(frustum.apply(sources[0]), model.arch.halo).to(self.device)
         self._upload = Uploader(self.device)
         self._background: Background | TiledBackground | None = None
         self._frame: tuple[int, Frame] | None = None

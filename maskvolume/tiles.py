@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from maskvolume.cameras import Camera
+from maskvolume.heap import give_back_freed
 from maskvolume.model import Background, MaskVolumeModel, Precision, StoredFrame
 from maskvolume.mpi import MultiplaneImage, blend
 from maskvolume.networks import Halo
@@ -143,6 +144,8 @@ def mpi_in_tiles(
         wide = tile.grown(_halo(model).network, mpi_camera.size)
         part = model.dynamic(images, sources, wide.of_camera(mpi_camera), depths)
         tile.of(made.rgba).copy_(tile.within(wide).of(part.rgba))
+        del part
+        give_back_freed()
     return made
 
 
@@ -175,6 +178,7 @@ def frame_in_tiles(
         dynamic = window.of_mpi(model.mpi_from_sweep(sweep, wide.of_camera(camera), depths))
         dynamic = replace(dynamic, rgba=dynamic.rgba.contiguous())  # lets what is around it go
         sweep = window.of(sweep).contiguous()
+        give_back_freed()
         still = near.of_mpi(background.mpi)
         still = replace(still, rgba=still.rgba.float().contiguous())
         still_sweep = model.sweep(background.images, sources, still.camera, depths)
@@ -185,6 +189,7 @@ def frame_in_tiles(
         if mask is not None:
             tile.of(mask).copy_(inner.of(part))
         del sweep, still_sweep, dynamic, still, part, blended  # before the next tile's
+        give_back_freed()
     return StoredFrame(made, mask)
 
 

@@ -28,8 +28,9 @@ from maskvolume.cameras import Camera, nearest_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError, run_program
+from maskvolume.heap import give_back_large_blocks
 from maskvolume.io.llff import read_path
-from maskvolume.memory import GB, SHARE, budget_of, give_back_large_blocks, make_plan
+from maskvolume.memory import GB, SHARE, budget_of, make_plan
 from maskvolume.model import MaskVolumeModel
 from maskvolume.ops import available_backends, missing_backends
 from maskvolume.options import option, parse_options, required

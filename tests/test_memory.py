@@ -17,7 +17,6 @@ from maskvolume.memory import (
     budget_of,
     cgroup_free,
     free_bytes,
-    give_back_large_blocks,
     make_plan,
     need,
 )
@@ -96,7 +95,7 @@ def test_the_plan_is_one_line() -> None:
     whole = make_plan(FULL_HD, round(500 * GB), why="test")
     assert str(whole).startswith(f"memory: {whole.need.total / GB:.1f} of 500.0 GB: background ")
     assert "in 1 tile, " in str(whole)
-    tiled = make_plan(FULL_HD, round(16 * GB), why="test")
+    tiled = make_plan(FULL_HD, round(10 * GB), why="test")
     h, w = tiled.tiling.tile
     assert f"in {len(tiled.tiling.tiles())} tiles of {w} x {h}, " in str(tiled)
     assert "background" not in str(make_plan(replace(FULL_HD, has_mask=False), round(500 * GB), why="test"))
@@ -132,15 +131,15 @@ def test_what_is_free_is_shared_and_never_guessed() -> None:
     assert budget_of(torch.device("mps")) is None
     if alone is not None and shared is not None:
         assert shared < alone / 3
-    give_back_large_blocks()
 
 
-@pytest.mark.parametrize(("precision", "tile"), [("fp32", None), ("bf16", None), ("fp32", (480, 64))])
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "tile"), [("fp32", None), ("bf16", None), ("fp32", (96, 184))])
 def test_a_plan_is_no_less_than_what_is_taken_and_no_more_than_half_again(
     precision: str, tile: tuple[int, int] | None, make_rig: Callable[..., Path], tmp_path: Path, run_program
 ) -> None:
-    rig = make_rig(tmp_path / "rig", size=(270, 480))
-    options = ["--root_dir", rig, "--memory_of", "frame", "--img_wh", 480, 270, "--num_planes", 32]
+    rig = make_rig(tmp_path / "rig", size=(184, 320))
+    options = ["--root_dir", rig, "--memory_of", "frame", "--img_wh", 320, 184, "--num_planes", 32]
     options += ["--precision", precision, *(("--tile_wh", *tile) if tile else ())]
     done = run_program("benchmarks/memory.py", *options)
     assert done.rc == 0, done.stderr

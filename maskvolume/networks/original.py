@@ -102,5 +102,6 @@ class OriginalMaskNet(Trunk):
 
     def forward(self, sweep: Tensor, background_sweep: Tensor, dynamic_rgba: Tensor, background_rgba: Tensor) -> Tensor:
         """Both sweeps ``[B, 2, 3, D, H, W] -> mask [B, 1, D, H, W]`` in 0..1; the MPIs are not read."""
-        volume = torch.cat([sweep.flatten(1, 2), background_sweep.flatten(1, 2)], dim=1)
+        with torch.autocast(sweep.device.type, enabled=False):  # which on a CPU can't join float16
+            volume = torch.cat([sweep.flatten(1, 2), background_sweep.flatten(1, 2)], dim=1)
         return torch.sigmoid(self.trunk(volume).float())

@@ -141,3 +141,13 @@ def test_padding_is_cropped_again() -> None:
     padded, crop = pad_to_multiple(x, (4, 8, 8))
     assert padded.shape[-3:] == (8, 16, 16)
     assert torch.equal(padded[crop], x)
+
+
+def test_half_precision_sweeps_run_under_autocast() -> None:
+    """As the renderer keeps them beside bfloat16 networks."""
+    sweep, background = (random_sweep(2, 8, 16, 16).half() for _ in range(2))
+    for architecture in ARCHITECTURES.values():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            rgba = architecture.mpi()(sweep)
+            mask = architecture.mask()(sweep, background, rgba.float(), rgba.float())
+        assert mask.isfinite().all()

@@ -16,7 +16,7 @@ from maskvolume.checkpoints import load_model
 from maskvolume.errors import InputError
 from maskvolume.io.images import write_image
 from maskvolume.io.video import VideoFrames
-from maskvolume.model import MaskVolumeModel
+from maskvolume.model import CheckpointMeta, MaskVolumeModel
 from maskvolume.outputs import RenderFolder
 from maskvolume.paths import render_path
 from maskvolume.pipeline import ClipRenderer
@@ -289,3 +289,12 @@ def test_pixels_of_views_on_a_device_are_those_of_each_view() -> None:
         exact = np.clip(disparity[0].numpy().astype(np.float64) * near, 0, 1) * 65535
         np.testing.assert_array_equal(got_steps, np.round(exact))
     assert steps.max() == 65535
+
+
+@pytest.mark.parametrize(("arch", "multiple"), [("matching", 8), ("original", 1)])
+def test_local_networks_get_planes_on_their_grid(clip: RigClip, arch: str, multiple: int) -> None:
+    model = MaskVolumeModel(CheckpointMeta("mask", arch, num_planes=8))
+    targets = clip.cameras((43, 61))
+    camera = ClipRenderer(clip, model, (1, 0), targets=targets[1:2], size=(43, 61), margin=0).camera
+    assert camera.size == ((48, 64) if multiple == 8 else (43, 61))
+    assert torch.equal(camera.K, targets[1].K)

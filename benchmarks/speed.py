@@ -38,7 +38,7 @@ from benchmarks.traffic import network_bytes
 from maskvolume.cameras import nearest_cameras
 from maskvolume.devices import resolve_device
 from maskvolume.errors import InputError, run_program
-from maskvolume.memory import give_back_large_blocks
+from maskvolume.heap import give_back_large_blocks
 from maskvolume.options import option, parse_options
 from maskvolume.pipeline import ClipRenderer
 

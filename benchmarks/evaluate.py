@@ -258,9 +258,10 @@ def run_key(options: EvaluateOptions, record: Mapping[str, Any], device: str, pr
     """What decides the figures of a unit: the code, the rows and what they are made of."""
     names = ("root_dir", "target_dir", "bg_dir", "every", "img_wh", "world_wh", "stereo_planes", "shrink")
     decides = {name: getattr(options, name) for name in names}
-    decides |= {name: record[name] for name in ("commit", "checkpoints", "rows", "lpips", "torch")}
+    decides |= {name: record[name] for name in ("checkpoints", "rows", "lpips", "torch")}
     decides |= {"device": device, "precision": precision, "sheet": options.contact_sheet is not None}
-    return digest(json.dumps(decides, sort_keys=True).encode())
+    code = (path for folder in ("maskvolume", "benchmarks") for path in (REPO_ROOT / folder).rglob("*.py"))
+    return digest(json.dumps(decides, sort_keys=True).encode(), *sorted(code))
 
 
 def measure_parts(run: Evaluation, views: Mapping[str, list[KnownView]]) -> dict[str, Any]:

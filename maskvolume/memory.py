@@ -28,7 +28,7 @@ PICTURE = 3  # bytes a pixel as it is read
 AHEAD = 6  # pictures of each camera and of each view that wait in threads, at most
 VIEW_WORK = 200  # bytes a pixel of a view while it is made and filled
 # Of a process on the processor: libraries, weights, compiled loops, and what the C library keeps of smaller blocks.
-PROGRAM = int(1.15 * GB)
+PROGRAM = int(1.1 * GB)
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,9 @@ WORK: dict[tuple[str, Precision], NetworkWork] = {
     ("original", "bf16"): NetworkWork(Work(195, 0), Work(215, 0)),
 }
 
-# On the processor float32 convolutions over few planes and rows take the windows of all pixels apart first, and so more
-# memory. Measured with the matching networks: with 32 planes below 200 rows, with 64 nowhere.
-UNFOLDED = NetworkWork(Work(100, 0), Work(240, 0))
-UNFOLDED_BELOW = 32 * 200  # planes x rows
+# On the processor float32 convolutions over few planes and rows take the windows of all pixels apart first, which takes
+# so much more where planes x rows are fewer than this. Measured with the matching networks; the fewest first.
+UNFOLDED = ((2650, NetworkWork(Work(450, 0), Work(670, 0))), (5300, NetworkWork(Work(75, 0), Work(235, 0))))
 
 
 @dataclass(frozen=True)
@@ -307,18 +306,21 @@ def _tile_work(job: Job, tiling: Tiling) -> float:
 def _mpi_work(job: Job, rows: int) -> float:
     """Bytes a voxel while the MPI network and its sweep are made, in so many rows of pixels."""
     copies = 3 if job.backend == "reference" else 1
-    measured = WORK[job.arch, job.precision].mpi.of(job.views) + UNFOLDED.mpi.of(job.views) * _unfolds(job, rows)
+    measured = sum(work.mpi.of(job.views) for work in _works(job, rows))
     return max(measured, copies * _sweep_bytes(job))
 
 
 def _mask_work(job: Job, rows: int) -> float:
     """Bytes a voxel that the mask network takes beside what it reads, in so many rows of pixels."""
-    return WORK[job.arch, job.precision].mask.of(job.views) + UNFOLDED.mask.of(job.views) * _unfolds(job, rows)
+    return sum(work.mask.of(job.views) for work in _works(job, rows))
 
 
-def _unfolds(job: Job, rows: int) -> bool:
-    """Whether convolutions write out the window of each pixel."""
-    return job.device_type == "cpu" and job.precision == "fp32" and job.planes * rows < UNFOLDED_BELOW
+def _works(job: Job, rows: int) -> list[NetworkWork]:
+    """What adds up to the networks' work in so many rows of pixels."""
+    works = [WORK[job.arch, job.precision]]
+    if job.device_type == "cpu" and job.precision == "fp32":
+        works += [work for below, work in UNFOLDED if job.planes * rows < below][:1]
+    return works
 
 
 def _sweep_bytes(job: Job) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskvolume.devices import resolve_precision
 from maskvolume.errors import InputError
 from maskvolume.memory import (
     GB,
@@ -134,6 +135,10 @@ def test_what_is_free_is_shared_and_never_guessed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    resolve_precision("auto", torch.device("cpu")) != "bf16",
+    reason="what convolutions take was measured where the processor multiplies bfloat16; other ones take other ways",
+)
 @pytest.mark.parametrize(
     ("precision", "rows", "tile"), [("fp32", 184, None), ("fp32", 152, None), ("bf16", 184, None), ("fp32", 184, 96)]
 )

@@ -33,7 +33,7 @@ from maskvolume.tasks import new_model
 from maskvolume.training.schedule import Averaged, make_optimizer
 from train_mpi.train import MPITask, MPITrainOptions
 
-ARCHITECTURES = ("matching", "original")
+ARCHITECTURES = ("semiglobal", "original")
 GPU_BATCHES = (1, 2, 4, 8, 16)
 GPU_STEPS = 5  # timed together on a GPU
 ORIGINAL_LR = 5e-4  # Adam (Lin et al., ICCV 2021)

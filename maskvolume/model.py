@@ -140,12 +140,23 @@ class MaskVolumeModel(nn.Module):
             images = images.half()
         return ops.sweep_planes(images, sources, mpi_camera, depths, sampling=self.meta.sampling, backend=self.backend)
 
-    def mpi_from_sweep(self, sweep: Tensor, mpi_camera: Camera, depths: Tensor) -> MultiplaneImage:
-        """Stage one: ``sweep [..., V, 3, D, H, W]`` to the MPI of what it shows."""
+    def mpi_from_sweep(
+        self, sweep: Tensor, mpi_camera: Camera, depths: Tensor, around: Tensor | None = None
+    ) -> MultiplaneImage:
+        """Stage one: ``sweep [..., V, 3, D, H, W]`` to the MPI of what it shows.
+
+        Args:
+            sweep: plane sweep volume.
+            mpi_camera: the camera that it was swept to.
+            depths: of its planes.
+            around: ``[..., D, H / 2, W / 2]`` of a part of a picture, where the architecture aggregates costs: those of
+                the whole picture, cut out.
+        """
         batch = sweep.shape[:-5]
         extra = {"mix_no_data": True} if self.meta.sampling == "original" else {}
         with self._autocast(sweep.device):
-            rgba = self.mpi_net(sweep.reshape(-1, *sweep.shape[-5:]), **extra)
+            given = () if around is None else (around.reshape(-1, *around.shape[-3:]),)
+            rgba = self.mpi_net(sweep.reshape(-1, *sweep.shape[-5:]), *given, **extra)
         rgba = rgba.float().contiguous().reshape(*batch, *rgba.shape[1:])  # what the networks padded is cut off
         return MultiplaneImage(rgba, mpi_camera, depths, self.arch.premultiplied)
 

@@ -15,6 +15,7 @@ from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError
 from maskvolume.model import CheckpointMeta, MaskVolumeModel, Stage
+from maskvolume.networks.semiglobal import widened
 from maskvolume.ops import Rendering
 from maskvolume.planes import disparity_planes
 from maskvolume.samples import Draws, Lazy, MixedSource, SampleSource, ViewBatch, join_batches
@@ -138,12 +139,18 @@ def disparity_picture(rendering: Rendering, near: Tensor) -> Tensor:
 
 
 def load_start(path: str, stage: Stage, arch: str) -> MaskVolumeModel:
-    """The networks of a stage that another training starts from.
+    """The networks of a stage that another training starts from; semi-global ones may start from matching ones.
 
     Raises:
         InputError: no such checkpoint, a damaged one, or one of another stage or architecture.
     """
     model = load_model(path, stage=stage)
+    if (model.meta.arch, arch) == ("matching", "semiglobal"):
+        wider = MaskVolumeModel(replace(model.meta, arch=arch))
+        wider.mpi_net.load_state_dict(widened(model.mpi_net.state_dict()))
+        if model.mask_net is not None and wider.mask_net is not None:
+            wider.mask_net.load_state_dict(model.mask_net.state_dict())
+        return wider.eval().requires_grad_(False)
     if model.meta.arch != arch:
         raise InputError(f"{path}: architecture {model.meta.arch!r}, but --arch is {arch!r}; make them agree")
     return model

@@ -20,7 +20,10 @@ from maskvolume.heap import give_back_freed
 from maskvolume.model import Background, MaskVolumeModel, Precision, StoredFrame
 from maskvolume.mpi import MultiplaneImage, blend
 from maskvolume.networks import Halo
+from maskvolume.networks.semiglobal import aggregate, aggregation_of
 from maskvolume.ops import stored_dtype
+
+AGGREGATION_HALO = 8  # pixels around a tile for its own costs: gradients and small windows; on the networks' grid
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Tile:
     def within(self, other: Tile) -> Tile:
         """The same window counted from the corner of another one."""
         return Tile(self.top - other.top, self.left - other.left, self.size)
+
+    def halved(self) -> Tile:
+        """The same window at half the picture's resolution; its sides are even."""
+        return Tile(self.top // 2, self.left // 2, (self.size[0] // 2, self.size[1] // 2))
 
     def of(self, x: Tensor) -> Tensor:
         """The window of ``[..., H, W]``, no copy."""
@@ -140,9 +147,13 @@ def mpi_in_tiles(
         dtype: of the planes.
     """
     made = _empty_mpi(model, mpi_camera, depths, dtype)
+    around = _aggregated(model, images, sources, mpi_camera, depths, tiles)
     for tile in tiles:
         wide = tile.grown(_halo(model).network, mpi_camera.size)
-        part = model.dynamic(images, sources, wide.of_camera(mpi_camera), depths)
+        camera = wide.of_camera(mpi_camera)
+        sweep = model.sweep(images, sources, camera, depths)
+        part = model.mpi_from_sweep(sweep, camera, depths, _cut(around, wide))
+        del sweep
         tile.of(made.rgba).copy_(tile.within(wide).of(part.rgba))
         del part
         give_back_freed()
@@ -171,11 +182,12 @@ def frame_in_tiles(
     made = _empty_mpi(model, camera, depths, stored_dtype(images.device))
     mask = torch.empty(1, len(depths), *size, device=images.device) if with_mask else None
     halo = _halo(model)
+    around = _aggregated(model, images, sources, camera, depths, tiles)
     for tile in tiles:
         wide, near = tile.grown(halo.frame, size), tile.grown(halo.network, size)
         window = near.within(wide)
         sweep = model.sweep(images, sources, wide.of_camera(camera), depths)
-        dynamic = window.of_mpi(model.mpi_from_sweep(sweep, wide.of_camera(camera), depths))
+        dynamic = window.of_mpi(model.mpi_from_sweep(sweep, wide.of_camera(camera), depths, _cut(around, wide)))
         dynamic = replace(dynamic, rgba=dynamic.rgba.contiguous())  # lets what is around it go
         sweep = window.of(sweep).contiguous()
         give_back_freed()
@@ -191,6 +203,37 @@ def frame_in_tiles(
         del sweep, still_sweep, dynamic, still, part, blended  # before the next tile's
         give_back_freed()
     return StoredFrame(made, mask)
+
+
+def _aggregated(
+    model: MaskVolumeModel, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor, tiles: Sequence[Tile]
+) -> Tensor | None:
+    """Costs that are carried through the whole picture ``[1, D, H / 2, W / 2]``; None where the networks need none."""
+    if not model.arch.aggregates:
+        return None
+    if any(side % _halo(model).grid for side in mpi_camera.size):
+        raise ValueError(f"mpi_camera: sides that are multiples of {_halo(model).grid} expected, got {mpi_camera.size}")
+    costs: list[Tensor] = []
+    guides: list[Tensor] = []
+    for tile in tiles:
+        wide = tile.grown(AGGREGATION_HALO, mpi_camera.size)
+        given = aggregation_of(model.sweep(images, sources, wide.of_camera(mpi_camera), depths)[None])
+        inner = tile.within(wide).halved()
+        for parts, values in zip((costs, guides), given, strict=True):
+            parts.append(inner.of(values).clone())
+        del given
+        give_back_freed()
+    h, w = (side // 2 for side in mpi_camera.size)
+    cost, guide = costs[0].new_empty(1, costs[0].shape[1], h, w), guides[0].new_empty(1, h, w)
+    for tile in tiles:
+        tile.halved().of(cost).copy_(costs.pop(0))
+        tile.halved().of(guide).copy_(guides.pop(0))
+    return aggregate(cost, guide)
+
+
+def _cut(around: Tensor | None, tile: Tile) -> Tensor | None:
+    """The aggregated costs of a tile."""
+    return None if around is None else tile.halved().of(around[0])
 
 
 def _halo(model: MaskVolumeModel) -> Halo:

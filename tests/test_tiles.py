@@ -21,10 +21,10 @@ assert HALO is not None
 WINDOW = 4  # pixels that the networks' widest window reaches
 
 
-def random_model(precision: Precision = "fp32") -> MaskVolumeModel:
+def random_model(precision: Precision = "fp32", arch: str = "matching") -> MaskVolumeModel:
     """Weights nudged off their start, at which half of the layers are zero."""
     torch.manual_seed(0)
-    model = MaskVolumeModel(CheckpointMeta("mask", "matching", num_planes=4), precision)
+    model = MaskVolumeModel(CheckpointMeta("mask", arch, num_planes=4), precision)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 0:
@@ -145,10 +145,17 @@ class Scene:
 # of the background in bfloat16, are kept in float16, which rounds by 2^-12, and bfloat16 rounds otherwise at times.
 @pytest.mark.parametrize(("precision", "of_planes", "of_views"), [("fp32", 1e-3, 1e-3), ("bf16", 2e-3, 1e-3)])
 @pytest.mark.parametrize("tile", [(40, 104), (96, 56)])
+@pytest.mark.parametrize(("arch", "size"), [("matching", (93, 331)), ("semiglobal", (96, 336))])
 @torch.no_grad()
-def test_tiles_do_not_show(precision: Precision, of_planes: float, of_views: float, tile: tuple[int, int]) -> None:
-    size = (93, 331)
-    scene, model = Scene(size), random_model(precision)
+def test_tiles_do_not_show(
+    precision: Precision,
+    of_planes: float,
+    of_views: float,
+    tile: tuple[int, int],
+    arch: str,
+    size: tuple[int, int],
+) -> None:
+    scene, model = Scene(size), random_model(precision, arch)
     tiles = Tiling(size, tile).tiles()
     background, frame = scene.whole(model)
     given = scene.sources, scene.camera, scene.depths
@@ -167,6 +174,14 @@ def test_tiles_do_not_show(precision: Precision, of_planes: float, of_views: flo
     torch.testing.assert_close(views[0].color, views[1].color, atol=of_views, rtol=0)
     assert frame.mask.std() > 0.05
     assert views[0].color.std() > 0.05
+
+
+def test_costs_are_aggregated_over_pictures_on_the_grid_alone() -> None:
+    scene, model = Scene((93, 128)), random_model(arch="semiglobal")
+    with pytest.raises(ValueError, match="multiples of 8"):
+        background_in_tiles(
+            model, scene.images, scene.sources, scene.camera, scene.depths, Tiling((93, 128), (40, 64)).tiles()
+        )
 
 
 def test_networks_that_look_at_everything_have_no_tiles() -> None:

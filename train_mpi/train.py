@@ -141,7 +141,10 @@ def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
     """
     with_depth = options.depth_weight > 0
     worlds = SyntheticSource(
-        WorldOptions(size=options.img_hw, source_depth=with_depth), options.seed, device, options.val_samples
+        WorldOptions(size=options.img_hw, source_depth=with_depth).by_plain_rigs(),
+        options.seed,
+        device,
+        options.val_samples,
     )
     drawing = ViewDrawing(
         options.img_hw, options.scale, options.subsequence, options.stride, options.jitter, options.depth_range

@@ -17,6 +17,7 @@ from torch import nn
 
 from maskvolume.networks.matching import MatchingMaskNet, MatchingMPINet
 from maskvolume.networks.original import OriginalMaskNet, OriginalMPINet
+from maskvolume.networks.semiglobal import SemiglobalMPINet
 
 __all__ = [
     "ARCHITECTURES",
@@ -26,6 +27,7 @@ __all__ = [
     "MatchingMaskNet",
     "OriginalMPINet",
     "OriginalMaskNet",
+    "SemiglobalMPINet",
 ]
 
 
@@ -56,6 +58,8 @@ class Architecture:
         uses_margin: whether the MPI's frustum may be wider than the reference view.
         gives_logits: whether the MPI network has ``with_logits``: rgba and logits ``[B, D, H, W]`` of the planes.
         halo: how local the networks are in the picture plane; None where every pixel depends on all.
+        aggregates: whether the MPI network carries costs through the whole picture and has to be told them of a part
+            (``maskvolume.networks.semiglobal``).
     """
 
     mpi: Callable[[], nn.Module]
@@ -65,6 +69,7 @@ class Architecture:
     uses_margin: bool
     gives_logits: bool
     halo: Halo | None
+    aggregates: bool = False
 
 
 # From the result back to the pictures, in pixels beyond the edge of a part, at the side where it is more: 4 of the last
@@ -82,6 +87,16 @@ ARCHITECTURES: dict[str, Architecture] = {
         uses_margin=True,
         gives_logits=True,
         halo=_MATCHING_HALO,
+    ),
+    "semiglobal": Architecture(
+        SemiglobalMPINet,
+        MatchingMaskNet,
+        premultiplied=True,
+        max_views=None,
+        uses_margin=True,
+        gives_logits=True,
+        halo=_MATCHING_HALO,
+        aggregates=True,
     ),
     "original": Architecture(
         OriginalMPINet,

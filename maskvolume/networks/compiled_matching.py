@@ -13,8 +13,9 @@ from torch import Tensor
 
 from maskvolume.loops import HALVES, share
 from maskvolume.networks import evidence_kernels as kernels
-from maskvolume.networks import planes_kernels
+from maskvolume.networks import planes_kernels, semiglobal_kernels
 
+PATHS = 8  # directions in which costs are aggregated
 ROWS = 8  # that a thread takes at once; even
 
 # The types of sweeps and of features that there are loops for.
@@ -98,35 +99,76 @@ def remaining(opacity: Tensor) -> Tensor:
     return left
 
 
+def aggregate(cost: Tensor, guide: Tensor, step: float, jump: float, edge: float, least_jump: float) -> Tensor:
+    """What ``semiglobal.aggregate`` returns, with its prices.
+
+    Args:
+        cost: ``[B, D, h, w]``, float32.
+        guide: ``[B, h, w]``, float32.
+        step: price of a path that goes to the next plane.
+        jump: that of one that goes to any other.
+        edge: how much an edge lowers that.
+        least_jump: what it is at least.
+    """
+    made = torch.empty_like(cost, memory_format=torch.contiguous_format)
+    count, h, w = cost.shape[1:]
+    for b, volume in enumerate(cost):
+        given = np.ascontiguousarray(volume.numpy().transpose(1, 2, 0)), np.ascontiguousarray(guide[b].numpy())
+        sums = np.zeros((PATHS // 2, h, w, count), np.float32)  # of two paths each, so that they add up in one order
+
+        def two(part: int, given: tuple[np.ndarray, ...] = given, sums: np.ndarray = sums) -> None:
+            for path in (part, PATHS - 1 - part):
+                semiglobal_kernels.add_along(*given, path, step, jump, edge, least_jump, sums[part])
+
+        share(two, range(len(sums)))
+        made[b] = torch.from_numpy(sums.sum(axis=0)).permute(2, 0, 1) / PATHS
+    return made
+
+
+def robust_costs(sweep: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``semiglobal.robust_costs`` returns, of a type of ``TYPES``."""
+    (batch, views), (count, h, w) = sweep.shape[:2], sweep.shape[-3:]
+    robust, nearest = sweep.new_empty(2, batch, count, h // 2, w // 2, dtype=torch.float32)
+    (loop,) = _of_type(sweep, semiglobal_kernels.costs_full, semiglobal_kernels.costs_halves)
+    for given, *made in zip(sweep, robust.numpy(), nearest.numpy(), strict=True):
+        flat = _flat(given)
+
+        def plane(d: int, flat: np.ndarray = flat, made: list[np.ndarray] = made) -> None:
+            loop(flat, views, count, h, w, d, *made)
+
+        share(plane, range(count))
+    return robust, nearest
+
+
 def make_planes(
     said: Tensor,  # [B, 8, D, H / 2, W / 2]
-    cost: Tensor,  # [B, 1, D, H, W]
+    penalty: Tensor,  # [B, 1, D, H, W]
     sweep: Tensor,  # [B, V, 3, D, H, W]
-    temperature: float,
     logit_cap: float,
     view_cap: float,
+    trust: float,
     size: tuple[int, int, int],
 ) -> Tensor:
     """Premultiplied planes ``[B, d, 4, h, w]`` from what the U-Net says of each 2 x 2 pixels.
 
     Args:
         said: residuals, and weights of the first view.
-        cost: of the planes.
+        penalty: of the planes, in their logits.
         sweep: of a type of ``TYPES``.
-        temperature: of the softmax over planes.
         logit_cap: how far below a ray's highest logit the others may be.
         view_cap: how far from 0 a weight of the first view may be.
+        trust: how fast a view's colour loses weight as it differs from that of the view next to it.
         size: d, h, w of the result: what is left of the padded volume.
     """
     (views, (count, h, w)), (shown, rows, across) = (sweep.shape[1], sweep.shape[-3:]), size
-    made = cost.new_empty(sweep.shape[0], shown, 4, rows, across)
+    made = penalty.new_empty(sweep.shape[0], shown, 4, rows, across)
     (loop,) = _of_type(sweep, planes_kernels.planes_full, planes_kernels.planes_halves)
     for b, out in enumerate(made.numpy()):
-        given = _flat(said[b].permute(1, 2, 3, 0)), _flat(cost[b]), _flat(sweep[b])
+        given = _flat(said[b].permute(1, 2, 3, 0)), _flat(penalty[b]), _flat(sweep[b])
 
         def some(y: int, given: tuple[np.ndarray, ...] = given, out: np.ndarray = out) -> None:
             last = min(y + ROWS, rows)
-            loop(*given, views, count, h, w, 1 / temperature, logit_cap, view_cap, y, last, out)
+            loop(*given, views, count, h, w, logit_cap, view_cap, trust, y, last, out)
 
         share(some, range(0, rows, ROWS))
     return made

@@ -58,7 +58,7 @@ def _agreement(sweep: Any, at: int, view: int, channel: int, views: int, there: 
 
 
 @inlined
-def _box_row(plane: Any, h: int, w: int, y: int, half: int, column: Any, out: Any, at: int) -> None:
+def box_row(plane: Any, h: int, w: int, y: int, half: int, column: Any, out: Any, at: int) -> None:
     """A row of the means over windows of ``2 * half + 1`` pixels; only the picture's own pixels count."""
     top, bottom = max(y - half, 0), min(y + half, h - 1)
     column[:] = f32(0)
@@ -85,7 +85,7 @@ def _put_four(features: Any, place: int, values: Any, row: int, next_row: int, x
 
 
 @inlined
-def _half(values: Any, row: int, next_row: int, x: int) -> Any:
+def half(values: Any, row: int, next_row: int, x: int) -> Any:
     """The mean of 2 x 2 pixels."""
     top = values[index(row + x)] + values[index(row + x + 1)]
     return f32(0.25) * (top + values[index(next_row + x)] + values[index(next_row + x + 1)])
@@ -128,11 +128,11 @@ def _match(
             _put_four(features, place, rows[0], 0, w, x)
             _put_four(features, place + 4, rows[1], 0, w, x)
             for c in range(6):
-                put(features, index(place + 16 + c), _half(rows[2 + c], 0, w, x))
-            put(features, index(place + 22), _half(rows[8], 0, w, x) / f32(views))
+                put(features, index(place + 16 + c), half(rows[2 + c], 0, w, x))
+            put(features, index(place + 22), half(rows[8], 0, w, x) / f32(views))
     for y in range(h):
-        _box_row(raw, h, w, y, WINDOW // 2, column, cost, d * plane + y * w)
-        _box_row(raw, h, w, y, WINDOW_FINE // 2, column, fine, d * plane + y * w)
+        box_row(raw, h, w, y, WINDOW // 2, column, cost, d * plane + y * w)
+        box_row(raw, h, w, y, WINDOW_FINE // 2, column, fine, d * plane + y * w)
 
 
 @inlined
@@ -198,19 +198,19 @@ def _change(
             _put_four(features, place + 4, rows[0], 0, w, x)
             _put_four(features, place + 12, opacities, at, at + w, x)
             _put_four(features, place + 16, opacities, volume + at, volume + at + w, x)
-            put(features, index(place + 20), _half(rows[2], 0, w, x))
-            put(features, index(place + 21), _half(rows[3], 0, w, x) / f32(views))
-            put(features, index(place + 23), _half(rows[1], 0, w, x))
-            put(features, index(place + 25), _half(left, at, at + w, x))
+            put(features, index(place + 20), half(rows[2], 0, w, x))
+            put(features, index(place + 21), half(rows[3], 0, w, x) / f32(views))
+            put(features, index(place + 23), half(rows[1], 0, w, x))
+            put(features, index(place + 25), half(left, at, at + w, x))
     for y in range(0, h, 2):
         at = d * plane + y * w
         for j in range(2):
-            _box_row(smallest, h, w, y + j, WINDOW_FINE // 2, column, evidence, at + j * w)
-            _box_row(smallest, h, w, y + j, WINDOW // 2, column, windows, j * w)
+            box_row(smallest, h, w, y + j, WINDOW_FINE // 2, column, evidence, at + j * w)
+            box_row(smallest, h, w, y + j, WINDOW // 2, column, windows, j * w)
         for x in range(0, w, 2):
             place = ((d * h + y) // 2 * (w // 2) + x // 2) * channels
             _put_four(features, place + 8, evidence, at, at + w, x)
-            put(features, index(place + 22), _half(windows, 0, w, x))
+            put(features, index(place + 22), half(windows, 0, w, x))
 
 
 @inlined
@@ -234,7 +234,7 @@ def _along(
                 evidence[p] = max(evidence[p], along[index(x)])
             for x in range(0, w, 2):
                 place = ((d * h + y) // 2 * (w // 2) + x // 2) * channels
-                put(features, index(place + 24), _half(along, 0, w, x))
+                put(features, index(place + 24), half(along, 0, w, x))
 
 
 @compiled(_REMAINING)

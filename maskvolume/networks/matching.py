@@ -88,40 +88,57 @@ class MatchingMPINet(nn.Module):
             self.unet.stem.weight[:, self.COSTS] *= COST_GAIN
         self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
 
-    def forward(self, sweep: Tensor) -> Tensor:
-        """``sweep [B, V, 3, D, H, W] -> rgba [B, D, 4, H, W]``, premultiplied; -1 in ``sweep`` is no data."""
-        loops = None if torch.is_grad_enabled() else _loops(sweep)
-        if loops is None:
-            return self.with_logits(sweep)[0]
-        padded, _ = _pad_views(sweep)
-        cost, features = matching_evidence(padded)
-        said = self.unet(_channels_last(features))
-        temperature = float(self.log_temperature.exp())
-        return loops.make_planes(said, cost, padded, temperature, LOGIT_CAP, VIEW_LOGIT_CAP, sweep.shape[-3:])
+    def forward(self, sweep: Tensor, *around: Tensor) -> Tensor:
+        """``sweep [B, V, 3, D, H, W] -> rgba [B, D, 4, H, W]``, premultiplied; -1 in ``sweep`` is no data.
 
-    def with_logits(self, sweep: Tensor) -> tuple[Tensor, Tensor]:
+        Args:
+            sweep: the plane sweep volume.
+            around: what the network needs of a larger picture, if the volume is a part of one.
+        """
+        loops = None if torch.is_grad_enabled() else compiled_loops(sweep)
+        if loops is None:
+            return self.with_logits(sweep, *around)[0]
+        padded, _ = pad_views(sweep)
+        cost, features, *more = self.evidence(padded, *around)
+        said = self.unet(_channels_last(features))
+        caps = LOGIT_CAP, VIEW_LOGIT_CAP, float(self.trust())
+        return loops.make_planes(said, self.penalty(cost, *more), padded, *caps, sweep.shape[-3:])
+
+    def evidence(self, sweep: Tensor, *around: Tensor) -> tuple[Tensor, ...]:
+        """The costs of planes ``[B, 1, D, H, W]``, what the U-Net reads, and what else ``penalty`` takes."""
+        return matching_evidence(sweep, self.FEATURES)
+
+    def penalty(self, cost: Tensor, *_: Tensor) -> Tensor:
+        """What is taken off the logits of planes, ``[B, 1, D, H, W]``, from what ``evidence`` found."""
+        return cost.float() / self.log_temperature.exp()
+
+    def trust(self) -> Tensor | float:
+        """How fast a view's colour loses weight as it differs from that of the view next to it."""
+        return 0.0
+
+    def with_logits(self, sweep: Tensor, *around: Tensor) -> tuple[Tensor, Tensor]:
         """What ``forward`` returns, and the logits ``[B, D, H, W]`` of the planes along each ray of the reference.
 
         The opacity along a ray is made by stick breaking: with w the softmax over planes of the logits,
         alpha_d = w_d / (sum of w over d and all farther planes), so the weights that compositing gives the
         planes in the reference view are w itself, and the farthest plane is opaque.
         """
-        padded, crop = _pad_views(sweep)
+        padded, crop = pad_views(sweep)
         with torch.no_grad():
-            cost, features = matching_evidence(padded)
+            cost, features, *more = self.evidence(padded, *around)
         residual, view_logit = _to_full_resolution(self.unet(_channels_last(features)).float()).unbind(1)
         view_logit = view_logit.clamp(-VIEW_LOGIT_CAP, VIEW_LOGIT_CAP)
         del features
-        logits = residual[:, None] - cost.float() / self.log_temperature.exp()
+        logits = residual[:, None] - self.penalty(cost, *more)
         weights = (logits - logits.amax(dim=2, keepdim=True)).clamp_min(-LOGIT_CAP).exp()
         alpha = weights / weights.cumsum(dim=2)
         del weights
         planes = [
-            _colored_planes(*chunk)
+            _colored_planes(*chunk, self.trust())
             for chunk in zip(
-                padded.split(_plane_chunk(sweep.device), dim=3),
-                view_logit[:, None].split(_plane_chunk(sweep.device), dim=2),
-                alpha.split(_plane_chunk(sweep.device), dim=2),
+                padded.split(plane_chunk(sweep.device), dim=3),
+                view_logit[:, None].split(plane_chunk(sweep.device), dim=2),
+                alpha.split(plane_chunk(sweep.device), dim=2),
                 strict=True,
             )
         ]
@@ -158,12 +175,12 @@ class MatchingMaskNet(nn.Module):
         """
         opacities = torch.stack([dynamic_rgba[:, :, 3], background_rgba[:, :, 3]], dim=1).detach().float()
         opacities, _ = pad_to_multiple(opacities, MULTIPLE)
-        (padded, crop), (still, _) = _pad_views(sweep), _pad_views(background_sweep)
+        (padded, crop), (still, _) = pad_views(sweep), pad_views(background_sweep)
         with torch.no_grad():
             features, difference = mask_evidence(padded, still, opacities)
         said = self.unet(_channels_last(features))
         del features
-        loops = None if torch.is_grad_enabled() else _loops(sweep)
+        loops = None if torch.is_grad_enabled() else compiled_loops(sweep)
         if loops is not None:
             numbers = float(self.slope), float(self.threshold), float(self.log_hidden.exp())
             return loops.make_mask(said, difference, opacities[:, 0], *numbers, sweep.shape[-3:])
@@ -180,13 +197,14 @@ def remaining(opacity: Tensor) -> Tensor:
     return torch.cat([through[:, 1:], torch.ones_like(through[:, :1])], dim=1)
 
 
-def _pad_views(sweep: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
+def pad_views(sweep: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
     """``pad_to_multiple`` of ``[B, V, 3, D, H, W]``; no copy where nothing is to be padded."""
     padded, crop = pad_to_multiple(sweep.flatten(0, 1), MULTIPLE)
     return padded.unflatten(0, sweep.shape[:2]), crop
 
 
-def _plane_chunk(device: torch.device) -> int:
+def plane_chunk(device: torch.device) -> int:
+    """How many planes' evidence at full resolution to make at once."""
     return PLANE_CHUNK_CPU if device.type == "cpu" else PLANE_CHUNK
 
 
@@ -209,33 +227,49 @@ def _unshuffle(x: Tensor) -> Tensor:
     return F.pixel_unshuffle(x.transpose(1, 2), 2).transpose(1, 2)
 
 
-def _halve(x: Tensor) -> Tensor:
+def halve(x: Tensor) -> Tensor:
     """Mean of 2x2 pixels: ``[B, C, D, H, W] -> [B, C, D, H / 2, W / 2]``."""
     half = F.avg_pool2d(x.flatten(1, 2), 2)
     return half.reshape(*x.shape[:3], *half.shape[-2:])
 
 
-def _box(x: Tensor, window: int) -> Tensor:
+def box_mean(x: Tensor, window: int) -> Tensor:
     """Mean over a window in the picture plane, ``[B, D, H, W]``; only the picture's own pixels count."""
     half = window // 2
     rows = F.avg_pool2d(x, (window, 1), stride=1, padding=(half, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, window), stride=1, padding=(0, half), count_include_pad=False)
 
 
-def _colored_planes(sweep: Tensor, view_logit: Tensor, alpha: Tensor) -> Tensor:
+def _colored_planes(sweep: Tensor, view_logit: Tensor, alpha: Tensor, trust: Tensor | float) -> Tensor:
     """Premultiplied planes ``[B, D, 4, H, W]``: the views that have data, the first against the others.
 
-    A softmax over [view_logit, 0, 0, ...]: the reference is weighed against each other view.
+    A softmax over [view_logit, 0, 0, ...]: the reference is weighed against each other view. With ``trust`` a view
+    that no other agrees with, because something hides the point from it, has less weight.
     """
-    valid = valid_views(sweep)
-    first = valid[:, 0] * view_logit.exp()
+    weights = valid_views(sweep).to(alpha.dtype)
+    if not (isinstance(trust, float) and trust == 0):
+        weights = weights * (-trust * _disagreement(sweep)).exp()
+    first = weights[:, 0] * view_logit.exp()
     color = first * sweep[:, 0]
     total = first
     for view in range(1, sweep.shape[1]):
-        color = color + valid[:, view] * sweep[:, view]
-        total = total + valid[:, view]
+        color = color + weights[:, view] * sweep[:, view]
+        total = total + weights[:, view]
     seen = alpha * (total > 0)
     return torch.cat([color * (seen / total.clamp_min(1e-8)), seen], dim=1).transpose(1, 2)
+
+
+def _disagreement(sweep: Tensor) -> Tensor:
+    """How much each view differs from the one that is most like it, ``[B, V, 1, D, H, W]``, at most ``COST_CAP``."""
+    valid, views = valid_views(sweep), sweep.shape[1]
+    least = [torch.full_like(sweep[:, 0, :1], COST_CAP, dtype=torch.float32) for _ in range(views)]
+    for i in range(views):
+        for j in range(i):
+            both = valid[:, i] & valid[:, j]
+            difference = (sweep[:, i].float() - sweep[:, j].float()).abs().sum(dim=1, keepdim=True)
+            difference = torch.where(both, difference.clamp_max(COST_CAP), COST_CAP)
+            least[i], least[j] = torch.minimum(least[i], difference), torch.minimum(least[j], difference)
+    return torch.stack(least, dim=1)
 
 
 def _agreement(sweep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -257,33 +291,43 @@ def _agreement(sweep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, difference, count
 
 
-def matching_evidence(sweep: Tensor) -> tuple[Tensor, Tensor]:
+def matching_evidence(sweep: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """Cost of each plane at each pixel, ``[B, 1, D, H, W]``, and what the U-Net reads; see ``matching_features``.
 
     On the processor by compiled loops, where they can be had; these are close to the plain functions, not the same.
+
+    Args:
+        sweep: ``[B, V, 3, D, H, W]``.
+        channels: of the features; those after the ``MatchingMPINet.FEATURES`` first are left to the caller.
     """
-    loops = _loops(sweep)
+    loops = compiled_loops(sweep)
     if loops is not None:
-        return loops.matching_evidence(sweep, MatchingMPINet.FEATURES, COST_CAP, COST_ONE_VIEW)
+        return loops.matching_evidence(sweep, channels, COST_CAP, COST_ONE_VIEW)
     cost, cost_fine = matching_costs(sweep)
-    return cost, matching_features(sweep, cost, cost_fine)
+    features = matching_features(sweep, cost, cost_fine)
+    if channels > MatchingMPINet.FEATURES:
+        features = torch.cat([features, torch.zeros_like(features[:, : channels - MatchingMPINet.FEATURES])], dim=1)
+    return cost, features
 
 
 def mask_evidence(sweep: Tensor, background: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor]:
     """What ``mask_features`` returns; on the processor by compiled loops, where they can be had."""
-    loops = _loops(sweep)
+    loops = compiled_loops(sweep)
     if loops is not None:
         return loops.mask_evidence(sweep, background, opacities, MatchingMaskNet.FEATURES, COST_CAP)
     return mask_features(sweep, background, opacities)
 
 
-def _loops(sweep: Tensor) -> ModuleType | None:
+def compiled_loops(sweep: Tensor) -> ModuleType | None:
     """The compiled loops, if there are some for these sweeps and for what the U-Net computes in."""
-    if sweep.device.type != "cpu" or torch.compiler.is_compiling():
-        return None
-    module = _compiled_loops()
+    module = loops_for_floats(sweep)
     fits = module is not None and module.TYPES.get(sweep.dtype) == _compute_dtype(sweep)
     return module if fits else None
+
+
+def loops_for_floats(x: Tensor) -> ModuleType | None:
+    """The compiled loops, if there are some where ``x`` is, for what is not read by the U-Net."""
+    return None if x.device.type != "cpu" or torch.compiler.is_compiling() else _compiled_loops()
 
 
 @cache
@@ -298,12 +342,12 @@ def _compiled_loops() -> ModuleType | None:
 def matching_costs(sweep: Tensor) -> tuple[Tensor, Tensor]:
     """Cost of each plane at each pixel, ``[B, 1, D, H, W]``: over the wide window and the fine one."""
     wide, fine = [], []
-    for chunk in sweep.split(_plane_chunk(sweep.device), dim=3):
+    for chunk in sweep.split(plane_chunk(sweep.device), dim=3):
         _, difference, count = _agreement(chunk.float())
         cost = difference.sum(dim=1).clamp_max(COST_CAP)
         cost = torch.where(count[:, 0] >= 2, cost, COST_ONE_VIEW + (COST_CAP - COST_ONE_VIEW) * (count[:, 0] < 1))
-        wide.append(_box(cost, WINDOW))
-        fine.append(_box(cost, WINDOW_FINE))
+        wide.append(box_mean(cost, WINDOW))
+        fine.append(box_mean(cost, WINDOW_FINE))
     return torch.cat(wide, dim=1)[:, None], torch.cat(fine, dim=1)[:, None]
 
 
@@ -312,7 +356,7 @@ def matching_features(sweep: Tensor, cost: Tensor, cost_fine: Tensor) -> Tensor:
     views = sweep.shape[1]
     best, best_fine = cost.amin(dim=2, keepdim=True), cost_fine.amin(dim=2, keepdim=True)
     parts = []
-    at_once = _plane_chunk(sweep.device)
+    at_once = plane_chunk(sweep.device)
     for index, chunk in enumerate(sweep.split(at_once, dim=3)):
         planes = slice(index * at_once, index * at_once + chunk.shape[3])
         mean, difference, count = _agreement(chunk.float())
@@ -325,7 +369,7 @@ def matching_features(sweep: Tensor, cost: Tensor, cost_fine: Tensor) -> Tensor:
             ],
             dim=1,
         )
-        half = _halve(torch.cat([mean, difference, count / views], dim=1))
+        half = halve(torch.cat([mean, difference, count / views], dim=1))
         parts.append(torch.cat([_unshuffle(full), half], dim=1).to(_compute_dtype(sweep)))
     return torch.cat(parts, dim=2)
 
@@ -347,23 +391,23 @@ def mask_features(sweep: Tensor, background: Tensor, opacities: Tensor) -> tuple
         batch, MatchingMaskNet.FEATURES, planes, h // 2, w // 2, dtype=_compute_dtype(sweep), device=sweep.device,
         memory_format=_memory_format(sweep.device),
     )  # fmt: skip
-    for start in range(0, planes, _plane_chunk(sweep.device)):
-        chunk = slice(start, start + _plane_chunk(sweep.device))
+    for start in range(0, planes, plane_chunk(sweep.device)):
+        chunk = slice(start, start + plane_chunk(sweep.device))
         frame, still, opacity = sweep[:, :, :, chunk], background[:, :, :, chunk], opacities[:, :, chunk]
         valid = valid_views(frame)[:, :, 0]
         count = valid.sum(dim=1)
         change = (frame.float() - still.float()).abs().sum(dim=2).clamp_max(COST_CAP) * valid
         smallest = change.masked_fill(~valid, COST_CAP).amin(dim=1) * (count > 0)
         mean = change.sum(dim=1) / count.clamp_min(1)
-        window = _box(smallest, WINDOW_FINE)
+        window = box_mean(smallest, WINDOW_FINE)
         evidence[:, chunk] = window
         along += (window * opacity[:, 0] * left[:, chunk]).sum(dim=1, keepdim=True)
         _, difference, _ = _agreement(frame.float())
         full = torch.cat([torch.stack([smallest, mean, window], dim=1), opacity], dim=1)
-        half = torch.stack([difference.mean(dim=1), count / views, _box(smallest, WINDOW), change[:, 0]], dim=1)
-        features[:, :-2, chunk] = torch.cat([_unshuffle(full), _halve(half)], dim=1)
-        features[:, -1:, chunk] = _halve(left[:, None, chunk])
-    features[:, -2:-1] = _halve(along[:, None])
+        half = torch.stack([difference.mean(dim=1), count / views, box_mean(smallest, WINDOW), change[:, 0]], dim=1)
+        features[:, :-2, chunk] = torch.cat([_unshuffle(full), halve(half)], dim=1)
+        features[:, -1:, chunk] = halve(left[:, None, chunk])
+    features[:, -2:-1] = halve(along[:, None])
     return features, torch.maximum(evidence, along)[:, None]
 
 

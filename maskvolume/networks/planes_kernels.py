@@ -14,6 +14,7 @@ import numpy as np
 from maskvolume.loops import compiled, inlined
 from maskvolume.loops.vectors import (
     LANES,
+    absolute,
     floats,
     get,
     load,
@@ -27,6 +28,7 @@ from maskvolume.loops.vectors import (
     store_where,
     truncate,
 )
+from maskvolume.networks.matching import COST_CAP
 from maskvolume.networks.views import VALID_ABOVE
 
 f32, i32 = np.float32, np.int32
@@ -71,9 +73,27 @@ def _spread(said: Any, c: int, channels: int, count: int, h: int, w: int, y: int
 
 
 @inlined
+def _disagreement(sweep: Any, view: int, views: int, volume: int, at: int, inside: Any) -> Any:
+    """How much a view differs from the one that is most like it; see ``matching._disagreement``."""
+    own = 3 * view * volume + at
+    red, green = load_where(sweep, index(own), inside), load_where(sweep, index(own + volume), inside)
+    blue = load_where(sweep, index(own + 2 * volume), inside)
+    least = splat(f32(COST_CAP))
+    for other in range(views):
+        if other != view:
+            p = 3 * other * volume + at
+            value = load_where(sweep, index(p), inside)
+            differs = absolute(red - value) + absolute(green - load_where(sweep, index(p + volume), inside))
+            differs = differs + absolute(blue - load_where(sweep, index(p + 2 * volume), inside))
+            differs = lowest(differs, least)
+            least = select(value > f32(VALID_ABOVE), differs, least)
+    return least
+
+
+@inlined
 def _planes(
     said: Any, cost: Any, sweep: Any, views: int, count: int, h: int, w: int,
-    sharpness: float, logit_cap: float, view_cap: float, first: int, last: int, out: Any,
+    logit_cap: float, view_cap: float, trust: float, first: int, last: int, out: Any,
 ) -> None:  # fmt: skip
     shown, _, _, across = out.shape
     plane, volume = h * w, count * h * w
@@ -89,7 +109,7 @@ def _planes(
             highest = splat(f32(-1e30))
             for d in range(count):
                 at = index(d * plane + y * w + x)
-                logit = load(residual, index(d * w + x)) - load_where(cost, at, inside) * sharpness
+                logit = load(residual, index(d * w + x)) - load_where(cost, at, inside)
                 prefetch(cost, at + index(AHEAD * w))
                 highest = select(logit > highest, logit, highest)
                 store_where(logits, index(d * LANES), logit, inside)
@@ -105,6 +125,9 @@ def _planes(
                 for v in range(views):
                     p = 3 * v * volume + d * plane + y * w + x
                     value = load_where(sweep, index(p), inside)
+                    if trust > f32(0) and views > 2:
+                        differs = _disagreement(sweep, v, views, volume, d * plane + y * w + x, inside)
+                        share = share * exponential(splat(-trust) * differs)
                     share = select(value > f32(VALID_ABOVE), share, zero)
                     red, by = red + share * value, by + share
                     green = green + share * load_where(sweep, index(p + volume), inside)
@@ -159,24 +182,24 @@ def planes_halves(
     count: int,  # D
     h: int,
     w: int,
-    sharpness: float,  # 1 / temperature
     logit_cap: float,
     view_cap: float,
+    trust: float,
     first: int,
     last: int,
     out: Any,  # [d, 4, h, w]: the first d planes, and what is left of H and W
 ) -> None:
     """Rows ``first`` to ``last`` of the premultiplied planes; see ``MatchingMPINet``."""
-    _planes(said, cost, sweep, views, count, h, w, sharpness, logit_cap, view_cap, first, last, out)
+    _planes(said, cost, sweep, views, count, h, w, logit_cap, view_cap, trust, first, last, out)
 
 
 @compiled(_PLANES.format(*_FULL))
 def planes_full(
     said: Any, cost: Any, sweep: Any, views: int, count: int, h: int, w: int,
-    sharpness: float, logit_cap: float, view_cap: float, first: int, last: int, out: Any,
+    logit_cap: float, view_cap: float, trust: float, first: int, last: int, out: Any,
 ) -> None:  # fmt: skip
     """The same in float32."""
-    _planes(said, cost, sweep, views, count, h, w, sharpness, logit_cap, view_cap, first, last, out)
+    _planes(said, cost, sweep, views, count, h, w, logit_cap, view_cap, trust, first, last, out)
 
 
 @compiled(_MASK.format(*_HALVES))

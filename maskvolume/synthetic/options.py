@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -38,6 +38,8 @@ class WorldOptions:
         blur: largest standard deviation of the sources' blur, in pixels.
         noise: largest standard deviation of the sources' noise, read and shot noise each.
         block_noise_share: share of source pictures quantized as JPEG does.
+        calibration: largest standard deviation of what the sources' intrinsics are wrong by, in pixels: the principal
+            point, and the focal length at the picture's edge. What is given is wrong, not what is rendered.
         rays_per_side: rays per pixel along each axis.
         source_depth: give the depth of the source views.
         texture_seed: another number gives another bank of textures.
@@ -66,6 +68,7 @@ class WorldOptions:
     blur: float = 0.45
     noise: float = 0.012
     block_noise_share: float = 0.3
+    calibration: float = 0.0
     rays_per_side: int = 2
     source_depth: bool = False
     texture_seed: int = 0
@@ -86,9 +89,13 @@ class WorldOptions:
                 raise ValueError(f"{name}: at least 1 expected, got {getattr(self, name)}")
         if self.instants > 1 and not self.moving:
             raise ValueError(f"instants: 1 expected where nothing moves, got {self.instants}")
-        for name in ("rotation", "gain", "white_balance", "blur", "noise"):
+        for name in ("rotation", "gain", "white_balance", "blur", "noise", "calibration"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: 0 or more expected, got {getattr(self, name)}")
+
+    def by_plain_rigs(self) -> WorldOptions:
+        """The same worlds, seen by cameras of rigs that nobody has calibrated in a laboratory: to train on."""
+        return replace(self, gain=0.06, white_balance=0.03, calibration=0.4)
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ def sample_worlds(
     if isinstance(generator, torch.Generator):
         generator = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     # Streams of their own: what is drawn for one does not change the others.
-    streams = [seed.spawn(5) for seed in np.random.SeedSequence(generator).spawn(batch)]
-    rig_rngs, thing_rngs, effect_rngs, rngs, step_rngs = (
-        [np.random.default_rng(seeds[i]) for seeds in streams] for i in range(5)
+    streams = [seed.spawn(6) for seed in np.random.SeedSequence(generator).spawn(batch)]
+    rig_rngs, thing_rngs, effect_rngs, rngs, step_rngs, calibration_rngs = (
+        [np.random.default_rng(seeds[i]) for seeds in streams] for i in range(6)
     )
     noise = torch.Generator(device).manual_seed(int(rngs[0].integers(2**62)))
 
@@ -91,7 +91,11 @@ def sample_worlds(
     return SyntheticSample(
         images=images,
         backgrounds=backgrounds,
-        sources=replace(sources, T_cam_world=sources.T_cam_world @ turn[:, None]),
+        sources=replace(
+            sources,
+            T_cam_world=sources.T_cam_world @ turn[:, None],
+            K=sources.K + _calibration_errors(calibration_rngs, options, sources.K).to(device),
+        ),
         target=replace(target, T_cam_world=target.T_cam_world @ turn),
         target_image=pictures[first],
         target_background=pictures[0],
@@ -118,6 +122,17 @@ def to_device(value: Held, device: torch.device) -> Held:
             if isinstance(getattr(value, field.name), Tensor)
         },
     )
+
+
+def _calibration_errors(rngs: list[np.random.Generator], options: WorldOptions, K: Tensor) -> Tensor:
+    """What is added to the intrinsics ``[B, V, 3, 3]`` of the sources."""
+    errors = np.zeros(K.shape)
+    for error, rng, given in zip(errors, rngs, K.cpu().numpy(), strict=True):
+        x, y, edge = rng.normal(0, options.calibration * rng.uniform(), (3, options.num_sources))
+        focal = edge / (0.5 * options.size[1])  # a change of the focal length by this share moves the edge so far
+        error[:, 0, 2], error[:, 1, 2] = x, y
+        error[:, 0, 0] = error[:, 1, 1] = focal * given[:, 0, 0]
+    return torch.from_numpy(errors).float()
 
 
 def _random_pose(rng: np.random.Generator) -> np.ndarray:

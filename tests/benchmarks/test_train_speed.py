@@ -60,13 +60,13 @@ def test_a_row_without_memory_is_left_out(batch: SyntheticSample) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     rows = [Row("original", 1, too_large, [2.0, 4.0, 3.0])]
-    rows += [Row("ours, matching", size, too_large, [1.0, 1.0]) for size in (1, 2, 4)]
+    rows += [Row("ours, semiglobal", size, too_large, [1.0, 1.0]) for size in (1, 2, 4)]
     assert train_speed._time_row(rows[3], batch, 1, CPU) is None
     result = train_speed._summary(rows)
-    assert result["rows"][3] == {"step": "ours, matching", "batch_size": 4, "out_of_memory": True}
+    assert result["rows"][3] == {"step": "ours, semiglobal", "batch_size": 4, "out_of_memory": True}
     assert result["rows"][0]["seconds"] == {"median": 3.0, "spread": 2.0}
     assert [row["ratio"] for row in result["rows"][:3]] == [1.0, 3.0, 6.0]
-    assert result["best"] == {"ours, matching": {"batch_size": 2, "ratio": 6.0}}
+    assert result["best"] == {"ours, semiglobal": {"batch_size": 2, "ratio": 6.0}}
 
 
 def test_the_program_writes_and_prints_its_figures(tmp_path: Path, run_program) -> None:
@@ -80,12 +80,12 @@ def test_the_program_writes_and_prints_its_figures(tmp_path: Path, run_program) 
     result = json.loads(out.read_text())
     assert {"commit", "machine", "torch", "command", "precision", "margin"} <= set(result)
     names = [(row["step"], row["batch_size"]) for row in result["rows"]]
-    assert names == [("original", 1), *((f"ours, {a}", b) for a in ("matching", "original") for b in (1, 2))]
+    assert names == [("original", 1), *((f"ours, {a}", b) for a in ("semiglobal", "original") for b in (1, 2))]
     for row in result["rows"]:
         assert row["samples_per_second"] == pytest.approx(row["batch_size"] / row["seconds"]["median"], rel=0.02)
         assert row["ratio"] > 0
     assert set(result["seconds_to_make_a_batch"]) == {"1", "2"}
-    for words in ("| original", "ours, matching", "best of ours, original: batch"):
+    for words in ("| original", "ours, semiglobal", "best of ours, original: batch"):
         assert words in done.stdout
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import Tensor
 
-from maskvolume.networks import MatchingMaskNet, MatchingMPINet, compiled_matching, matching
+from maskvolume.networks import MatchingMaskNet, MatchingMPINet, SemiglobalMPINet, compiled_matching, matching
 
 SIZES = [(2, 4, 8, 16), (3, 8, 24, 40), (2, 5, 17, 30), (4, 3, 9, 7)]  # views, planes, height, width
 
@@ -44,12 +44,12 @@ def trained(net: torch.nn.Module) -> torch.nn.Module:
 @contextmanager
 def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(matching, "_loops", lambda sweep: None)
+        patch.setattr(matching, "_compiled_loops", lambda: None)
         yield
 
 
 def padded(sweep: Tensor) -> Tensor:
-    return matching._pad_views(sweep)[0]
+    return matching.pad_views(sweep)[0]
 
 
 @pytest.mark.parametrize("shape", SIZES)
@@ -68,11 +68,14 @@ def test_evidence_is_that_of_the_plain_functions(shape: tuple[int, ...]) -> None
     assert wanted.std(dim=(0, 2, 3, 4)).min() > 1e-3  # there is something in every feature
 
 
+@pytest.mark.parametrize("make_net", [MatchingMPINet, SemiglobalMPINet])
 @pytest.mark.parametrize("shape", SIZES)
-def test_networks_are_the_same_by_loops(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_are_the_same_by_loops(
+    shape: tuple[int, ...], make_net: Callable[[], torch.nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame, still = random_sweep(*shape), random_sweep(*shape, seed=1)
     background = random_planes(shape[1:], 3)
-    mpi_net, mask_net = trained(MatchingMPINet()), trained(MatchingMaskNet())
+    mpi_net, mask_net = trained(make_net()), trained(MatchingMaskNet())
     with torch.no_grad():
         rgba = mpi_net(frame)
         mask = mask_net(frame, still, rgba, background)
@@ -83,15 +86,18 @@ def test_networks_are_the_same_by_loops(shape: tuple[int, ...], monkeypatch: pyt
     assert mask.std() > 0.05
 
 
-def test_networks_of_half_precision_are_the_same_by_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("make_net", [MatchingMPINet, SemiglobalMPINet])
+def test_networks_of_half_precision_are_the_same_by_loops(
+    make_net: Callable[[], torch.nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if torch.float16 not in compiled_matching.TYPES:
         pytest.skip("this processor does not convert half precision")
     shape = (2, 8, 24, 40)
     frame, still = random_sweep(*shape).half(), random_sweep(*shape, seed=1).half()
     background = random_planes(shape[1:], 3)
-    mpi_net, mask_net = trained(MatchingMPINet()), trained(MatchingMaskNet())
+    mpi_net, mask_net = trained(make_net()), trained(MatchingMaskNet())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert matching._loops(frame) is compiled_matching
+        assert matching.compiled_loops(frame) is compiled_matching
         rgba = mpi_net(frame)
         mask = mask_net(frame, still, rgba, background)
         with plain(monkeypatch):
@@ -102,15 +108,18 @@ def test_networks_of_half_precision_are_the_same_by_loops(monkeypatch: pytest.Mo
 
 def test_loops_are_taken_for_what_there_are_some_for() -> None:
     sweep = random_sweep(2, 4, 8, 8)
-    assert matching._loops(sweep) is compiled_matching
-    assert matching._loops(sweep.double()) is None
-    assert matching._loops(sweep.to("meta")) is None
+    assert matching.compiled_loops(sweep) is compiled_matching
+    assert matching.compiled_loops(sweep.double()) is None
+    assert matching.compiled_loops(sweep.to("meta")) is None
     with torch.autocast("cpu", torch.bfloat16):
-        assert matching._loops(sweep) is None  # features would be written in another type
+        assert matching.compiled_loops(sweep) is None  # features would be written in another type
 
 
-def test_gradients_are_those_of_the_plain_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep, net = random_sweep(2, 4, 8, 16), trained(MatchingMPINet())
+@pytest.mark.parametrize("make_net", [MatchingMPINet, SemiglobalMPINet])
+def test_gradients_are_those_of_the_plain_functions(
+    make_net: Callable[[], torch.nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, net = random_sweep(2, 4, 8, 16), trained(make_net())
 
     def gradients() -> list[Tensor]:
         return list(torch.autograd.grad(net(sweep).square().sum(), list(net.parameters())))
@@ -121,8 +130,11 @@ def test_gradients_are_those_of_the_plain_functions(monkeypatch: pytest.MonkeyPa
             torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
-def test_threads_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep, net = random_sweep(3, 8, 40, 24), trained(MatchingMPINet())
+@pytest.mark.parametrize("make_net", [MatchingMPINet, SemiglobalMPINet])
+def test_threads_do_not_change_the_result(
+    make_net: Callable[[], torch.nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, net = random_sweep(3, 8, 40, 24), trained(make_net())
     with torch.no_grad():
         alone = net(sweep)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 3)

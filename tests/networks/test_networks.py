@@ -1,4 +1,4 @@
-"""Laws of both architectures: any size, any number of planes and views, no data never shows."""
+"""Laws of all architectures: any size, any number of planes and views, no data never shows."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.networks.views import blend_views, pad_to_multiple
 
+OURS = [name for name, architecture in ARCHITECTURES.items() if architecture.gives_logits]
 SIZES = [(8, 16, 24), (5, 19, 30), (3, 9, 17)]
 
 
@@ -43,16 +44,20 @@ def test_no_data_never_shows(arch: str) -> None:
     assert rgba[:, :, :3].max() <= 0.5 + 1e-5
 
 
-def test_matching_takes_any_number_of_views_and_is_symmetric_in_all_but_the_reference() -> None:
+@pytest.mark.parametrize("arch", OURS)
+def test_any_number_of_views_symmetric_in_all_but_the_reference(arch: str) -> None:
     torch.manual_seed(2)
-    network = ARCHITECTURES["matching"].mpi()
+    network = ARCHITECTURES[arch].mpi()
     sweep = random_sweep(4, 8, 16, 16)
+    if arch == "semiglobal":  # its costs are differences from the first view that sees a point
+        sweep[:, 0] = sweep[:, 0].abs()
     torch.testing.assert_close(network(sweep), network(sweep[:, [0, 3, 1, 2]]), atol=1e-5, rtol=1e-4)
 
 
-def test_matching_finds_the_plane_where_views_agree_before_any_training() -> None:
+@pytest.mark.parametrize("arch", OURS)
+def test_the_plane_where_views_agree_is_found_before_any_training(arch: str) -> None:
     torch.manual_seed(3)
-    network = ARCHITECTURES["matching"].mpi()
+    network = ARCHITECTURES[arch].mpi()
     sweep = torch.rand(1, 2, 3, 8, 24, 24)
     sweep[:, :, :, 5] = torch.rand(1, 1, 3, 24, 24)  # the views agree on plane 5
     alpha = network(sweep)[0, :, 3]
@@ -108,7 +113,8 @@ def test_every_parameter_gets_a_gradient_after_a_step(arch: str) -> None:
     for name in ("mpi", "mask"):
         network = getattr(ARCHITECTURES[arch], name)()
         optimizer = torch.optim.SGD(network.parameters(), lr=1e-2)
-        sweep, background = random_sweep(2, 8, 16, 16), random_sweep(2, 8, 16, 16)
+        views = ARCHITECTURES[arch].max_views or 3
+        sweep, background = random_sweep(views, 8, 16, 16), random_sweep(views, 8, 16, 16)
         rgba = torch.rand(2, 8, 4, 16, 16)
         for _ in range(2):  # last layers start at zero: the layers before them move from the second step on
             optimizer.zero_grad()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
@@ -71,6 +72,11 @@ class MPITrainOptions(TrainOptions):
         0.0, "weight of a loss on the planes of the reference view, where samples know its depth (random worlds do)"
     )
     vgg_weights: str = option("", "vgg losses: VGG-19-BN state dict; torchvision's cache or download when empty")
+    sampling: Literal["auto", "exact", "original"] = option(
+        "auto",
+        "of the plane sweeps; original: half a pixel off, and no data for a colour, as that architecture had it; "
+        "auto: that of init_ckpt, or exact",
+    )
     init_ckpt: str = option("", "checkpoint whose MPI network to start from")
 
 
@@ -181,6 +187,8 @@ def check_options(options: MPITrainOptions) -> None:
         raise InputError(f"--depth_weight: 0 or more expected, got {options.depth_weight:g}")
     if options.depth_weight and not ARCHITECTURES[options.arch].gives_logits:
         raise InputError(f"--depth_weight: not with --arch {options.arch}, which makes no distribution over planes")
+    if options.sampling == "original" and options.arch != "original":
+        raise InputError(f"--sampling: original is for --arch original alone, not for {options.arch}")
     if options.subsequence <= options.num_sources[1]:
         raise InputError(f"--subsequence: more than the {options.num_sources[1]} sources expected")
 
@@ -192,9 +200,16 @@ def main() -> None:
 
     def make_model() -> MaskVolumeModel:
         model = new_model(options)
+        if options.sampling != "auto":
+            model.meta = replace(model.meta, sampling=options.sampling)
         if options.init_ckpt:
             first = load_start(options.init_ckpt, "mpi", options.arch)
             model.mpi_net.load_state_dict(first.mpi_net.state_dict())
+            if options.sampling not in ("auto", first.meta.sampling):
+                raise InputError(
+                    f"{options.init_ckpt}: was trained on {first.meta.sampling!r} plane sweeps; give --sampling "
+                    f"{first.meta.sampling}"
+                )
             model.meta = replace(model.meta, sampling=first.meta.sampling)
         return model
 

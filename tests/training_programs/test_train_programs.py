@@ -28,7 +28,7 @@ SMALL = ("--img_hw", "48", "64", "--num_planes", "8", "--margin", "8", "--device
 
 
 def load(program: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(program.replace("/", "_"), ROOT / program / "train.py")
+    spec = importlib.util.spec_from_file_location(f"{program}_program", ROOT / program / "train.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -60,7 +60,7 @@ def test_the_loss_of_stage_one_falls() -> None:
     program = load("train_mpi")
     torch.manual_seed(0)
     options = program.MPITrainOptions(img_hw=(48, 64), num_planes=8, margin=8)
-    model = MaskVolumeModel(CheckpointMeta("mpi", "matching", num_planes=8))
+    model = MaskVolumeModel(CheckpointMeta("mpi", "semiglobal", num_planes=8))
     assert fall(program.MPITask(options, torch.device("cpu")), model, 24) < 0.95
 
 
@@ -68,7 +68,7 @@ def test_the_loss_of_stage_two_falls_and_stage_one_stays() -> None:
     program = load("train_mask")
     torch.manual_seed(0)
     options = program.MaskTrainOptions(mpi_model="", img_hw=(48, 64), num_planes=8, margin=8)
-    model = MaskVolumeModel(CheckpointMeta("mask", "matching", num_planes=8))
+    model = MaskVolumeModel(CheckpointMeta("mask", "semiglobal", num_planes=8))
     model.mpi_net.requires_grad_(False)
     before = {key: value.clone() for key, value in model.mpi_net.state_dict().items()}
     assert fall(program.MaskTask(options, torch.device("cpu")), model, 12) < 0.98
@@ -86,7 +86,7 @@ def test_samples_depend_on_seed_and_number_alone() -> None:
 
 def test_batches_of_any_size_and_crop_and_number_of_views_train() -> None:
     program = load("train_mpi")
-    model = MaskVolumeModel(CheckpointMeta("mpi", "matching", num_planes=7))
+    model = MaskVolumeModel(CheckpointMeta("mpi", "semiglobal", num_planes=7))
     for hw, views, batch in (((40, 56), (2, 2), 3), ((33, 47), (5, 5), 2), ((64, 32), (3, 3), 1)):
         options = program.MPITrainOptions(img_hw=hw, num_planes=7, margin=5, num_sources=views, depth_weight=0.1)
         task = program.MPITask(options, torch.device("cpu"))
@@ -115,16 +115,16 @@ def test_the_loss_on_planes_is_least_at_the_true_depth() -> None:
     assert bool((logits.grad[:, 6:] > 0).all())
 
 
-@pytest.mark.parametrize("arch", ["matching", "original"])
+@pytest.mark.parametrize("arch", ["semiglobal", "matching", "original"])
 def test_both_stages_run_from_the_command_line(run_program: Callable[..., Any], tmp_path: Path, arch: str) -> None:
-    views = "2 3" if arch == "matching" else "2 2"
+    views = "2 2" if arch == "original" else "2 3"
     common = (
         *SMALL,
         "--arch",
         arch,
         "--num_sources",
         *views.split(),
-        *(() if arch == "matching" else ("--depth_weight", "0")),
+        *(("--depth_weight", "0") if arch == "original" else ()),
         "--debug",
         "--log_dir",
         tmp_path / "logs",
@@ -164,7 +164,7 @@ def test_stage_two_starts_from_a_mask_network(run_program: Callable[..., Any], t
     torch.manual_seed(5)
     model = MaskVolumeModel(CheckpointMeta("mask", "matching"))
     save_checkpoint(tmp_path / "two.safetensors", model)
-    save_checkpoint(tmp_path / "one.safetensors", MaskVolumeModel(CheckpointMeta("mpi", "matching")))
+    save_checkpoint(tmp_path / "one.safetensors", MaskVolumeModel(CheckpointMeta("mpi", "semiglobal")))
     words = ("--mpi_model", tmp_path / "one.safetensors", "--num_steps", 1, "--val_samples", 1, "--lr", 1e-9)
     given = ("--init_ckpt", tmp_path / "two.safetensors")
     run = run_program("train_mask/train.py", *SMALL, *words, *given, cwd=tmp_path)
@@ -190,6 +190,7 @@ def test_stage_two_refuses_what_is_no_stage_one(run_program: Callable[..., Any],
     ("arguments", "words"),
     [
         (("--arch", "original", "--depth_weight", "1"), ("--depth_weight", "original")),
+        (("--arch", "matching", "--sampling", "original"), ("--sampling", "matching")),
         (("--depth_weight", "-1"), ("--depth_weight",)),
         (("--stride", "5", "2"), ("--stride",)),
         (("--scale", "0.001", "2"), ("--scale", "0.01")),
@@ -279,6 +280,14 @@ def test_stage_one_goes_on_from_weights_of_the_original_in_their_convention(
     assert trained.meta.sampling == "original"
     for key, value in first.state_dict().items():
         torch.testing.assert_close(trained.state_dict()[key], value, atol=1e-6, rtol=0)
+    wrong = run_program(
+        "train_mpi/train.py", *SMALL, *words, "--sampling", "exact", "--num_sources", 2, 2, cwd=tmp_path
+    )
+    wrong.check_input_error("one.safetensors", "--sampling original")
+    words = ("--arch", "original", "--sampling", "original", "--exp_name", "theirs", "--num_steps", 1)
+    run = run_program("train_mpi/train.py", *SMALL, *words, "--val_samples", 1, "--num_sources", 2, 2, cwd=tmp_path)
+    assert run.rc == 0, run.stderr
+    assert load_model(tmp_path / "runs/checkpoints/theirs/model.safetensors").meta.sampling == "original"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

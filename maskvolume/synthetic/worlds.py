@@ -151,7 +151,9 @@ def _random_colors(rng: np.random.Generator) -> Array:
     """``[3, 4]``: contrast, saturation, hue and lightness changed, around the middle grey."""
     hue = rng.choice([0.0, rng.normal(0, 0.3), rng.uniform(0, 2 * np.pi)], p=[0.6, 0.25, 0.15])
     c, s = np.cos(hue), np.sin(hue)
-    saturation, contrast = rng.uniform(0.2, 1.4), log_uniform(rng, 0.5, 1.4)
+    saturation = rng.uniform(0.2, 1.4)
+    # Many real surfaces show next to nothing: only what is around them tells how deep they are.
+    contrast = log_uniform(rng, 0.08, 0.5) if rng.random() < 0.35 else log_uniform(rng, 0.5, 1.4)
     grey = np.full((3, 3), 1 / 3)
     axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     matrix = contrast * (grey + saturation * (c * (np.eye(3) - grey) + s * axis))

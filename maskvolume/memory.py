@@ -27,6 +27,7 @@ PLANES, MASK = 16, 4  # bytes a voxel: four channels of float32, and one
 PICTURE = 3  # bytes a pixel as it is read
 AHEAD = 6  # pictures of each camera and of each view that wait in threads, at most
 VIEW_WORK = 200  # bytes a pixel of a view while it is made and filled
+VIEW_LAYERS = 32  # bytes a pixel of what one of several references shows of a view, until they are blended
 # Of a process on the processor: libraries, weights, compiled loops, and what the C library keeps of smaller blocks.
 PROGRAM = int(1.1 * GB)
 
@@ -87,6 +88,9 @@ class Job:
         stored_dtype: of the planes of a stored frame.
         stored: whether a frame's full MPI is kept.
         masks: whether the mask volume is kept with it and shown.
+        references: number of reference cameras, each with a background of its own.
+        references_at_once: how many of them have the MPI of a frame at once, at most.
+        cameras: whose pictures are read for all of them; ``views`` where there is one reference.
     """
 
     arch: str
@@ -102,6 +106,9 @@ class Job:
     stored_dtype: torch.dtype = torch.float32
     stored: bool = False
     masks: bool = False
+    references: int = 1
+    references_at_once: int = 1
+    cameras: int | None = None
 
     @property
     def halo(self) -> Halo | None:
@@ -138,11 +145,15 @@ class Plan:
         tiling: that it is made in; of one tile where the whole frame fits.
         need: what it takes.
         budget: bytes that it may take.
+        references: number of reference cameras.
+        at_once: how many of them have the MPI of a frame at once, at most.
     """
 
     tiling: Tiling
     need: Need
     budget: int
+    references: int = 1
+    at_once: int = 1
 
     def __str__(self) -> str:
         count, (h, w) = len(self.tiling.tiles()), self.tiling.tile
@@ -153,7 +164,8 @@ class Plan:
             for name, size in parts.items()
             if size
         ]
-        return f"memory: {self.need.total / GB:.1f} of {self.budget / GB:.1f} GB: {', '.join(shown)}"
+        several = f"; {self.references} references, {self.at_once} at once" if self.references > 1 else ""
+        return f"memory: {self.need.total / GB:.1f} of {self.budget / GB:.1f} GB: {', '.join(shown)}{several}"
 
 
 def need(job: Job, tiling: Tiling) -> Need:
@@ -165,11 +177,19 @@ def need(job: Job, tiling: Tiling) -> Need:
         background = volume * 4 * background_dtype(job.precision).itemsize if job.has_mask else 0
         frame = volume * _kept(job, stored=True)
         peak = frame + round(max(_tile_work(job, tiling), volume * _mask_view(job)))
+    peak -= frame
+    if job.device_type == "cuda" and tiling.is_whole:  # each has a graph, which keeps its memory
+        frame, peak = frame * job.references, peak * job.references
+    else:
+        frame *= job.references_at_once
     source, target = math.prod(job.picture_size), math.prod(job.target_size)
-    # Bytes as they wait, and float32 twice while they are scaled to 0..1; those of the background again for tiles.
-    pictures = job.views * PICTURE * source * (AHEAD + 8 + 4 * (not tiling.is_whole))
-    pictures += target * (VIEW_WORK + AHEAD * (PICTURE + 2 + job.masks))
-    return Need(background, frame, peak - frame, pictures, PROGRAM if job.device_type == "cpu" else 0)
+    cameras = job.views if job.cameras is None else job.cameras
+    # Bytes as they wait, and float32 twice while they are scaled to 0..1; those of the backgrounds again for tiles.
+    pictures = PICTURE * source * (cameras * AHEAD + job.views * (8 + 4 * job.references * (not tiling.is_whole)))
+    several = (VIEW_LAYERS * (job.references_at_once + 1)) if job.references > 1 else 0
+    pictures += target * (VIEW_WORK + several + AHEAD * (PICTURE + 2 + job.masks))
+    program = PROGRAM if job.device_type == "cpu" else 0
+    return Need(background * job.references, frame, peak, pictures, program)
 
 
 def make_plan(job: Job, budget: int, *, why: str) -> Plan:
@@ -190,13 +210,15 @@ def make_plan(job: Job, budget: int, *, why: str) -> Plan:
     fitting = [tiling for tiling in candidates if needs[tiling].total <= budget]
     if fitting:
         best = min(fitting, key=lambda tiling: _pixels_worked_on(job, tiling))
-        return Plan(best, needs[best], budget)
+        return Plan(best, needs[best], budget, job.references, job.references_at_once)
     least = min(entry.total for entry in needs.values())
     h, w = job.mpi_size
     tiles = " in the smallest tiles" if job.halo else f" (the networks of {job.arch!r} can't work in tiles)"
+    for_each = f" for each of {job.references} references" if job.references > 1 else ""
     raise InputError(
-        f"memory: {job.planes} planes of {w} x {h} from {job.views} cameras need {least / GB:.1f} GB{tiles}, "
-        f"{budget / GB:.1f} GB may be taken ({why}); give a smaller --img_wh, fewer --num_planes or more --memory_gb"
+        f"memory: {job.planes} planes of {w} x {h} from {job.views} cameras{for_each} need {least / GB:.1f} GB{tiles}, "
+        f"{budget / GB:.1f} GB may be taken ({why}); give a smaller --img_wh, fewer --num_planes"
+        f"{', fewer --references' if job.references > 1 else ''} or more --memory_gb"
     )
 
 

@@ -22,7 +22,7 @@ from maskvolume.graphs import Replayed
 from maskvolume.memory import Job
 from maskvolume.model import Background, FrameMPI, MaskVolumeModel, StoredFrame
 from maskvolume.networks import Halo
-from maskvolume.ops import available_backends, stored_dtype
+from maskvolume.ops import Rendering, available_backends, stored_dtype
 from maskvolume.planes import disparity_planes
 from maskvolume.streams import Uploader
 from maskvolume.tiles import TiledBackground, Tiling, background_in_tiles, frame_in_tiles, mpi_in_tiles
@@ -279,6 +279,10 @@ class ClipRenderer:
             self._frame = (frame, made)
         return self._frame[1]
 
+    def forget_frame(self) -> None:
+        """Let go of the frame that is kept."""
+        self._frame = None
+
     def _frame_of(self, images: Tensor) -> Frame:
         """The MPI of pictures ``[V, 3, H, W]``, made as a whole."""
         if self.model.has_mask:
@@ -309,11 +313,19 @@ class ClipRenderer:
     @torch.no_grad()
     def render(self, frame: int, target: Camera, *, with_mask: bool = False) -> View:
         """The view of one frame from a target camera of any size, or from N of them."""
+        return self.finish(*self.look(frame, target, with_mask=with_mask))
+
+    @torch.no_grad()
+    def look(self, frame: int, target: Camera, *, with_mask: bool = False) -> tuple[Rendering, Tensor | None]:
+        """What the planes of a frame show of a target, and how much of it moves: ``render`` before it is filled."""
         made = self.frame_mpi(frame)
         target = target.to(self.device, self.camera.K.dtype)
         rendering = made.render(target, self.model.backend)
+        return rendering, self._render_mask(made, target) if with_mask else None
+
+    def finish(self, rendering: Rendering, mask: Tensor | None) -> View:
+        """The view with unseen pixels filled, as the checkpoint's convention wants it."""
         filled = fill_unseen(rendering) if self.model.meta.sampling == "exact" else rendering
-        mask = self._render_mask(made, target) if with_mask else None
         return View(filled.color, filled.disparity, rendering.opacity, mask)
 
     def _render_mask(self, made: Frame, target: Camera) -> Tensor:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from maskvolume import background
 from maskvolume.background import evenly_spaced
+from maskvolume.blending import BlendedRenderer
 from maskvolume.cameras import Camera, stack_cameras
 from maskvolume.errors import InputError
 from maskvolume.io.images import read_image, write_image
@@ -67,7 +68,7 @@ class RenderReport:
 
     Attributes:
         folder: where it lies.
-        indices: the source cameras, the reference first.
+        indices: the source cameras, the reference first; of several references the one first that serves most.
         frames: which frame each pose shows.
         made: number of poses that were rendered now.
         kept: number of poses that were there already.
@@ -150,7 +151,7 @@ def make_backgrounds(clip: RigClip, cameras: Sequence[int], folder: Path, *, kee
 
 
 def render_clip(
-    renderer: ClipRenderer,
+    renderer: ClipRenderer | BlendedRenderer,
     shots: Shots,
     folder: RenderFolder,
     *,
@@ -160,6 +161,8 @@ def render_clip(
 ) -> RenderReport:
     """Render what is missing in the folder, then encode the videos.
 
+    Of several references each pose has those with a weight for its target.
+
     Pictures appear whole or not at all, so a run that was interrupted at any moment goes on where it stopped. Of
     several processes each renders a share of the frames, and the first encodes the videos when all are done.
 
@@ -168,6 +171,7 @@ def render_clip(
         OSError: a file can't be written.
     """
     start = time.monotonic()
+    renderer = renderer if isinstance(renderer, BlendedRenderer) else BlendedRenderer([renderer])
     missing = processes.first_does(lambda: _begin(renderer, shots, folder))
     share = share_of(shots.by_frame(missing), processes)
     processes.all_do(lambda: render_shots(renderer, shots, folder, share, quiet=not processes.is_first))
@@ -189,7 +193,7 @@ def share_of(groups: Sequence[tuple[int, list[int]]], processes: Processes) -> l
     return sorted(share)
 
 
-def _begin(renderer: ClipRenderer, shots: Shots, folder: RenderFolder) -> list[int]:
+def _begin(renderer: BlendedRenderer, shots: Shots, folder: RenderFolder) -> list[int]:
     """The poses that are missing."""
     size = shots.targets.size
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -199,7 +203,7 @@ def _begin(renderer: ClipRenderer, shots: Shots, folder: RenderFolder) -> list[i
     return [pose for pose, there in enumerate(done) if not there]
 
 
-def _encode(renderer: ClipRenderer, shots: Shots, folder: RenderFolder, fps: float, crf: int) -> None:
+def _encode(renderer: BlendedRenderer, shots: Shots, folder: RenderFolder, fps: float, crf: int) -> None:
     """The videos of the pictures."""
     frames = [folder.frame(pose) for pose in range(len(shots))]
     encode_video(frames, folder.video, fps=fps, crf=crf)
@@ -216,7 +220,7 @@ def _encode(renderer: ClipRenderer, shots: Shots, folder: RenderFolder, fps: flo
 
 
 def render_shots(
-    renderer: ClipRenderer, shots: Shots, folder: RenderFolder, poses: Sequence[int], *, quiet: bool = False
+    renderer: BlendedRenderer, shots: Shots, folder: RenderFolder, poses: Sequence[int], *, quiet: bool = False
 ) -> None:
     """Render some of the poses into the folder; see ``render_clip``."""
     if not poses:
@@ -225,21 +229,31 @@ def render_shots(
     nearest, _ = _depth_range(renderer.depths)
     if renderer.model.has_mask:
         renderer.background()
-    targets = shots.targets.to(renderer.device, renderer.camera.K.dtype)
-    at_once = renderer.views_at_once(targets.size)
+    weights = renderer.weights(shots.targets)
+    needed = references_of_frames(weights, groups)
+    cameras = {frame: renderer.cameras_of(references) for frame, references in needed.items()}
+    served_by = [tuple(row.nonzero()[:, 0].tolist()) for row in weights]
+    targets, weights = shots.targets.to(renderer.device, renderer.depths.dtype), weights.to(renderer.device)
+    at_once = renderer.views_at_once(shots.targets.size)
     download = Downloader(renderer.device)
-    frames = [frame for frame, _ in groups]
+
+    def read(camera: int, frame: int) -> np.ndarray | None:
+        return renderer.read_camera(camera, frame) if camera in cameras[frame] else None
+
     with (
-        closing(read_frames(renderer.read_camera, renderer.indices, frames)) as reader,
+        closing(read_frames(read, renderer.indices, list(needed))) as reader,
         Writers() as writers,
         _progress(len(shots), "render", len(poses), quiet=quiet) as bar,
     ):
         for (frame, members), pictures in zip(groups, reader, strict=True):
-            renderer.frame_mpi(frame, pictures)
-            for some in _parts(members, at_once):
+            given = zip(renderer.indices, pictures, strict=True)
+            renderer.make(frame, needed[frame], {index: picture for index, picture in given if picture is not None})
+            for some in _parts(members, at_once, served_by):
                 # Of one view, or of several at once; int indices alone: lists of them would go to the device.
-                wanted = targets[some[0]] if len(some) == 1 else stack_cameras([targets[pose] for pose in some])
-                view = renderer.render(frame, wanted, with_mask=folder.with_mask)
+                alone = len(some) == 1
+                wanted = targets[some[0]] if alone else stack_cameras([targets[pose] for pose in some])
+                shares = weights[some[0]] if alone else torch.stack([weights[pose] for pose in some])
+                view = renderer.render(frame, wanted, served_by[some[0]], shares, with_mask=folder.with_mask)
                 files = [folder.files_of(pose) for pose in some]
                 arriving = download(_to_pixels(view, folder, nearest))
                 for number, paths in enumerate(files):
@@ -247,9 +261,20 @@ def render_shots(
                     bar.update()
 
 
-def _parts(members: Sequence[int], count: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(members), count):
-        yield members[start : start + count]
+def references_of_frames(
+    weights: Tensor,  # [N, R]
+    groups: Iterable[tuple[int, Sequence[int]]],
+) -> dict[int, list[int]]:
+    """The references that have a weight for some pose at each frame; the poses of a frame as in ``Shots.by_frame``."""
+    return {frame: (weights[list(members)] > 0).any(dim=0).nonzero()[:, 0].tolist() for frame, members in groups}
+
+
+def _parts(members: Sequence[int], count: int, served_by: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """The poses of a frame, at most so many at once, that have the same references."""
+    for _, alike in itertools.groupby(sorted(members, key=lambda pose: served_by[pose]), lambda pose: served_by[pose]):
+        poses = list(alike)
+        for start in range(0, len(poses), count):
+            yield poses[start : start + count]
 
 
 def encode_video(

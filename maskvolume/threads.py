@@ -9,9 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+Read = TypeVar("Read")
 
 WRITERS = max(2, min(8, (os.cpu_count() or 2) // 2))  # threads that encode and write pictures
 WAITING = 4 * WRITERS  # poses whose pictures may wait for them, in memory
@@ -47,21 +49,21 @@ class Writers:
 
 
 def read_frames(
-    read: Callable[[int, int], np.ndarray], cameras: Sequence[int], frames: Sequence[int]
-) -> Generator[list[np.ndarray], None, None]:
+    read: Callable[[int, int], Read], cameras: Sequence[int], frames: Sequence[int]
+) -> Generator[list[Read], None, None]:
     """The pictures of all cameras, frame after frame, ``AHEAD`` frames ahead of what is taken.
 
     Each camera has a thread of its own, so that its video is decoded in order. An error comes with the frame that it
     belongs to. To be closed: that joins the threads.
 
     Args:
-        read: camera and frame to a picture.
+        read: camera and frame to a picture, or to None where it isn't needed.
         cameras: in the order in which their pictures are given.
         frames: in the order in which they are wanted.
     """
     with ExitStack() as stack:
         threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in cameras]
-        pending: deque[list[Future[np.ndarray]]] = deque()
+        pending: deque[list[Future[Read]]] = deque()
         try:
             for frame in frames:
                 pending.append(

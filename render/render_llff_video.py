@@ -24,6 +24,7 @@ if __name__ == "__main__":
 import torch
 
 import maskvolume
+from maskvolume.blending import BlendedRenderer
 from maskvolume.cameras import Camera, nearest_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_device, resolve_precision
@@ -38,6 +39,7 @@ from maskvolume.outputs import RenderFolder, digest
 from maskvolume.paths import PATH_KINDS, PathKind, render_path
 from maskvolume.pipeline import ClipRenderer
 from maskvolume.processes import Processes, open_processes
+from maskvolume.references import choose_references
 from maskvolume.rendering import (
     RenderReport,
     Shots,
@@ -46,12 +48,14 @@ from maskvolume.rendering import (
     fixed_shots,
     make_backgrounds,
     path_shots,
+    references_of_frames,
     render_clip,
 )
 from maskvolume.rig import RigClip
 
 PATH_NAME = "qual_path.txt"
 DEFAULT_SOURCES = 4  # cameras, where the architecture takes any number
+MOST_REFERENCES = 4
 PATIENCE = timedelta(days=30)  # that a process which is done waits for the others
 MIN_SIDE = 16  # pixels; below it the networks see nothing
 
@@ -74,6 +78,11 @@ class RenderOptions:
         None,
         "source cameras, two or more names or numbers, the first the reference; none: those nearest to the "
         "middle of the path",
+    )
+    references: int = option(
+        1,
+        "reference cameras that a view is blended from, 1 to 4. 1: one for the whole path. 2 or more: those that are "
+        "nearest to each pose (amid more that are as near, all of these), of --indices or of the whole rig",
     )
     path: str | None = option(
         None,
@@ -113,6 +122,7 @@ def check_options(options: RenderOptions) -> None:
         got = " x ".join(str(side) for side in options.img_wh)
         raise InputError(f"--img_wh: width and height of at least {MIN_SIDE} pixels are needed, got {got}")
     limits: list[tuple[str, float | None, float, float]] = [
+        ("references", options.references, 1, MOST_REFERENCES),
         ("num_frames", options.num_frames, 1, float("inf")),
         ("num_planes", options.num_planes, 2, 1024),
         ("margin", options.margin, 0, 4096),
@@ -167,9 +177,7 @@ def load_checkpoint(options: RenderOptions, device: torch.device) -> MaskVolumeM
     return model
 
 
-def fit_into_memory(
-    options: RenderOptions, renderer: ClipRenderer, target_size: tuple[int, int], processes: Processes
-) -> str:
+def fit_into_memory(options: RenderOptions, renderer: BlendedRenderer, shots: Shots, processes: Processes) -> str:
     """Choose the tiles that the renderer works in, the same in all processes; returns a line that says it.
 
     Raises:
@@ -182,13 +190,60 @@ def fit_into_memory(
     known = [each for each in processes.gather(budget) if each is not None]
     if not known:
         return f"memory: how much is free on {device.type} isn't known; frames are made whole, or as --memory_gb says"
-    plan = make_plan(renderer.job(target_size), min(known), why=why)
+    groups = shots.by_frame(range(len(shots)))
+    at_once = max(map(len, references_of_frames(renderer.weights(shots.targets), groups).values()))
+    plan = make_plan(renderer.job(shots.targets.size, at_once), min(known), why=why)
     if not plan.tiling.is_whole:
         renderer.use_tiles(plan.tiling)
     return str(plan)
 
 
-def made_of(options: RenderOptions, renderer: ClipRenderer, clip: RigClip, targets: Camera) -> dict[str, object]:
+def open_renderer(
+    options: RenderOptions, clip: RigClip, model: MaskVolumeModel, targets: Camera, size: tuple[int, int]
+) -> BlendedRenderer:
+    """The renderer of targets ``[N]``, from the cameras that are named or chosen."""
+    limit = model.arch.max_views
+    named = None if options.indices is None else tuple(clip.index(camera) for camera in options.indices)
+    if named is not None and len(set(named)) != len(named):
+        raise InputError(f"--indices: different cameras are needed, got {' '.join(options.indices or ())}")
+    # Masks are seen through the whole MPI.
+    stored = options.time.startswith("fix:") or options.save_mask
+    if options.references == 1:
+        indices = named or nearest_cameras(clip.cameras(), targets, limit or DEFAULT_SOURCES)
+        alone = ClipRenderer(
+            clip,
+            model,
+            indices,
+            targets=targets,
+            size=size,
+            num_planes=options.num_planes,
+            margin=options.margin,
+            stored=stored,
+            masks=options.save_mask,
+        )
+        return BlendedRenderer([alone])
+    references = choose_references(
+        clip.cameras(size),
+        targets,
+        *clip.near_far(),
+        count=options.references,
+        max_sources=limit or (DEFAULT_SOURCES if named is None else len(named)),
+        candidates=named,
+    )
+    return BlendedRenderer.of(
+        clip,
+        model,
+        references,
+        targets=targets,
+        size=size,
+        num_planes=options.num_planes,
+        margin=options.margin,
+        stored=stored,
+        masks=options.save_mask,
+    )
+
+
+def made_of(options: RenderOptions, renderer: BlendedRenderer, clip: RigClip, targets: Camera) -> dict[str, object]:
     """What decides the pixels, for a later run that is to go on.
 
     The pictures of the clip are not compared, only where they lie and how many they are.
@@ -203,6 +258,7 @@ def made_of(options: RenderOptions, renderer: ClipRenderer, clip: RigClip, targe
         "ckpt_path": digest(Path(options.ckpt_path)),
         "path": digest(targets.T_cam_world, targets.K),
         "indices": [clip.names[index] for index in renderer.indices],
+        "references": None if options.references == 1 else [options.references, *_named_sources(renderer, clip)],
         "img_wh": [renderer.size[1], renderer.size[0]],
         "time": options.time,
         "view": options.view,
@@ -213,6 +269,12 @@ def made_of(options: RenderOptions, renderer: ClipRenderer, clip: RigClip, targe
         "backend": model.backend,
         "frame_format": options.frame_format,
     }
+
+
+def _named_sources(renderer: BlendedRenderer, clip: RigClip) -> list[str]:
+    """Each reference with its other sources, as ``cam02 (cam03 cam07)``."""
+    sources = ([clip.names[index] for index in each.indices] for each in renderer.renderers)
+    return [f"{first} ({' '.join(others)})" for first, *others in sources]
 
 
 def render(options: RenderOptions, processes: Processes, device: torch.device) -> RenderReport:
@@ -231,34 +293,22 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
     size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
     shots, targets = make_shots(options, clip, size)
     model = load_checkpoint(options, device)
-    if options.indices is None:
-        indices = nearest_cameras(clip.cameras(), targets, model.arch.max_views or DEFAULT_SOURCES)
-    else:
-        indices = tuple(clip.index(camera) for camera in options.indices)
     folder = RenderFolder(Path(options.out_dir), options.frame_format, options.save_disparity, options.save_mask)
     if model.has_mask and options.bg_dir is None:
         clip = replace(clip, background_dir=background_folder(clip, folder))
-    renderer = ClipRenderer(
-        clip,
-        model,
-        indices,
-        targets=targets,
-        size=size,
-        num_planes=options.num_planes,
-        margin=options.margin,
-        stored=options.time.startswith("fix:") or options.save_mask,  # masks are seen through the whole MPI
-        masks=options.save_mask,
-    )
-    fitted = fit_into_memory(options, renderer, size, processes)
+    renderer = open_renderer(options, clip, model, targets, size)
+    fitted = fit_into_memory(options, renderer, shots, processes)
     contents = made_of(options, renderer, clip, targets)
     goes_on = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))
     if model.has_mask and clip.background_dir == folder.background:
-        processes.first_does(lambda: make_backgrounds(clip, indices, folder.background, keep=goes_on))
+        processes.first_does(lambda: make_backgrounds(clip, renderer.indices, folder.background, keep=goes_on))
     if processes.is_first:
         if not model.has_mask:
             print(f"{options.ckpt_path}: stage one; frames are rendered without mask and background")
-        names = ", ".join(clip.names[index] for index in indices)
+        names = ", ".join(clip.names[index] for index in renderer.indices)
         print(f"{folder.root}: {len(shots)} pictures of {size[1]} x {size[0]} from {names}")
+        if options.references > 1:
+            print(f"references (and their sources): {', '.join(_named_sources(renderer, clip))}")
         shared = f" in {processes.world} processes" if processes.world > 1 else ""
         print(f"on {device.type}{shared}: networks in {model.precision}, planes by the {model.backend!r} backend")
         print(fitted)

@@ -1,19 +1,20 @@
 """Views from several references of a rig: each has a multiplane image, and what they show of a target is blended.
 
-A ``BlendedRenderer`` holds a ``ClipRenderer`` for each reference camera of a path. Of a frame only those multiplane images
-are made that some pose at this frame needs.
+A ``BlendedRenderer`` holds a ``ClipRenderer`` for each reference camera of a path. Of a frame only those multiplane
+images are made that some pose at this frame needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maskvolume.cameras import Camera
+from maskvolume.cameras import Camera, relative_pose
+from maskvolume.homography import invert_intrinsics
 from maskvolume.memory import Job
 from maskvolume.model import MaskVolumeModel
 from maskvolume.ops import Rendering
@@ -101,10 +102,10 @@ class BlendedRenderer:
             return torch.ones(len(targets), 1)
         return self.references.weights(targets).float()
 
-    def background(self) -> None:
-        """Make the backgrounds' MPIs, which are then kept."""
-        for renderer in self.renderers:
-            renderer.background()
+    def background(self, references: Iterable[int]) -> None:
+        """Make the backgrounds' MPIs of these references, which are then kept."""
+        for number in references:
+            self.renderers[number].background()
 
     def read_camera(self, index: int, frame: int) -> np.ndarray:
         """The picture of one camera, uint8 [H, W, 3]; may run in another thread."""
@@ -147,12 +148,17 @@ class BlendedRenderer:
             references: those with a weight, for all of the targets the same; no other MPI is made.
             weights: of all R references for each target, as ``weights`` gives them.
             with_mask: show the mask volume too.
+
+        Returns:
+            The views; disparity is along the mean of the references' axes by weight.
         """
         if len(references) == 1:
             return self.renderers[references[0]].render(frame, target, with_mask=with_mask)
         seen = [self.renderers[number].look(frame, target, with_mask=with_mask) for number in references]
         shares = [weights[..., number, None, None, None] for number in references]
-        rendering = blend_renderings([rendering for rendering, _ in seen], shares)
+        cameras = [self.renderers[number].camera for number in references]
+        renderings = along_one_axis([rendering for rendering, _ in seen], cameras, target, shares)
+        rendering = blend_renderings(renderings, shares)
         masks = [replace(each, color=mask) for each, mask in seen if mask is not None]
         return self.renderers[0].finish(rendering, blend_renderings(masks, shares).color if masks else None)
 
@@ -160,18 +166,22 @@ class BlendedRenderer:
         """How many views of this size to ask ``render`` for at once."""
         return max(1, min(each.views_at_once(size) for each in self.renderers) // len(self.renderers))
 
-    def job(self, target_size: tuple[int, int], at_once: int) -> Job:
-        """What memory is planned for: all backgrounds, and the largest MPI for each that lives at once.
+    def job(self, target_size: tuple[int, int], needed: Collection[Collection[int]]) -> Job:
+        """What memory is planned for: all backgrounds that are needed, and the largest MPI for each that lives at once.
 
         Args:
             target_size: ``(h, w)`` of the views.
-            at_once: how many references the poses at a frame need at most.
+            needed: the references of each frame.
         """
-        jobs = [each.job(target_size) for each in self.renderers]
-        largest = max(jobs, key=lambda job: job.views * job.mpi_size[0] * job.mpi_size[1])
+        used = [self.renderers[number] for number in sorted({number for each in needed for number in each})]
+        jobs = [each.job(target_size) for each in used]
         size = (max(job.mpi_size[0] for job in jobs), max(job.mpi_size[1] for job in jobs))
         return replace(
-            largest, mpi_size=size, references=len(jobs), references_at_once=at_once, cameras=len(self.indices)
+            jobs[0],
+            mpi_size=size,
+            references=len(used),
+            references_at_once=max(map(len, needed)),
+            cameras=len({index for each in used for index in each.indices}),
         )
 
     def use_tiles(self, tiling: Tiling) -> None:
@@ -187,9 +197,9 @@ def blend_renderings(
 ) -> Rendering:
     """What several references show of a target, each by its weight and by how much it covers of a pixel.
 
-    Colour and disparity are the means of what is covered. The opacity is that of the renderings one over the other, those
-    whose weight is below ``SURE_SHARE`` counting in part: so what one does not see is taken from the others, and it
-    fades in as their weight grows.
+    Colour and disparity are the means of what is covered. The opacity is that of the renderings one over the other,
+    those whose weight is below ``SURE_SHARE`` counting in part: so what one does not see is taken from the others, and
+    it fades in as their weight grows.
     """
     color, disparity, covered = (
         sum(weight * x for weight, x in zip(weights, layers, strict=True))
@@ -201,3 +211,32 @@ def blend_renderings(
     opacity = 1 - missing
     scale = opacity / covered.clamp_min(1e-6)
     return Rendering(color * scale, opacity, disparity * scale)
+
+
+def along_one_axis(
+    renderings: Sequence[Rendering],  # [..., C, h, w] each
+    references: Sequence[Camera],  # [] each
+    target: Camera,  # [...]
+    weights: Sequence[Tensor],  # [..., 1, 1, 1] each
+) -> list[Rendering]:
+    """The renderings with disparities along one axis: the weighted mean of the references', each of which has its own.
+
+    A point of a pixel at depth ``t`` in the target has the depth ``a + t b`` in a reference, and the weighted means of
+    ``a`` and ``b`` give its depth along the mean axis. So a reference with all of the weight keeps its own.
+    """
+    h, w = target.size
+    target = target.to(references[0].K.device, references[0].K.dtype)
+    y = torch.arange(h, dtype=target.K.dtype, device=target.K.device)[:, None] + 0.5
+    x = torch.arange(w, dtype=target.K.dtype, device=target.K.device) + 0.5
+    terms = []
+    for reference in references:
+        T = relative_pose(reference, target)
+        row = (T[..., 2:3, :3] @ invert_intrinsics(target.K))[..., None]  # [..., 1, 3, 1]
+        terms.append((T[..., 2:3, 3:, None], row[..., 0:1, :] * x + row[..., 1:2, :] * y + row[..., 2:3, :]))
+    a_mean, b_mean = (sum(w * term for w, term in zip(weights, each, strict=True)) for each in zip(*terms, strict=True))
+    turned = []
+    for rendering, (a, b) in zip(renderings, terms, strict=True):
+        mean = rendering.disparity / rendering.opacity.clamp_min(1e-6)
+        ratio = b / (b_mean + mean * (a_mean * b - a * b_mean)).clamp_min(1e-6)
+        turned.append(replace(rendering, disparity=rendering.disparity * ratio))
+    return turned

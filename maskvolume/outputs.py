@@ -158,7 +158,7 @@ class RenderFolder:
         content = {
             "disparity_per_step": 1 / nearest / DISPARITY_STEPS,
             "meaning": "pixel * disparity_per_step = 1 / depth; depth in scene units, along the axis of the "
-            "reference camera",
+            "reference camera, of several of them along the mean of theirs",
             "nearest_plane": nearest,
             "farthest_plane": farthest,
         }

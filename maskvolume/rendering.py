@@ -227,10 +227,10 @@ def render_shots(
         return
     groups = shots.by_frame(poses)
     nearest, _ = _depth_range(renderer.depths)
-    if renderer.model.has_mask:
-        renderer.background()
     weights = renderer.weights(shots.targets)
     needed = references_of_frames(weights, groups)
+    if renderer.model.has_mask:
+        renderer.background(sorted({number for references in needed.values() for number in references}))
     cameras = {frame: renderer.cameras_of(references) for frame, references in needed.items()}
     served_by = [tuple(row.nonzero()[:, 0].tolist()) for row in weights]
     targets, weights = shots.targets.to(renderer.device, renderer.depths.dtype), weights.to(renderer.device)

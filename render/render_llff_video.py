@@ -191,8 +191,8 @@ def fit_into_memory(options: RenderOptions, renderer: BlendedRenderer, shots: Sh
     if not known:
         return f"memory: how much is free on {device.type} isn't known; frames are made whole, or as --memory_gb says"
     groups = shots.by_frame(range(len(shots)))
-    at_once = max(map(len, references_of_frames(renderer.weights(shots.targets), groups).values()))
-    plan = make_plan(renderer.job(shots.targets.size, at_once), min(known), why=why)
+    needed = references_of_frames(renderer.weights(shots.targets), groups).values()
+    plan = make_plan(renderer.job(shots.targets.size, needed), min(known), why=why)
     if not plan.tiling.is_whole:
         renderer.use_tiles(plan.tiling)
     return str(plan)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskvolume.blending import BlendedRenderer
 from maskvolume.cameras import Camera, stack_cameras
 from maskvolume.graphs import Replayed
 from maskvolume.io.images import read_image
@@ -15,6 +16,7 @@ from maskvolume.model import CheckpointMeta, MaskVolumeModel, Precision
 from maskvolume.outputs import RenderFolder
 from maskvolume.paths import render_path
 from maskvolume.pipeline import ClipRenderer
+from maskvolume.references import choose_references
 from maskvolume.rendering import make_backgrounds, path_shots, render_clip, to_bytes, to_steps
 from maskvolume.rig import RigClip
 from maskvolume.streams import Downloader, Uploader
@@ -92,6 +94,49 @@ def test_after_the_first_frame_the_host_waits_for_nothing(clip: RigClip) -> None
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert [array.shape for array in arriving[1].arrays()] == [(2, 48, 64, 3), (2, 48, 64), (2, 48, 64)]
+
+
+def make_blended(clip: RigClip, device: torch.device | str, path: Camera) -> BlendedRenderer:
+    chosen = choose_references(clip.cameras(), path, *clip.near_far(), count=2, max_sources=2)
+    assert len(chosen.sources) > 1
+    return BlendedRenderer.of(clip, make_model(device), chosen, targets=path)
+
+
+def test_blending_references_makes_the_host_wait_for_nothing(clip: RigClip) -> None:
+    path = render_path(clip.poses, "x", 5).scaled(clip.size).to(torch.float32)
+    renderer, download = make_blended(clip, CUDA, path), Downloader(CUDA)
+    shares = renderer.weights(path)
+    pose = int((shares > 0).sum(dim=1).argmax())
+    references = tuple(shares[pose].nonzero()[:, 0].tolist())
+    assert len(references) > 1
+    shares, targets = shares.to(CUDA), path.to(CUDA)
+    pictures = [dict(enumerate(clip.read(camera, frame) for camera in range(3))) for frame in range(3)]
+
+    def enqueue(frame: int):
+        renderer.make(frame, references, pictures[frame])
+        two = stack_cameras([targets[pose], targets[pose]])
+        view = renderer.render(frame, two, references, torch.stack([shares[pose], shares[pose]]), with_mask=True)
+        assert view.mask is not None
+        return download([to_bytes(view.color), to_steps(view.disparity, 1.35), to_bytes(view.mask)])
+
+    enqueue(0).arrays()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        arriving = [enqueue(1), enqueue(2)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [array.shape for array in arriving[1].arrays()] == [(2, 48, 64, 3), (2, 48, 64), (2, 48, 64)]
+
+
+def test_blended_pictures_are_those_of_the_processor(clip: RigClip, tmp_path: Path) -> None:
+    path = render_path(clip.poses, "x", 9).scaled(clip.size).to(torch.float32)
+    for device in ("cpu", "cuda"):
+        folder = RenderFolder(tmp_path / device, with_disparity=True, with_mask=True)
+        render_clip(make_blended(clip, device, path), path_shots(path, "loop", 3), folder, fps=10, crf=30)
+    for file in sorted((tmp_path / "cpu/frames").iterdir()):
+        difference = np.abs(read_image(tmp_path / "cuda/frames" / file.name).astype(int) - read_image(file))
+        assert difference.mean() < 0.5, file
+        assert np.quantile(difference, 0.99) <= 2, file
 
 
 def test_the_pictures_are_those_of_the_processor(clip: RigClip, tmp_path: Path) -> None:

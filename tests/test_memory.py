@@ -152,3 +152,18 @@ def test_a_plan_is_no_less_than_what_is_taken_and_no_more_than_half_again(
     assert done.rc == 0, done.stderr
     taken, _, planned = (int(word) for word in done.stdout.split("memory:")[1].split())
     assert taken <= planned <= 1.5 * taken, f"{taken} bytes were taken, {planned} planned"
+
+
+def test_references_have_backgrounds_of_their_own_and_some_have_frames_at_once() -> None:
+    one = need(FULL_HD, FULL_HD.whole)
+    several = replace(FULL_HD, references=6, references_at_once=3, cameras=10)
+    six = need(several, several.whole)
+    assert (six.background, six.frame, six.networks) == (6 * one.background, 3 * one.frame, one.networks)
+    assert six.pictures > one.pictures
+    on_gpu = replace(several, device_type="cuda", backend="triton")
+    alone = need(replace(on_gpu, references=1, references_at_once=1, cameras=None), on_gpu.whole)
+    assert need(on_gpu, on_gpu.whole).networks == 6 * alone.networks  # each graph keeps what it was recorded with
+    plan = make_plan(several, 200 * round(GB), why="test")
+    assert str(plan).endswith("; 6 references, 3 at once")
+    with pytest.raises(InputError, match=r"for each of 6 references .* fewer --references"):
+        make_plan(several, round(GB), why="test")

@@ -14,9 +14,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from maskvolume.blending import along_one_axis, blend_renderings
 from maskvolume.cameras import Camera
 from maskvolume.filling import fill_unseen
 from maskvolume.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.ops import Rendering
 from maskvolume.rendering import to_bytes, to_steps
 from maskvolume.streams import Downloader, HostRuntime, Uploader
 
@@ -197,6 +199,23 @@ def test_from_pictures_on_a_gpu_to_pixels_nothing_waits_for_values(stage: Any, t
         assert not watched.wrong
         assert pixels.shape == (*targets, *SIZE, 3)
         assert (pixels.dtype, steps.dtype) == (torch.uint8, torch.int16)
+
+
+@pytest.mark.parametrize("targets", [(), (5,)])
+def test_blending_references_on_a_gpu_waits_for_no_values(targets: tuple[int, ...]) -> None:
+    with FakeTensorMode(), torch.no_grad():
+        seen = [
+            Rendering(*(torch.rand(*targets, channels, *SIZE, device="cuda") for channels in (3, 1, 1)))
+            for _ in range(3)
+        ]
+        weights = torch.rand(*targets, 4, device="cuda")
+        references, target = [cameras() for _ in range(3)], cameras(*targets)
+        with StaysOnDevice() as watched:
+            shares = [weights[..., number, None, None, None] for number in (0, 2, 3)]
+            blended = blend_renderings(along_one_axis(seen, references, target, shares), shares)
+        assert watched.count > 30
+        assert not watched.wrong
+        assert blended.disparity.shape == (*targets, 1, *SIZE)
 
 
 def test_the_watch_finds_what_it_is_for() -> None:

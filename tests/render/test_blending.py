@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import make_camera
 from torch import Tensor
 
 from maskvolume import references
-from maskvolume.blending import BlendedRenderer, blend_renderings
-from maskvolume.cameras import Camera
+from maskvolume.blending import BlendedRenderer, along_one_axis, blend_renderings
+from maskvolume.cameras import Camera, invert_rigid, stack_cameras
 from maskvolume.checkpoints import load_model
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
@@ -127,10 +128,19 @@ def test_only_what_has_a_weight_is_made_and_every_picture_is_decoded_once(
     assert [each.indices[0] for each in renderer.renderers] == [1, 2, 0, 3]
     render_clip(renderer, shots, RenderFolder(tmp_path / "out"), fps=10, crf=30)
     # Frame 0 from between cameras 1 and 2 and from camera 0; frame 1 from between 0 and 1; frame 2 from camera 1.
-    assert made == {"background": 4, "frame": 3 + 2 + 1}
+    assert made == {"background": 3, "frame": 3 + 2 + 1}
     assert set(read.values()) == {1}
     assert {camera for camera, frame in read if frame == 2} == set(renderer.renderers[0].indices)
     assert [renderer.renderers[number]._frame is not None for number in range(4)] == [True, False, False, False]
+
+
+def test_the_plan_counts_what_is_needed(clip: RigClip, weights: Path) -> None:
+    renderer = blended(clip, weights, walk(clip, 7))
+    job = renderer.job(clip.size, [(1,), (1, 3), (1,)])
+    assert (job.references, job.references_at_once) == (2, 2)
+    assert job.cameras == len(renderer.cameras_of((1, 3)))
+    for job in (renderer.job(clip.size, [(number,)]) for number in range(4)):
+        assert (job.references, job.references_at_once, job.cameras) == (1, 1, job.views)
 
 
 def test_views_at_once_are_those_one_by_one(
@@ -164,7 +174,7 @@ def test_tiles_make_the_same_views(make_rig: Callable[..., Path], weights: Path,
     renderer = blended(clip, weights, path)
     whole, served_by = views(renderer, path, 0)
     assert all(len(each) == 2 for each in served_by)
-    plan = renderer.job(path.size, 2)
+    plan = renderer.job(path.size, [(0, 1)])
     assert (plan.references, plan.references_at_once, plan.cameras) == (2, 2, 4)
     renderer.use_tiles(Tiling.of(plan.mpi_size, 1, 3, 8))
     assert all(not each.tiling.is_whole for each in renderer.renderers)
@@ -185,6 +195,28 @@ def test_what_one_reference_does_not_see_is_taken_from_the_other_and_fades_in() 
         fading = min(share / 0.2, 1.0)
         torch.testing.assert_close(mixed.color[1, :, 2:], torch.full((2, 2), fading), atol=1e-5, rtol=0)
         torch.testing.assert_close(mixed.disparity, 0.5 * mixed.opacity, atol=1e-5, rtol=0)
+
+
+def test_disparities_of_references_with_other_axes_agree() -> None:
+    """A plane parallel to no camera: each reference tells its own depth, along one axis they are the same."""
+    references = [make_camera(seed, (30, 40), turn=0.2) for seed in (1, 2)]
+    target = stack_cameras([make_camera(seed, (30, 40), turn=0.2) for seed in (3, 4)])
+    y, x = torch.meshgrid(torch.arange(30.0) + 0.5, torch.arange(40.0) + 0.5, indexing="ij")
+    pixels = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1).double()
+    T_world_target = invert_rigid(target.T_cam_world)
+    points = T_world_target[:, :3, :3] @ (torch.linalg.inv(target.K) @ pixels * (5 + 0.02 * pixels[:1]))
+    points = points + T_world_target[:, :3, 3:]
+    opacity = torch.linspace(0.2, 1, 1200, dtype=torch.float64).reshape(1, 1, 30, 40)
+    seen = []
+    for camera in references:
+        depth = (camera.T_cam_world[:3, :3] @ points + camera.T_cam_world[:3, 3:])[:, 2].reshape(2, 1, 30, 40)
+        seen.append(Rendering(torch.zeros(2, 3, 30, 40), opacity.expand(2, 1, 30, 40), opacity / depth))
+    assert not torch.allclose(seen[0].disparity, seen[1].disparity, rtol=0.02)
+    shares = [torch.tensor(share, dtype=torch.float64).reshape(2, 1, 1, 1) for share in ([0.3, 1.0], [0.7, 0.0])]
+    first, second = along_one_axis(seen, references, target, shares)
+    torch.testing.assert_close(first.disparity, second.disparity)
+    torch.testing.assert_close(first.disparity[1], seen[0].disparity[1])  # the second target has one reference alone
+    torch.testing.assert_close(blend_renderings([first, second], shares).disparity[1], seen[0].disparity[1])
 
 
 def test_through_the_program(render, clip: RigClip, tmp_path: Path) -> None:

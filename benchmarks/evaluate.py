@@ -29,7 +29,7 @@ from benchmarks.held_out_worlds import BANDS, WorldSet, describe, seen_disparity
 from benchmarks.holdout import Mattes, Targets, open_with_background
 from benchmarks.kept import Kept, Made
 from benchmarks.learned_similarity import SMALLEST_SIDE, LearnedSimilarity
-from benchmarks.methods import MASK_VOLUME, METHODS, MORE, MORE_CAMERAS, Row, choose_rows, first_stage
+from benchmarks.methods import METHODS, MORE_CAMERAS, Row, choose_rows, first_stage
 from benchmarks.motorcycle import measure_stereo
 from benchmarks.record import REPO_ROOT, RESULTS_FOLDER, default_checkpoint, run_record, shown_path
 from benchmarks.report import report, write_json
@@ -165,8 +165,8 @@ def check_options(options: EvaluateOptions) -> tuple[str, ...]:
         raise InputError(f"--parts: one or more of {', '.join(PARTS)} expected, got {' '.join(options.parts)}")
     methods: list[str] = []
     for name in options.methods or METHODS:
-        if name == f"{MORE_CAMERAS} cameras" and methods[-1:] == [MASK_VOLUME]:
-            methods[-1] = MORE  # its comma separates the items of a list too
+        if name == f"{MORE_CAMERAS} cameras" and methods and f"{methods[-1]}, {name}" in METHODS:
+            methods[-1] += f", {name}"  # their comma separates the items of a list too
         else:
             methods.append(name)
     unknown = [name for name in methods if name not in METHODS]

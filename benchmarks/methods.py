@@ -14,19 +14,22 @@ from torch import Tensor
 from benchmarks.classical import plane_sweep_stereo
 from benchmarks.holdout import to_tensor
 from benchmarks.warping import DisparityWarp
+from maskvolume.blending import BlendedRenderer
 from maskvolume.cameras import Camera, stack_cameras
 from maskvolume.filling import fill_unseen
 from maskvolume.model import MaskVolumeModel
 from maskvolume.networks.matching import MatchingMaskNet
 from maskvolume.pipeline import Clip, ClipRenderer
+from maskvolume.references import choose_references
 from maskvolume.synthetic import SyntheticSample
 
 NEAREST, CLASSICAL, WARPING = "nearest camera", "classical plane sweep", "disparity warping"
 FRAME_MPI, MASK_2D, MASK_VOLUME = "MPI of each frame", "2D mask", "mask volume"
 MORE_CAMERAS = 4
 MORE = f"{MASK_VOLUME}, {MORE_CAMERAS} cameras"  # where the checkpoint's architecture takes more than two
+BLENDED = f"two {MASK_VOLUME}s, {MORE_CAMERAS} cameras"  # with the two nearest as references, blended
 BASELINES = (NEAREST, CLASSICAL, WARPING)
-METHODS = (*BASELINES, FRAME_MPI, MASK_2D, MASK_VOLUME, MORE)
+METHODS = (*BASELINES, FRAME_MPI, MASK_2D, MASK_VOLUME, MORE, BLENDED)
 MASK_WINDOW = 3  # pixels, of the 2D mask
 
 
@@ -100,7 +103,7 @@ def choose_rows(models: Mapping[str, MaskVolumeModel], methods: Collection[str])
         names = [FRAME_MPI]
         if model.has_mask:
             names += [MASK_2D, MASK_VOLUME]
-            names += [MORE] if model.arch.max_views is None else []
+            names += [MORE, BLENDED] if model.arch.max_views is None else []
         suffix = f" [{label}]" if len(models) > 1 else ""
         rows += [Row(f"{method}{suffix}", method, label) for method in names if method in methods]
     return tuple(rows)
@@ -113,7 +116,7 @@ class NovelView:
         clip: where pictures and backgrounds come from.
         models: ours, by name.
         rows: what to make, see ``choose_rows``.
-        indices: source cameras, the nearest first: two for every method, all for that of more cameras.
+        indices: source cameras, the nearest first: two for every method, all for those of more cameras.
         target: the camera to look from.
         size: ``(h, w)`` at which pictures are read.
     """
@@ -133,6 +136,7 @@ class NovelView:
         cameras = clip.cameras(size)
         self.sources = stack_cameras([cameras[i] for i in indices[:2]])
         self._renderers: dict[tuple[str, str], ClipRenderer] = {}
+        self._blended: dict[str, BlendedRenderer] = {}
         self._backgrounds: dict[str, Tensor] = {}
 
     def pictures(self, frame: int) -> dict[str, Tensor]:
@@ -156,6 +160,8 @@ class NovelView:
             return alone[label]
         if row.method == MASK_2D:
             return blend_pictures(alone[label], self._background(label))
+        if row.method == BLENDED:
+            return self._blend(label, frame)
         return self._render(label, row.method, frame)
 
     @cached_property
@@ -165,6 +171,23 @@ class NovelView:
 
     def _render(self, label: str, method: str, frame: int) -> Tensor:
         return self._renderer(label, method).render(frame, self.target).color.float().cpu()
+
+    def _blend(self, label: str, frame: int) -> Tensor:
+        """By two MPIs of the same cameras, each with another of the two nearest as the reference."""
+        targets = stack_cameras([self.target])
+        if label not in self._blended:
+            cameras = self.clip.cameras(self.size)
+            references = choose_references(
+                cameras, targets, self.near, self.far, count=2, max_sources=len(self.indices), candidates=self.indices
+            )
+            model = self.models[label]
+            self._blended[label] = BlendedRenderer.of(self.clip, model, references, targets=targets, size=self.size)
+        renderer = self._blended[label]
+        weights = renderer.weights(targets)[0]
+        needed = weights.nonzero()[:, 0].tolist()
+        pictures = {index: self.clip.read(index, frame, self.size) for index in renderer.cameras_of(needed)}
+        renderer.make(frame, needed, pictures)
+        return renderer.render(frame, self.target, needed, weights.to(renderer.device)).color.float().cpu()
 
     def _renderer(self, label: str, method: str) -> ClipRenderer:
         if (label, method) not in self._renderers:

@@ -61,6 +61,8 @@ class NetworkWork:
 WORK: dict[tuple[str, Precision], NetworkWork] = {
     ("matching", "fp32"): NetworkWork(Work(110, 11), Work(86, 0)),
     ("matching", "bf16"): NetworkWork(Work(70, 7), Work(55, 0)),
+    ("semiglobal", "fp32"): NetworkWork(Work(130, 11), Work(86, 0)),
+    ("semiglobal", "bf16"): NetworkWork(Work(90, 7), Work(55, 0)),
     ("original", "fp32"): NetworkWork(Work(450, 0), Work(490, 0)),
     ("original", "bf16"): NetworkWork(Work(195, 0), Work(215, 0)),
 }

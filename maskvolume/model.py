@@ -176,10 +176,21 @@ class MaskVolumeModel(nn.Module):
             rgba, logits = self.mpi_net.with_logits(sweep)  # type: ignore[operator]
         return MultiplaneImage(rgba.float(), mpi_camera, depths, self.arch.premultiplied), logits.float()
 
-    def background(self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor) -> Background:
-        """Sweep and MPI of the background pictures ``[..., V, 3, Hs, Ws]``: once per clip."""
+    def background(
+        self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor, views: int | None = None
+    ) -> Background:
+        """Sweep and MPI of the background pictures ``[..., B, 3, Hs, Ws]``: once per clip.
+
+        Args:
+            images: of the cameras that the frames are seen by, then of more of them, if there are.
+            sources: their cameras ``[..., B]``.
+            mpi_camera: the camera of the MPI.
+            depths: of its planes.
+            views: number V of the cameras that the frames are seen by, whose sweep is kept; all by default.
+        """
         sweep = self.sweep(images, sources, mpi_camera, depths)
-        return Background(sweep, self.mpi_from_sweep(sweep, mpi_camera, depths))
+        mpi = self.mpi_from_sweep(sweep, mpi_camera, depths)
+        return Background(sweep if views is None else sweep[..., :views, :, :, :, :].contiguous(), mpi)
 
     def frame(self, images: Tensor, sources: Camera, background: Background) -> FrameMPI:
         """Stage two on the pictures ``[..., V, 3, Hs, Ws]`` of an instant, on the background's planes."""

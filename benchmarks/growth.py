@@ -18,6 +18,7 @@ from benchmarks.operations import calls_in_a_row, mpi_of, path_of
 from benchmarks.record import markdown_table
 from benchmarks.sides import Setting, make_renderer, their_frame
 from benchmarks.timing import Seconds, shown, spread
+from maskvolume.blending import BlendedRenderer
 from maskvolume.cameras import stack_cameras
 from maskvolume.io.images import write_image
 from maskvolume.model import MaskVolumeModel
@@ -91,7 +92,7 @@ def _from_files(setting: Setting, renderer: ClipRenderer, count: int, folder: Pa
     """Seconds of a frame, from picture files to picture files."""
     shots = path_shots(stack_cameras([setting.target] * count), "loop", setting.clip.num_frames)
     seconds: Seconds = {}
-    arguments = (renderer, shots, RenderFolder(folder), range(count))
+    arguments = (BlendedRenderer([renderer]), shots, RenderFolder(folder), range(count))
     setting.clock.timed(seconds, "", lambda: render_shots(*arguments, quiet=True))
     return seconds[""][0] / count
 

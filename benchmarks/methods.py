@@ -26,6 +26,7 @@ from maskvolume.synthetic import SyntheticSample
 NEAREST, CLASSICAL, WARPING = "nearest camera", "classical plane sweep", "disparity warping"
 FRAME_MPI, MASK_2D, MASK_VOLUME = "MPI of each frame", "2D mask", "mask volume"
 MORE_CAMERAS = 4
+BACKGROUND_CAMERAS = 6  # of the rows of more cameras, where there are as many
 MORE = f"{MASK_VOLUME}, {MORE_CAMERAS} cameras"  # where the checkpoint's architecture takes more than two
 BLENDED = f"two {MASK_VOLUME}s, {MORE_CAMERAS} cameras"  # with the two nearest as references, blended
 BASELINES = (NEAREST, CLASSICAL, WARPING)
@@ -116,7 +117,8 @@ class NovelView:
         clip: where pictures and backgrounds come from.
         models: ours, by name.
         rows: what to make, see ``choose_rows``.
-        indices: source cameras, the nearest first: two for every method, all for those of more cameras.
+        indices: cameras, the nearest first: two for every method, four for those of more cameras, the rest for the
+            backgrounds of those.
         target: the camera to look from.
         size: ``(h, w)`` at which pictures are read.
     """
@@ -178,7 +180,14 @@ class NovelView:
         if label not in self._blended:
             cameras = self.clip.cameras(self.size)
             references = choose_references(
-                cameras, targets, self.near, self.far, count=2, max_sources=len(self.indices), candidates=self.indices
+                cameras,
+                targets,
+                self.near,
+                self.far,
+                count=2,
+                max_sources=MORE_CAMERAS,
+                max_still_sources=BACKGROUND_CAMERAS,
+                candidates=self.indices,
             )
             model = self.models[label]
             self._blended[label] = BlendedRenderer.of(self.clip, model, references, targets=targets, size=self.size)
@@ -193,9 +202,13 @@ class NovelView:
         if (label, method) not in self._renderers:
             model = self.models[label]
             used = first_stage(model) if method == FRAME_MPI else model
-            chosen = self.indices if method == MORE else self.indices[:2]
+            chosen, still = self.indices[:2], self.indices[:0]
+            if method == MORE:
+                chosen, still = self.indices[:MORE_CAMERAS], self.indices[MORE_CAMERAS:]
             targets = stack_cameras([self.target])
-            self._renderers[label, method] = ClipRenderer(self.clip, used, chosen, targets=targets, size=self.size)
+            self._renderers[label, method] = ClipRenderer(
+                self.clip, used, chosen, still_indices=still, targets=targets, size=self.size
+            )
         return self._renderers[label, method]
 
     def _background(self, label: str) -> Tensor:

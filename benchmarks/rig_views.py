@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.figures import Moment
 from benchmarks.holdout import Mattes, Targets, to_tensor
-from benchmarks.methods import MORE_CAMERAS, NovelView, Row
+from benchmarks.methods import BACKGROUND_CAMERAS, NovelView, Row
 from benchmarks.regions import disoccluded
 from maskvolume.cameras import Camera, nearest_cameras
 from maskvolume.model import MaskVolumeModel
@@ -47,7 +47,7 @@ def held_out_views(clip: RigClip, targets: Targets) -> list[KnownView]:
         KnownView(
             name,
             targets.camera(number),
-            nearest_cameras(clip.cameras(targets.size), targets.camera(number), MORE_CAMERAS),
+            nearest_cameras(clip.cameras(targets.size), targets.camera(number), BACKGROUND_CAMERAS),
             lambda frame_name, number=number: targets.picture(number, frame_name),  # type: ignore[misc]
             name,
             targets.still_depth(number) if targets.tells_depth else None,
@@ -74,7 +74,7 @@ def outside_views(clip: RigClip, size: tuple[int, int]) -> list[KnownView]:
         pair = (row[step - 1], row[step])
         others = [camera for camera in beside(step) if camera not in pair]
         name = f"{clip.names[target]}, {step} outside"
-        indices = (*pair, *others[: MORE_CAMERAS - 2])
+        indices = (*pair, *others[: BACKGROUND_CAMERAS - 2])
         views.append(KnownView(name, cameras[target], indices, picture, clip.names[target], None))
     return views
 

@@ -39,6 +39,8 @@ class BlendedRenderer:
         self.renderers, self.references = tuple(renderers), references
         # The cameras whose pictures are read, the reference that serves most first.
         self.indices = tuple(dict.fromkeys(index for each in renderers for index in each.indices))
+        more = (index for each in renderers for index in each.still_indices)
+        self.background_indices = tuple(dict.fromkeys((*self.indices, *more)))  # those whose backgrounds are
 
     @classmethod
     def of(
@@ -65,6 +67,7 @@ class BlendedRenderer:
                 clip,
                 model,
                 sources,
+                still_indices=still,
                 targets=targets[serves[:, number]],
                 size=size,
                 num_planes=num_planes,
@@ -72,7 +75,7 @@ class BlendedRenderer:
                 stored=stored,
                 masks=masks,
             )
-            for number, sources in enumerate(references.sources)
+            for number, (sources, still) in enumerate(zip(references.sources, references.still_sources, strict=True))
         ]
         return cls(renderers, references)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -93,6 +93,7 @@ class Job:
         references: number of reference cameras, each with a background of its own.
         references_at_once: how many of them have the MPI of a frame at once, at most.
         cameras: whose pictures are read for all of them; ``views`` where there is one reference.
+        still_views: number of cameras that a background's MPI is made from; ``views`` of them unless there are more.
     """
 
     arch: str
@@ -111,6 +112,7 @@ class Job:
     references: int = 1
     references_at_once: int = 1
     cameras: int | None = None
+    still_views: int | None = None
 
     @property
     def halo(self) -> Halo | None:
@@ -179,7 +181,7 @@ def need(job: Job, tiling: Tiling) -> Need:
         background = volume * 4 * background_dtype(job.precision).itemsize if job.has_mask else 0
         frame = volume * _kept(job, stored=True)
         peak = frame + round(max(_tile_work(job, tiling), volume * _mask_view(job)))
-    peak -= frame
+    peak = max(peak - frame, _making_background(job, tiling) - background - frame)
     if job.device_type == "cuda" and tiling.is_whole:  # each has a graph, which keeps its memory
         frame, peak = frame * job.references, peak * job.references
     else:
@@ -290,6 +292,17 @@ def _whole(job: Job) -> tuple[float, float, float]:
     else:
         peak = max(work, storing, kept + blending, kept + _mask_view(job))
     return (sweep + PLANES) * job.has_mask, kept, peak
+
+
+def _making_background(job: Job, tiling: Tiling) -> int:
+    """Bytes while a background is made from more cameras than a frame, of which no frame is kept yet; 0 otherwise."""
+    if not job.has_mask or job.still_views is None or job.still_views <= job.views:
+        return 0
+    alone = replace(job, has_mask=False, views=job.still_views)
+    if tiling.is_whole:
+        return round(_padded(job, job.mpi_size) * _mpi_work(alone, job.mpi_size[0]))
+    kept = _padded(job, job.mpi_size) * 4 * background_dtype(job.precision).itemsize
+    return round(kept + _tile_work(alone, tiling))
 
 
 def _kept(job: Job, *, stored: bool) -> int:

@@ -190,7 +190,9 @@ class MaskVolumeModel(nn.Module):
         """
         sweep = self.sweep(images, sources, mpi_camera, depths)
         mpi = self.mpi_from_sweep(sweep, mpi_camera, depths)
-        return Background(sweep if views is None else sweep[..., :views, :, :, :, :].contiguous(), mpi)
+        if views is not None and views < sweep.shape[-5]:
+            sweep = sweep[..., :views, :, :, :, :].contiguous()
+        return Background(sweep, mpi)
 
     def frame(self, images: Tensor, sources: Camera, background: Background) -> FrameMPI:
         """Stage two on the pictures ``[..., V, 3, Hs, Ws]`` of an instant, on the background's planes."""

@@ -162,6 +162,7 @@ class ClipRenderer:
         model: on the device that does the work. A stage-one model makes each frame's MPI without mask or
             background.
         indices: source cameras, two or more; the first is the reference.
+        still_indices: more cameras, for the background's MPI alone.
         size: ``(h, w)`` at which the sources are read; the clip's own by default.
         targets: ``[N]`` cameras that will be looked from; they decide how wide the MPI's frustum is.
         num_planes: the checkpoint's number by default.
@@ -178,6 +179,7 @@ class ClipRenderer:
         indices: tuple[int, ...],
         *,
         targets: Camera,
+        still_indices: tuple[int, ...] = (),
         size: tuple[int, int] | None = None,
         num_planes: int | None = None,
         margin: int | None = None,
@@ -190,6 +192,9 @@ class ClipRenderer:
         if limit is not None and len(indices) > limit:
             raise InputError(f"indices: the checkpoint's architecture takes {limit} cameras, got {len(indices)}")
         self.clip, self.model, self.indices, self.stored, self.masks = clip, model, indices, stored, masks
+        self.still_indices = still_indices if model.has_mask and limit is None else ()
+        if set(self.still_indices) & set(indices):
+            raise ValueError("still_indices: other cameras than those of indices expected")
         self.size = size or clip.size
         self.device = next(model.parameters()).device
         self.tiling: Tiling | None = None
@@ -208,6 +213,7 @@ class ClipRenderer:
         else:
             frustum = choose_frustum(sources[0], sources, targets, near, far)
         self.sources = sources.to(self.device)
+        self._still_sources = stack_cameras([cameras[index] for index in indices + self.still_indices]).to(self.device)
         self.camera = _on_grid(frustum.apply(sources[0]), model.arch.halo).to(self.device)
         self._upload = Uploader(self.device)
         self._background: Background | TiledBackground | None = None
@@ -226,12 +232,13 @@ class ClipRenderer:
     def background(self) -> Background | TiledBackground:
         """The background's MPI, and its sweep or what to sweep; made at the first call."""
         if self._background is None:
-            pictures = [self.clip.read_background(index, self.size) for index in self.indices]
-            given = self.to_tensor(pictures), self.sources, self.camera, self.depths
+            pictures = [self.clip.read_background(index, self.size) for index in self.indices + self.still_indices]
+            given = self.to_tensor(pictures), self._still_sources, self.camera, self.depths
+            views = len(self.indices)
             if self.tiling is None:
-                self._background = self.model.background(*given)
+                self._background = self.model.background(*given, views)
             else:
-                self._background = background_in_tiles(self.model, *given, self.tiling.tiles())
+                self._background = background_in_tiles(self.model, *given, self.tiling.tiles(), views)
         return self._background
 
     def job(self, target_size: tuple[int, int]) -> Job:
@@ -244,6 +251,7 @@ class ClipRenderer:
             device_type=self.device.type,
             backend=model.backend or available_backends(self.device)[0],
             views=len(self.indices),
+            still_views=len(self.indices) + len(self.still_indices),
             planes=len(self.depths),
             mpi_size=self.camera.size,
             picture_size=self.size,

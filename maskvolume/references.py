@@ -29,6 +29,7 @@ class References:
 
     Attributes:
         sources: the source cameras of each of the R references, itself the first.
+        still_sources: more cameras for each, whose backgrounds its background is made from too.
         count: how many references a view is made from; see ``reference_weights``.
         candidates: the cameras that may be references, numbers in the rig.
         rig: all its cameras.
@@ -37,6 +38,7 @@ class References:
     """
 
     sources: tuple[tuple[int, ...], ...]
+    still_sources: tuple[tuple[int, ...], ...]
     count: int
     candidates: tuple[int, ...]
     rig: Camera
@@ -59,6 +61,7 @@ def choose_references(
     *,
     count: int,
     max_sources: int,
+    max_still_sources: int = 0,
     candidates: tuple[int, ...] | None = None,
 ) -> References:
     """All cameras that are a reference of some target, those with most weight first, and the sources of each.
@@ -72,6 +75,7 @@ def choose_references(
         far: depth of the farthest.
         count: see ``reference_weights``.
         max_sources: of one reference, itself among them.
+        max_still_sources: of its background, those among them.
         candidates: the cameras that may be references or sources; all by default.
     """
     candidates = tuple(range(len(rig))) if candidates is None else candidates
@@ -80,11 +84,12 @@ def choose_references(
     penalties = penalties_of(among, targets, near, far)
     total = weights.sum(dim=0)
     order = [number for number in _ascending(-total) if total[number] > 0]
-    sources = []
+    sources, still = [], []
     for number in order:
         others = [other for other in _ascending(weights[:, number] @ penalties) if other != number]
         sources.append(tuple(candidates[each] for each in (number, *others[: max_sources - 1])))
-    return References(tuple(sources), count, candidates, rig, near, far)
+        still.append(tuple(candidates[each] for each in others[max_sources - 1 : max(max_still_sources, 1) - 1]))
+    return References(tuple(sources), tuple(still), count, candidates, rig, near, far)
 
 
 def reference_weights(

@@ -128,6 +128,14 @@ class RigClip:
         path = find_background(self.layout, camera, self.background_dir, "data_tools/collect_data.py")
         return read_image(path, size or self.size)
 
+    def has_background(self, camera: int) -> bool:
+        """Whether there is a picture of the empty scene as a camera sees it."""
+        try:
+            find_background(self.layout, camera, self.background_dir, "")
+        except InputError:
+            return False
+        return True
+
     def _require(self, camera: int, frame: int) -> None:
         if not 0 <= camera < len(self.names):
             self.index(camera)

@@ -115,15 +115,16 @@ class TiledBackground:
 
 def background_in_tiles(
     model: MaskVolumeModel,
-    images: Tensor,  # [V, 3, Hs, Ws] in 0..1
-    sources: Camera,  # [V]
+    images: Tensor,  # [B, 3, Hs, Ws] in 0..1
+    sources: Camera,  # [B]
     mpi_camera: Camera,  # []
     depths: Tensor,  # [D]
     tiles: Sequence[Tile],
+    views: int | None = None,
 ) -> TiledBackground:
     """``MaskVolumeModel.background`` tile by tile, without its sweep."""
     dtype = background_dtype(model.precision)
-    return TiledBackground(images, mpi_in_tiles(model, images, sources, mpi_camera, depths, tiles, dtype))
+    return TiledBackground(images[:views], mpi_in_tiles(model, images, sources, mpi_camera, depths, tiles, dtype))
 
 
 def background_dtype(precision: Precision) -> torch.dtype:

@@ -55,6 +55,7 @@ from maskvolume.rig import RigClip
 
 PATH_NAME = "qual_path.txt"
 DEFAULT_SOURCES = 4  # cameras, where the architecture takes any number
+DEFAULT_STILL_SOURCES = 6  # of the background, which is made once a clip
 MOST_REFERENCES = 4
 PATIENCE = timedelta(days=30)  # that a process which is done waits for the others
 MIN_SIDE = 16  # pixels; below it the networks see nothing
@@ -78,6 +79,11 @@ class RenderOptions:
         None,
         "source cameras, two or more names or numbers, the first the reference; none: those nearest to the "
         "middle of the path",
+    )
+    background_cameras: int | None = option(
+        None,
+        f"cameras that the background is made from, once; none: {DEFAULT_STILL_SOURCES} that are nearest to the path, "
+        "or those of indices",
     )
     references: int = option(
         1,
@@ -123,6 +129,7 @@ def check_options(options: RenderOptions) -> None:
         raise InputError(f"--img_wh: width and height of at least {MIN_SIDE} pixels are needed, got {got}")
     limits: list[tuple[str, float | None, float, float]] = [
         ("references", options.references, 1, MOST_REFERENCES),
+        ("background_cameras", options.background_cameras, 2, 64),
         ("num_frames", options.num_frames, 1, float("inf")),
         ("num_planes", options.num_planes, 2, 1024),
         ("margin", options.margin, 0, 4096),
@@ -199,21 +206,37 @@ def fit_into_memory(options: RenderOptions, renderer: BlendedRenderer, shots: Sh
 
 
 def open_renderer(
-    options: RenderOptions, clip: RigClip, model: MaskVolumeModel, targets: Camera, size: tuple[int, int]
+    options: RenderOptions,
+    clip: RigClip,
+    model: MaskVolumeModel,
+    targets: Camera,
+    size: tuple[int, int],
+    *,
+    makes_backgrounds: bool,
 ) -> BlendedRenderer:
-    """The renderer of targets ``[N]``, from the cameras that are named or chosen."""
+    """The renderer of targets ``[N]``, from the cameras that are named or chosen.
+
+    Args:
+        makes_backgrounds: whether those that there are not are going to be made. Otherwise, where some camera has none,
+            a background is made from the sources alone.
+    """
     limit = model.arch.max_views
     named = None if options.indices is None else tuple(clip.index(camera) for camera in options.indices)
     if named is not None and len(set(named)) != len(named):
         raise InputError(f"--indices: different cameras are needed, got {' '.join(options.indices or ())}")
     # Masks are seen through the whole MPI.
     stored = options.time.startswith("fix:") or options.save_mask
+    still = options.background_cameras or (DEFAULT_STILL_SOURCES if named is None else 0)
+    if not makes_backgrounds and not all(map(clip.has_background, range(len(clip.names)))):
+        still = 0
     if options.references == 1:
-        indices = named or nearest_cameras(clip.cameras(), targets, limit or DEFAULT_SOURCES)
+        nearest = nearest_cameras(clip.cameras(), targets, max(limit or DEFAULT_SOURCES, still))
+        indices = named or nearest[: limit or DEFAULT_SOURCES]
         alone = ClipRenderer(
             clip,
             model,
             indices,
+            still_indices=tuple(index for index in nearest if index not in indices)[: max(still - len(indices), 0)],
             targets=targets,
             size=size,
             num_planes=options.num_planes,
@@ -228,6 +251,7 @@ def open_renderer(
         *clip.near_far(),
         count=options.references,
         max_sources=limit or (DEFAULT_SOURCES if named is None else len(named)),
+        max_still_sources=still,
         candidates=named,
     )
     return BlendedRenderer.of(
@@ -258,6 +282,7 @@ def made_of(options: RenderOptions, renderer: BlendedRenderer, clip: RigClip, ta
         "ckpt_path": digest(Path(options.ckpt_path)),
         "path": digest(targets.T_cam_world, targets.K),
         "indices": [clip.names[index] for index in renderer.indices],
+        "backgrounds": [clip.names[index] for index in renderer.background_indices] if model.has_mask else None,
         "references": None if options.references == 1 else [options.references, *_named_sources(renderer, clip)],
         "img_wh": [renderer.size[1], renderer.size[0]],
         "time": options.time,
@@ -296,17 +321,23 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
     folder = RenderFolder(Path(options.out_dir), options.frame_format, options.save_disparity, options.save_mask)
     if model.has_mask and options.bg_dir is None:
         clip = replace(clip, background_dir=background_folder(clip, folder))
-    renderer = open_renderer(options, clip, model, targets, size)
+    makes_backgrounds = model.has_mask and clip.background_dir == folder.background
+    renderer = open_renderer(options, clip, model, targets, size, makes_backgrounds=makes_backgrounds)
     fitted = fit_into_memory(options, renderer, shots, processes)
     contents = made_of(options, renderer, clip, targets)
     goes_on = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))
     if model.has_mask and clip.background_dir == folder.background:
-        processes.first_does(lambda: make_backgrounds(clip, renderer.indices, folder.background, keep=goes_on))
+        processes.first_does(
+            lambda: make_backgrounds(clip, renderer.background_indices, folder.background, keep=goes_on)
+        )
     if processes.is_first:
         if not model.has_mask:
             print(f"{options.ckpt_path}: stage one; frames are rendered without mask and background")
         names = ", ".join(clip.names[index] for index in renderer.indices)
         print(f"{folder.root}: {len(shots)} pictures of {size[1]} x {size[0]} from {names}")
+        more = [clip.names[index] for index in renderer.background_indices if index not in renderer.indices]
+        if more:
+            print(f"background also from {', '.join(more)}")
         if options.references > 1:
             print(f"references (and their sources): {', '.join(_named_sources(renderer, clip))}")
         shared = f" in {processes.world} processes" if processes.world > 1 else ""

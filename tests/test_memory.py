@@ -167,3 +167,18 @@ def test_references_have_backgrounds_of_their_own_and_some_have_frames_at_once()
     assert str(plan).endswith("; 6 references, 3 at once")
     with pytest.raises(InputError, match=r"for each of 6 references .* fewer --references"):
         make_plan(several, round(GB), why="test")
+
+
+def test_a_background_from_many_more_cameras_may_take_more_than_a_frame() -> None:
+    alone = need(FULL_HD, FULL_HD.whole)
+    assert need(replace(FULL_HD, still_views=4), FULL_HD.whole) == alone
+    assert need(replace(FULL_HD, still_views=6), FULL_HD.whole).total >= alone.total
+    many = replace(FULL_HD, still_views=40)
+    more = need(many, many.whole)
+    assert more.total > alone.total
+    least = WORK["matching", "bf16"].mpi.of(40) * 64 * 1128 * 2008
+    assert least <= more.background + more.frame + more.networks <= 1.01 * least
+    stage_one = replace(many, has_mask=False)
+    assert need(stage_one, many.whole) == need(replace(stage_one, still_views=4), many.whole)
+    tiled = Tiling.of(FULL_HD.mpi_size, 4, 4, 8)
+    assert need(many, tiled).total > need(FULL_HD, tiled).total

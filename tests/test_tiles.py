@@ -176,6 +176,19 @@ def test_tiles_do_not_show(
     assert views[0].color.std() > 0.05
 
 
+@torch.no_grad()
+def test_tiles_of_a_background_from_more_cameras_do_not_show() -> None:
+    scene, model = Scene((96, 136), views=4), random_model(arch="semiglobal")
+    given = scene.background, scene.sources, scene.camera, scene.depths
+    whole = model.background(*given, 2)
+    tiled = background_in_tiles(model, *given, Tiling((96, 136), (48, 72)).tiles(), 2)
+    torch.testing.assert_close(tiled.mpi.rgba.float(), whole.mpi.rgba, atol=1e-3, rtol=0)
+    assert torch.equal(tiled.images, scene.background[:2])
+    of_two = model.background(scene.background[:2], scene.sources[:2], scene.camera, scene.depths)
+    assert torch.equal(whole.sweep, of_two.sweep)
+    assert not torch.allclose(whole.mpi.rgba, of_two.mpi.rgba, atol=1e-2)
+
+
 def test_costs_are_aggregated_over_pictures_on_the_grid_alone() -> None:
     scene, model = Scene((93, 128)), random_model(arch="semiglobal")
     with pytest.raises(ValueError, match="multiples of 8"):

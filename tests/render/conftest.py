@@ -20,7 +20,7 @@ NUM_PLANES = 6
 def save_random_weights(path: Path, stage: Stage) -> Path:
     """Weights for few planes; nudged off their start, at which half of the layers are zero."""
     torch.manual_seed(0)
-    model = MaskVolumeModel(CheckpointMeta(stage, "matching", num_planes=NUM_PLANES))
+    model = MaskVolumeModel(CheckpointMeta(stage, "semiglobal", num_planes=NUM_PLANES))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 0:

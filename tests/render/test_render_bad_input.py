@@ -97,6 +97,7 @@ BAD_OPTIONS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "a width alone": (("--img_wh", 64), ("img_wh",)),
     "no pictures": (("--num_frames", 0), ("num_frames",)),
     "one plane": (("--num_planes", 1), ("num_planes",)),
+    "one camera for the background": (("--background_cameras", 1), ("background_cameras", "2")),
     "crf": (("--crf", 99), ("crf",)),
     "fps": (("--fps", 0), ("fps",)),
     "margin": (("--margin", -1), ("margin",)),

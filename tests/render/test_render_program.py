@@ -199,6 +199,29 @@ def test_three_sources_and_a_margin(render, tiny_rig: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "out/options.json").read_text())["made_of"]["num_planes"] == 5
 
 
+def test_the_background_is_made_from_more_cameras_than_a_frame(render, make_rig, tmp_path: Path) -> None:
+    names = tuple(f"cam{i:02d}" for i in range(7))
+    rig = make_rig(tmp_path / "rig", names)
+    run = (*SHORT, "--num_frames", 1)
+    outcome = render(rig, tmp_path / "out", *run).check()
+    record = json.loads((tmp_path / "out/options.json").read_text())["made_of"]
+    assert len(record["indices"]) == 4
+    assert len(record["backgrounds"]) == 6
+    assert record["backgrounds"][:4] == record["indices"]
+    assert f"background also from {', '.join(record['backgrounds'][4:])}" in outcome.stdout
+    assert {path.stem for path in (tmp_path / "out/background").iterdir()} == set(record["backgrounds"])
+    render(rig, tmp_path / "fewer", *run, "--background_cameras", 4).check()
+    assert contents(tmp_path / "fewer")["frames/00000.png"] != contents(tmp_path / "out")["frames/00000.png"]
+    named = ("--indices", *record["indices"])
+    render(rig, tmp_path / "named", *run, *named).check()  # those that are named, and no others
+    assert contents(tmp_path / "named")["frames/00000.png"] == contents(tmp_path / "fewer")["frames/00000.png"]
+    render(rig, tmp_path / "both", *run, *named, "--background_cameras", 6).check()
+    assert contents(tmp_path / "both")["frames/00000.png"] == contents(tmp_path / "out")["frames/00000.png"]
+    (tmp_path / "out/background").rename(rig / "background")  # one camera has none
+    render(rig, tmp_path / "given", *run).check()
+    assert contents(tmp_path / "given")["frames/00000.png"] == contents(tmp_path / "fewer")["frames/00000.png"]
+
+
 def test_tiles_that_fit_into_memory_make_the_same_pictures(
     render, make_rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

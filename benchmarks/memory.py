@@ -52,7 +52,7 @@ class MemoryOptions:
     memory_of: str | None = option(
         None, "only run this and print its memory: mpi, mask or frame", choices=(*NETWORKS, "frame")
     )
-    arch: str = option("matching", "architecture of the one", choices=tuple(ARCHITECTURES))
+    arch: str = option("semiglobal", "architecture of the one", choices=tuple(ARCHITECTURES))
     precision: str = option("bf16", "of its networks: fp32 or bf16", choices=("fp32", "bf16"))
     views: int = option(2, "its source cameras")
     out: str = option(str(RESULTS_FOLDER / "memory.json"), "where the figures are written")

@@ -34,7 +34,7 @@ def clip(tiny_rig: Path) -> RigClip:
 
 def make_model(device: torch.device | str, precision: Precision = "fp32") -> MaskVolumeModel:
     torch.manual_seed(0)
-    model = MaskVolumeModel(CheckpointMeta("mask", "matching", num_planes=8), precision)
+    model = MaskVolumeModel(CheckpointMeta("mask", "semiglobal", num_planes=8), precision)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
         if parameter.ndim > 0:

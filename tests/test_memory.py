@@ -25,7 +25,7 @@ from maskvolume.networks import ARCHITECTURES
 from maskvolume.tiles import Tiling
 
 FULL_HD = Job(
-    arch="matching",
+    arch="semiglobal",
     precision="bf16",
     has_mask=True,
     device_type="cpu",
@@ -176,7 +176,7 @@ def test_a_background_from_many_more_cameras_may_take_more_than_a_frame() -> Non
     many = replace(FULL_HD, still_views=40)
     more = need(many, many.whole)
     assert more.total > alone.total
-    least = WORK["matching", "bf16"].mpi.of(40) * 64 * 1128 * 2008
+    least = WORK["semiglobal", "bf16"].mpi.of(40) * 64 * 1128 * 2008
     assert least <= more.background + more.frame + more.networks <= 1.01 * least
     stage_one = replace(many, has_mask=False)
     assert need(stage_one, many.whole) == need(replace(stage_one, still_views=4), many.whole)

@@ -185,7 +185,7 @@ def test_from_pictures_on_a_gpu_to_pixels_nothing_waits_for_values(stage: Any, t
     pytest.importorskip("triton")
     with FakeTensorMode(), torch.no_grad():
         with torch.device("cuda"):
-            model = MaskVolumeModel(CheckpointMeta(stage, "matching")).requires_grad_(False)
+            model = MaskVolumeModel(CheckpointMeta(stage, "semiglobal")).requires_grad_(False)
         images, depths = torch.rand(2, 3, *SIZE, device="cuda"), torch.rand(8, device="cuda")
         background = model.background(images, cameras(2), cameras(), depths)
         with StaysOnDevice() as watched:

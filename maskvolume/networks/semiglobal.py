@@ -33,6 +33,7 @@ from maskvolume.networks.matching import (
     plane_chunk,
 )
 from maskvolume.networks.views import valid_views
+from maskvolume.ops import fused, triton_kernels
 
 GRADIENT_CAP, GRADIENT_GAIN = 0.25, 2.0  # of the differences of gradients
 ROBUST_CAP = COST_CAP + GRADIENT_GAIN * GRADIENT_CAP
@@ -156,10 +157,12 @@ def aggregate(cost: Tensor, guide: Tensor) -> Tensor:
         cost: of each plane at each pixel.
         guide: ``[B, h, w]`` brightness: jumps cost less where it changes.
     """
+    prices = STEP_PRICE, JUMP_PRICE, EDGE, LEAST_JUMP_PRICE
     loops = loops_for_floats(cost)
     if loops is not None:
-        prices = STEP_PRICE, JUMP_PRICE, EDGE, LEAST_JUMP_PRICE
         return loops.aggregate(cost, guide, *prices)
+    if cost.device.type == "cuda" and triton_kernels.usable(cost.device):
+        return fused.aggregate(cost, guide, *prices)
     total = torch.zeros_like(cost)
     for axis, slants in ((2, (-1, 0, 1)), (3, (0,))):
         volume, light = cost.movedim(axis, 0), guide.movedim(axis - 1, 0)  # [steps, B, D, line], [steps, B, line]

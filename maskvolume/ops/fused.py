@@ -116,6 +116,12 @@ def sweep_backward(grad: Tensor, homographies: Tensor, source_h: int, source_w: 
     return module.sweep_backward(grad, homographies, (source_h, source_w), original)
 
 
+@torch.library.custom_op("maskvolume::aggregate", mutates_args=())
+def aggregate(cost: Tensor, guide: Tensor, step: float, jump: float, edge: float, least_jump: float) -> Tensor:
+    """Costs of planes along paths, on a GPU; see ``maskvolume.ops.triton_paths.aggregate``. Without gradients."""
+    return kernels(cost.device).aggregate(cost, guide, step, jump, edge, least_jump)
+
+
 @render_planes.register_fake
 def _(rgba: Tensor, homographies: Tensor, inverse_depths: Tensor, h: int, w: int, premultiplied: bool) -> Tensor:
     return rgba.new_empty((*homographies.shape[:2], 5, h, w), dtype=work_dtype(rgba))
@@ -158,6 +164,11 @@ def _(
 @sweep.register_fake
 def _(images: Tensor, homographies: Tensor, h: int, w: int, original: bool) -> Tensor:
     return images.new_empty((*images.shape[:2], homographies.shape[1], h, w))
+
+
+@aggregate.register_fake
+def _(cost: Tensor, guide: Tensor, step: float, jump: float, edge: float, least_jump: float) -> Tensor:
+    return torch.empty_like(cost, memory_format=torch.contiguous_format)
 
 
 @sweep_backward.register_fake

@@ -16,6 +16,7 @@ import torch
 try:
     from maskvolume.ops.triton_common import INTERPRETED as _INTERPRETED
     from maskvolume.ops.triton_gradients import render_blended_backward, render_planes_backward
+    from maskvolume.ops.triton_paths import aggregate
     from maskvolume.ops.triton_render import render_blended, render_planes
     from maskvolume.ops.triton_sweep import sweep, sweep_backward
 except ImportError:  # macOS and Windows have no Triton; one older than 3.3 has no tuples
@@ -25,6 +26,7 @@ else:
 
 __all__ = [
     "STORED",
+    "aggregate",
     "render_blended",
     "render_blended_backward",
     "render_planes",

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "homography": {"cameras", "errors"},
     "loops": set(),
     "ops": {"loops", "cameras", "homography", "planes", "errors"},
-    "networks": {"loops", "planes", "errors"},
+    "networks": {"loops", "ops", "planes", "errors"},
     "mpi": {"cameras", "homography", "ops", "planes", "errors"},
     "model": {"cameras", "mpi", "networks", "ops", "planes", "errors"},
     "heap": set(),

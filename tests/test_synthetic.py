@@ -184,6 +184,17 @@ def test_calibration_that_is_wrong_changes_what_is_given_not_what_is_seen() -> N
     )
 
 
+def test_plain_surfaces_show_less() -> None:
+    """Of a world of nothing else; the others are as they were."""
+    contrasts = []
+    for share in (0.0, 1.0):
+        sample = sample_worlds(replace(CLEAN, plain_share=share), 8, generator=10, device="cpu")
+        steps = (sample.images[..., 1:] - sample.images[..., :-1]).abs()
+        contrasts.append(float(steps.median()))
+    assert contrasts[1] < 0.6 * contrasts[0]
+    assert WorldOptions().plain_share == 0 < WorldOptions().to_train_on().plain_share < 1
+
+
 def test_more_rays_make_smoother_edges() -> None:
     """Few rays per pixel approach the picture of many."""
     pictures = [

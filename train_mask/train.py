@@ -210,7 +210,7 @@ def make_source(options: MaskTrainOptions, device: torch.device) -> SampleSource
     """
     instants = 2 if options.temporal_weight > 0 else 1
     worlds = SyntheticSource(
-        WorldOptions(size=options.img_hw, moving=True, shadow_share=SHADOW_SHARE, instants=instants).by_plain_rigs(),
+        WorldOptions(size=options.img_hw, moving=True, shadow_share=SHADOW_SHARE, instants=instants).to_train_on(),
         options.seed,
         device,
         options.val_samples,

@@ -147,7 +147,7 @@ def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
     """
     with_depth = options.depth_weight > 0
     worlds = SyntheticSource(
-        WorldOptions(size=options.img_hw, source_depth=with_depth).by_plain_rigs(),
+        WorldOptions(size=options.img_hw, source_depth=with_depth).to_train_on(),
         options.seed,
         device,
         options.val_samples,

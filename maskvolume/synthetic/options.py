@@ -32,6 +32,7 @@ class WorldOptions:
             and the target, neither in the backgrounds nor in the matte.
         instants: T of them; movers go straight on from one to the next.
         mover_step: how far a mover goes from one instant to the next.
+        plain_share: share of the surfaces that show next to nothing: what is around them tells how deep they are.
         brightness: mean of the pictures that the scene's exposure aims at.
         gain: largest relative difference of exposure between cameras.
         white_balance: the same for each colour.
@@ -62,6 +63,7 @@ class WorldOptions:
     shadow_share: float = 0.5
     instants: int = 1
     mover_step: tuple[float, float] = (0.01, 0.06)
+    plain_share: float = 0.0
     brightness: tuple[float, float] = (0.28, 0.52)
     gain: float = 0.03
     white_balance: float = 0.015
@@ -89,13 +91,13 @@ class WorldOptions:
                 raise ValueError(f"{name}: at least 1 expected, got {getattr(self, name)}")
         if self.instants > 1 and not self.moving:
             raise ValueError(f"instants: 1 expected where nothing moves, got {self.instants}")
-        for name in ("rotation", "gain", "white_balance", "blur", "noise", "calibration"):
+        for name in ("rotation", "gain", "white_balance", "blur", "noise", "calibration", "plain_share"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: 0 or more expected, got {getattr(self, name)}")
 
-    def by_plain_rigs(self) -> WorldOptions:
-        """The same worlds, seen by cameras of rigs that nobody has calibrated in a laboratory: to train on."""
-        return replace(self, gain=0.06, white_balance=0.03, calibration=0.4)
+    def to_train_on(self) -> WorldOptions:
+        """Worlds with plain surfaces, seen by cameras of rigs that nobody has calibrated in a laboratory."""
+        return replace(self, plain_share=0.35, gain=0.06, white_balance=0.03, calibration=0.4)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class World:
     rig: Rig
     bank: TextureBank
     texels: float  # per scene unit at depth 1, at the usual sharpness
+    plain_share: float  # of the surfaces that show next to nothing
 
     def __post_init__(self) -> None:
         k = len(KINDS)
@@ -79,7 +80,7 @@ class World:
         self.texture[k] = rng.integers(self.bank.num_textures, size=6)
         if rng.random() < 0.5:
             self.texture[k] = self.texture[k, 0]
-        self.color[k] = _random_colors(rng)
+        self.color[k] = _random_colors(rng, self.plain_share)
         if rng.random() < 0.2:
             self.gloss[k] = rng.uniform(0.05, 0.4), log_uniform(rng, 4, 60)
 
@@ -106,7 +107,7 @@ def draw_things(
 def _draw_world(
     rng: np.random.Generator, step_rng: np.random.Generator, rig: Rig, bank: TextureBank, options: WorldOptions
 ) -> World:
-    world = World(rng, rig, bank, TEXELS_PER_PIXEL * rig.focal)
+    world = World(rng, rig, bank, TEXELS_PER_PIXEL * rig.focal, options.plain_share)
     toward = np.array([rng.normal(0, 0.6), -1.0, rng.normal(-0.3, 0.6)])
     world.light[:3] = toward / np.linalg.norm(toward)
     world.light[3] = rng.uniform(0.35, 0.8)
@@ -147,13 +148,14 @@ def _place_shade(world: World, rng: np.random.Generator, k: int, center: Array, 
     world.gloss[k, 0] = strength
 
 
-def _random_colors(rng: np.random.Generator) -> Array:
+def _random_colors(rng: np.random.Generator, plain_share: float) -> Array:
     """``[3, 4]``: contrast, saturation, hue and lightness changed, around the middle grey."""
     hue = rng.choice([0.0, rng.normal(0, 0.3), rng.uniform(0, 2 * np.pi)], p=[0.6, 0.25, 0.15])
     c, s = np.cos(hue), np.sin(hue)
     saturation = rng.uniform(0.2, 1.4)
-    # Many real surfaces show next to nothing: only what is around them tells how deep they are.
-    contrast = log_uniform(rng, 0.08, 0.5) if rng.random() < 0.35 else log_uniform(rng, 0.5, 1.4)
+    contrast = log_uniform(rng, 0.5, 1.4)
+    if plain_share and rng.random() < plain_share:
+        contrast = log_uniform(rng, 0.08, 0.5)
     grey = np.full((3, 3), 1 / 3)
     axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     matrix = contrast * (grey + saturation * (c * (np.eye(3) - grey) + s * axis))

@@ -232,7 +232,7 @@ def test_damaged_data_is_one_error_from_workers_too(tmp_path: Path, workers: int
 def first_stage(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     path = tmp_path / "one.safetensors"
-    save_checkpoint(path, MaskVolumeModel(CheckpointMeta("mpi", "matching", num_planes=8)))
+    save_checkpoint(path, MaskVolumeModel(CheckpointMeta("mpi", "semiglobal", num_planes=8)))
     return path
 
 
@@ -279,7 +279,7 @@ def test_every_loss_is_the_sum_of_its_terms(loss_type: str) -> None:
     from train_mask.train import MASK_WEIGHT, SPARSITY_WEIGHT, MaskTask, MaskTrainOptions
 
     torch.manual_seed(0)
-    model = MaskVolumeModel(CheckpointMeta("mask", "matching", num_planes=8))
+    model = MaskVolumeModel(CheckpointMeta("mask", "semiglobal", num_planes=8))
     options = MaskTrainOptions(
         mpi_model="",
         img_hw=(32, 48),

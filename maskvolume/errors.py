@@ -37,11 +37,11 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         main()
         sys.stdout.flush()
     except InputError as error:
-        print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(f"{prog}: error: {' '.join(str(error).split())}")
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt as interruption:
         advice = str(interruption) or "run the same command again to go on"
-        print(f"\n{prog}: interrupted; {advice}", file=sys.stderr)
+        _say(f"\n{prog}: interrupted; {advice}")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,15 +49,21 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
-        print(f"{prog}: error: not enough memory; take smaller pictures or fewer planes", file=sys.stderr)
+        _say(f"{prog}: error: not enough memory; take smaller pictures or fewer planes")
         sys.exit(EXIT_BAD_INPUT)
     except OSError as error:
         line = describe_os_error(error)
         if line is None:
             raise
-        print(f"{prog}: error: {line}", file=sys.stderr)
+        _say(f"{prog}: error: {line}")
         sys.exit(EXIT_BAD_INPUT)
     sys.exit(0)
+
+
+def _say(line: str) -> None:
+    """Write a line to standard error at once: ``print`` writes its end apart, and another process may come between."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def describe_os_error(error: OSError) -> str | None:

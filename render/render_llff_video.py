@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
@@ -82,8 +82,8 @@ class RenderOptions:
     )
     background_cameras: int | None = option(
         None,
-        f"cameras that the background is made from, once; none: {DEFAULT_STILL_SOURCES} that are nearest to the path, "
-        "or those of indices",
+        f"cameras that the background is made from, once, the sources among them; none: {DEFAULT_STILL_SOURCES} that "
+        "are nearest to the path, or those of indices, or the sources where others have no background",
     )
     references: int = option(
         1,
@@ -224,27 +224,28 @@ def open_renderer(
     named = None if options.indices is None else tuple(clip.index(camera) for camera in options.indices)
     if named is not None and len(set(named)) != len(named):
         raise InputError(f"--indices: different cameras are needed, got {' '.join(options.indices or ())}")
-    # Masks are seen through the whole MPI.
-    stored = options.time.startswith("fix:") or options.save_mask
-    still = options.background_cameras or (DEFAULT_STILL_SOURCES if named is None else 0)
-    if not makes_backgrounds and not all(map(clip.has_background, range(len(clip.names)))):
-        still = 0
+    still = options.background_cameras
+    if still is not None and (limit is not None or not model.has_mask):
+        raise InputError(
+            f"--background_cameras: {options.ckpt_path} makes no background from more cameras than a frame; "
+            "leave it out"
+        )
+    if still is None:
+        all_there = makes_backgrounds or all(map(clip.has_background, range(len(clip.names))))
+        still = DEFAULT_STILL_SOURCES if named is None and all_there else 0
+    made_with: dict[str, Any] = {
+        "targets": targets,
+        "size": size,
+        "num_planes": options.num_planes,
+        "margin": options.margin,
+        "stored": options.time.startswith("fix:") or options.save_mask,  # masks are seen through the whole MPI
+        "masks": options.save_mask,
+    }
     if options.references == 1:
         nearest = nearest_cameras(clip.cameras(), targets, max(limit or DEFAULT_SOURCES, still))
         indices = named or nearest[: limit or DEFAULT_SOURCES]
-        alone = ClipRenderer(
-            clip,
-            model,
-            indices,
-            still_indices=tuple(index for index in nearest if index not in indices)[: max(still - len(indices), 0)],
-            targets=targets,
-            size=size,
-            num_planes=options.num_planes,
-            margin=options.margin,
-            stored=stored,
-            masks=options.save_mask,
-        )
-        return BlendedRenderer([alone])
+        more = tuple(index for index in nearest if index not in indices)[: max(still - len(indices), 0)]
+        return BlendedRenderer([ClipRenderer(clip, model, indices, still_indices=more, **made_with)])
     references = choose_references(
         clip.cameras(size),
         targets,
@@ -254,17 +255,7 @@ def open_renderer(
         max_still_sources=still,
         candidates=named,
     )
-    return BlendedRenderer.of(
-        clip,
-        model,
-        references,
-        targets=targets,
-        size=size,
-        num_planes=options.num_planes,
-        margin=options.margin,
-        stored=stored,
-        masks=options.save_mask,
-    )
+    return BlendedRenderer.of(clip, model, references, **made_with)
 
 
 def made_of(options: RenderOptions, renderer: BlendedRenderer, clip: RigClip, targets: Camera) -> dict[str, object]:
@@ -326,7 +317,7 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
     fitted = fit_into_memory(options, renderer, shots, processes)
     contents = made_of(options, renderer, clip, targets)
     goes_on = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))
-    if model.has_mask and clip.background_dir == folder.background:
+    if makes_backgrounds:
         processes.first_does(
             lambda: make_backgrounds(clip, renderer.background_indices, folder.background, keep=goes_on)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from maskvolume.pipeline import ClipRenderer
 from maskvolume.references import choose_references
 from maskvolume.rendering import make_backgrounds, path_shots, render_clip, to_bytes, to_steps
 from maskvolume.rig import RigClip
-from maskvolume.streams import Downloader, Uploader
+from maskvolume.streams import Download, Downloader, Uploader
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda", 0)
@@ -76,17 +77,8 @@ def test_a_replayed_frame_is_the_called_one(clip: RigClip, precision: Precision,
     assert "CUDA graph" not in capsys.readouterr().out
 
 
-def test_after_the_first_frame_the_host_waits_for_nothing(clip: RigClip) -> None:
-    renderer, download = make_renderer(clip, CUDA), Downloader(CUDA)
-    targets = clip.cameras().to(CUDA)
-    pictures = [renderer.read(frame) for frame in range(3)]
-
-    def enqueue(frame: int):
-        renderer.frame_mpi(frame, pictures[frame])
-        view = renderer.render(frame, stack_cameras([targets[0], targets[1]]), with_mask=True)
-        assert view.mask is not None
-        return download([to_bytes(view.color), to_steps(view.disparity, 1.35), to_bytes(view.mask)])
-
+def check_that_nothing_waits(enqueue: Callable[[int], Download]) -> None:
+    """After the first frame of three, each of two views with masks, the host waits for the device no more."""
     enqueue(0).arrays()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -94,6 +86,20 @@ def test_after_the_first_frame_the_host_waits_for_nothing(clip: RigClip) -> None
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert [array.shape for array in arriving[1].arrays()] == [(2, 48, 64, 3), (2, 48, 64), (2, 48, 64)]
+
+
+def test_after_the_first_frame_the_host_waits_for_nothing(clip: RigClip) -> None:
+    renderer, download = make_renderer(clip, CUDA), Downloader(CUDA)
+    targets = clip.cameras().to(CUDA)
+    pictures = [renderer.read(frame) for frame in range(3)]
+
+    def enqueue(frame: int) -> Download:
+        renderer.frame_mpi(frame, pictures[frame])
+        view = renderer.render(frame, stack_cameras([targets[0], targets[1]]), with_mask=True)
+        assert view.mask is not None
+        return download([to_bytes(view.color), to_steps(view.disparity, 1.35), to_bytes(view.mask)])
+
+    check_that_nothing_waits(enqueue)
 
 
 def make_blended(clip: RigClip, device: torch.device | str, path: Camera) -> BlendedRenderer:
@@ -112,20 +118,14 @@ def test_blending_references_makes_the_host_wait_for_nothing(clip: RigClip) -> N
     shares, targets = shares.to(CUDA), path.to(CUDA)
     pictures = [dict(enumerate(clip.read(camera, frame) for camera in range(3))) for frame in range(3)]
 
-    def enqueue(frame: int):
+    def enqueue(frame: int) -> Download:
         renderer.make(frame, references, pictures[frame])
         two = stack_cameras([targets[pose], targets[pose]])
         view = renderer.render(frame, two, references, torch.stack([shares[pose], shares[pose]]), with_mask=True)
         assert view.mask is not None
         return download([to_bytes(view.color), to_steps(view.disparity, 1.35), to_bytes(view.mask)])
 
-    enqueue(0).arrays()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        arriving = [enqueue(1), enqueue(2)]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert [array.shape for array in arriving[1].arrays()] == [(2, 48, 64, 3), (2, 48, 64), (2, 48, 64)]
+    check_that_nothing_waits(enqueue)
 
 
 def test_blended_pictures_are_those_of_the_processor(clip: RigClip, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ Both take any H, W and D: they pad inside and crop after.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -78,26 +78,19 @@ class Architecture:
 # for a network, 64 + 68 for both. Rounded up to the grid.
 _MATCHING_HALO = Halo(grid=8, network=72, frame=136)
 
+_MATCHING = Architecture(
+    MatchingMPINet,
+    MatchingMaskNet,
+    premultiplied=True,
+    max_views=None,
+    uses_margin=True,
+    gives_logits=True,
+    halo=_MATCHING_HALO,
+)
+
 ARCHITECTURES: dict[str, Architecture] = {
-    "matching": Architecture(
-        MatchingMPINet,
-        MatchingMaskNet,
-        premultiplied=True,
-        max_views=None,
-        uses_margin=True,
-        gives_logits=True,
-        halo=_MATCHING_HALO,
-    ),
-    "semiglobal": Architecture(
-        SemiglobalMPINet,
-        MatchingMaskNet,
-        premultiplied=True,
-        max_views=None,
-        uses_margin=True,
-        gives_logits=True,
-        halo=_MATCHING_HALO,
-        aggregates=True,
-    ),
+    "matching": _MATCHING,
+    "semiglobal": replace(_MATCHING, mpi=SemiglobalMPINet, aggregates=True),
     "original": Architecture(
         OriginalMPINet,
         OriginalMaskNet,

@@ -101,8 +101,9 @@ class MatchingMPINet(nn.Module):
         padded, _ = pad_views(sweep)
         cost, features, *more = self.evidence(padded, *around)
         said = self.unet(_channels_last(features))
-        caps = LOGIT_CAP, VIEW_LOGIT_CAP, float(self.trust())
-        return loops.make_planes(said, self.penalty(cost, *more), padded, *caps, sweep.shape[-3:])
+        trust = self.trust()
+        numbers = LOGIT_CAP, VIEW_LOGIT_CAP, 0.0 if trust is None else float(trust)
+        return loops.make_planes(said, self.penalty(cost, *more), padded, *numbers, sweep.shape[-3:])
 
     def evidence(self, sweep: Tensor, *around: Tensor) -> tuple[Tensor, ...]:
         """The costs of planes ``[B, 1, D, H, W]``, what the U-Net reads, and what else ``penalty`` takes."""
@@ -112,9 +113,9 @@ class MatchingMPINet(nn.Module):
         """What is taken off the logits of planes, ``[B, 1, D, H, W]``, from what ``evidence`` found."""
         return cost.float() / self.log_temperature.exp()
 
-    def trust(self) -> Tensor | float:
-        """How fast a view's colour loses weight as it differs from that of the view next to it."""
-        return 0.0
+    def trust(self) -> Tensor | None:
+        """How fast a view's colour loses weight as it differs from that of the view next to it; None: it doesn't."""
+        return None
 
     def with_logits(self, sweep: Tensor, *around: Tensor) -> tuple[Tensor, Tensor]:
         """What ``forward`` returns, and the logits ``[B, D, H, W]`` of the planes along each ray of the reference.
@@ -133,8 +134,9 @@ class MatchingMPINet(nn.Module):
         weights = (logits - logits.amax(dim=2, keepdim=True)).clamp_min(-LOGIT_CAP).exp()
         alpha = weights / weights.cumsum(dim=2)
         del weights
+        trust = self.trust()
         planes = [
-            _colored_planes(*chunk, self.trust())
+            _colored_planes(*chunk, trust)
             for chunk in zip(
                 padded.split(plane_chunk(sweep.device), dim=3),
                 view_logit[:, None].split(plane_chunk(sweep.device), dim=2),
@@ -240,14 +242,14 @@ def box_mean(x: Tensor, window: int) -> Tensor:
     return F.avg_pool2d(rows, (1, window), stride=1, padding=(0, half), count_include_pad=False)
 
 
-def _colored_planes(sweep: Tensor, view_logit: Tensor, alpha: Tensor, trust: Tensor | float) -> Tensor:
+def _colored_planes(sweep: Tensor, view_logit: Tensor, alpha: Tensor, trust: Tensor | None) -> Tensor:
     """Premultiplied planes ``[B, D, 4, H, W]``: the views that have data, the first against the others.
 
     A softmax over [view_logit, 0, 0, ...]: the reference is weighed against each other view. With ``trust`` a view
     that no other agrees with, because something hides the point from it, has less weight.
     """
     weights = valid_views(sweep).to(alpha.dtype)
-    if not (isinstance(trust, float) and trust == 0):
+    if trust is not None:
         weights = weights * (-trust * _disagreement(sweep)).exp()
     first = weights[:, 0] * view_logit.exp()
     color = first * sweep[:, 0]

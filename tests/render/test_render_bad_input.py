@@ -182,6 +182,13 @@ def test_a_stage_one_checkpoint_has_no_mask_to_save(
     outcome.check_input_error(str(stage_one_weights), "stage")
 
 
+def test_a_stage_one_checkpoint_has_no_background_to_make(
+    render, tiny_rig: Path, tmp_path: Path, stage_one_weights: Path
+) -> None:
+    outcome = render(tiny_rig, tmp_path, "--path", "circle", "--background_cameras", 3, ckpt=stage_one_weights)
+    outcome.check_input_error("--background_cameras", "mpi.safetensors")
+
+
 def test_a_truncated_picture_ends_the_run_and_leaves_what_is_whole(render, make_rig, tmp_path: Path) -> None:
     rig = make_rig(tmp_path / "frames", suffix=".jpg")
     RigClip.open(rig)

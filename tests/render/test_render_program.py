@@ -220,6 +220,7 @@ def test_the_background_is_made_from_more_cameras_than_a_frame(render, make_rig,
     (tmp_path / "out/background").rename(rig / "background")  # one camera has none
     render(rig, tmp_path / "given", *run).check()
     assert contents(tmp_path / "given")["frames/00000.png"] == contents(tmp_path / "fewer")["frames/00000.png"]
+    render(rig, tmp_path / "asked", *run, "--background_cameras", 7).check_input_error("no background picture")
 
 
 def test_tiles_that_fit_into_memory_make_the_same_pictures(

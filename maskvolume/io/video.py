@@ -342,7 +342,10 @@ class VideoWriter:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error"]
         command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{w}x{h}", "-framerate", str(self._fps)]
         command += ["-i", "pipe:0", "-an", "-c:v", "libx264", "-preset", "medium", "-crf", str(self._crf)]
-        command += ["-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd"]
+        # Raw frames have no primaries, and newer ffmpeg prefers what frames say to the options below. Browsers show
+        # a video as BT.601 if any of the three tags is missing.
+        tags = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+        command += ["-vf", f"scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd,{tags}"]
         for tag in ("-colorspace", "-color_primaries", "-color_trc"):
             command += [tag, "bt709"]
         command += ["-color_range", "tv", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]

@@ -293,7 +293,7 @@ def test_written_form(tmp_path: Path) -> None:
         writer.append(numbered_frame(1))
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(tmp_path / "a.mp4")]
     text = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-    assert re.search(r"Video: h264 .*yuv420p\(tv, bt709", text), text
+    assert re.search(r"Video: h264 .*yuv420p\(tv, bt709[,)]", text), text
     data = (tmp_path / "a.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -150,3 +152,24 @@ def make_rig() -> Callable[..., Path]:
 def tiny_rig(tmp_path: Path) -> Path:
     """A frame folder of 3 cameras and 3 frames of 64 x 48, with poses_bounds.npy."""
     return write_rig(tmp_path / "frames")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A browser of tests/browser.py for all tests of a process; skips where there is none."""
+    import browser
+
+    program = browser.find_chromium()
+    if program is None:
+        pytest.skip(browser.MISSING)
+    with browser.launch_chromium(program) as launched:
+        yield launched
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """A function that opens a page of a folder: ``open_page(folder).goto("index.html")``; see browser.new_page."""
+    import browser
+
+    with ExitStack() as pages:
+        yield lambda folder, **options: pages.enter_context(browser.new_page(chromium, folder, **options))

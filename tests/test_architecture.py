@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "streams": set(),
     "graphs": set(),
     "threads": set(),
+    "web_server": {"errors"},
     "filling": {"filling_kernels", "loops", "ops"},
     "filling_kernels": {"loops"},
     "options": {"io", "option_fields", "errors"},

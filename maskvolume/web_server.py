@@ -30,20 +30,20 @@ LARGEST_PORT = 65535
 
 # The system's table is not asked: on some machines it calls .js plain text, which browsers don't run.
 MIME_TYPES = {
-    ".css": "text/css; charset=utf-8",
+    ".css": "text/css",
     ".gif": "image/gif",
-    ".htm": "text/html; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
+    ".htm": "text/html",
+    ".html": "text/html",
     ".ico": "image/vnd.microsoft.icon",
     ".jpeg": "image/jpeg",
     ".jpg": "image/jpeg",
-    ".js": "text/javascript; charset=utf-8",
+    ".js": "text/javascript",
     ".json": "application/json",
-    ".mjs": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript",
     ".mp4": "video/mp4",
     ".png": "image/png",
     ".svg": "image/svg+xml",
-    ".txt": "text/plain; charset=utf-8",
+    ".txt": "text/plain",
     ".webm": "video/webm",
     ".webp": "image/webp",
 }
@@ -178,7 +178,7 @@ def _bind(host: str, ports: Sequence[int]) -> socket.socket:
             return socket.create_server(address, family=family)
         except (socket.gaierror, UnicodeError):
             raise InputError(
-                f"--host {host}: no address has this name; take {LOOPBACK} for this machine alone"
+                f"--host {host!r}: no address has this name; take {LOOPBACK} for this machine alone"
             ) from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE:

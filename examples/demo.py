@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     clip = RigClip.open(options.root_dir)
     path = out / "path.txt"
     write_path(path, render_path(clip.poses, "spiral", options.num_poses // 4, scale=options.scale))
-    report = render(
+    report, viewer = render(
         RenderOptions(
             root_dir=options.root_dir,
             ckpt_path=options.ckpt_path,
@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             fps=options.fps,
             save_disparity=True,
             save_mask=True,
+            viewer=True,
             overwrite=True,
         ),
         ALONE,
@@ -107,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"video:          {report.folder.video}")
     print(f"disparity:      {report.folder.disparity_video}")
     print(f"contact sheet:  {sheet}")
+    print(viewer)
     print(f"{report.made} views of {clip.num_frames} frames in {time.monotonic() - start:.0f} s")
 
 

@@ -6,7 +6,7 @@ Convention: OpenCV axes (x right, y down, z forward); ``T_cam_world`` maps world
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,6 +57,10 @@ class Camera:
 
     def __len__(self) -> int:
         return self.K.shape[0]
+
+    def __iter__(self) -> Iterator[Camera]:
+        """The cameras along the first batch axis."""
+        return (self[index] for index in range(len(self)))
 
     def to(self, *args: object, **kwargs: object) -> Camera:
         """Move or convert as ``Tensor.to`` does."""

@@ -101,7 +101,7 @@ def render_path(
             "choose a larger focus distance or a smaller scale"
         )
     down = invert_rigid(poses.cameras.T_cam_world)[:, :3, 1].mean(0) @ T_world_avg[:3, :3]
-    T_world_cam = T_world_avg @ _look_at(offsets, distance, down)
+    T_world_cam = T_world_avg @ look_at(offsets, distance, down)
     K = poses.cameras.K[:1].expand(len(offsets), 3, 3).clone()
     return Camera(invert_rigid(T_world_cam), K, poses.cameras.size)
 
@@ -190,7 +190,7 @@ def _offsets(kind: str, poses: RigPoses, T_world_avg: Tensor, num: int) -> Tenso
     return torch.cat([r_x * angle.cos(), -r_y * angle.sin(), z_reach * (z_rate * angle).sin()], dim=-1)
 
 
-def _look_at(offsets: Tensor, distance: float, down: Tensor) -> Tensor:
+def look_at(offsets: Tensor, distance: float, down: Tensor) -> Tensor:
     """Poses ``T_avg_cam [P, 4, 4]`` at ``offsets [P, 3]`` that look at ``(0, 0, distance)``."""
     forward = offsets.new_tensor([0.0, 0.0, distance]) - offsets
     T = torch.eye(4, dtype=offsets.dtype, device=offsets.device).repeat(len(offsets), 1, 1)

@@ -36,6 +36,8 @@ from maskvolume.rig import RigClip
 from maskvolume.streams import Download, Downloader
 from maskvolume.threads import WRITERS, Writers, read_files, read_frames
 
+WithFrame = Callable[[int, Writers], None]
+
 BACKGROUND_FRAMES = 100  # of a clip, evenly spaced, that a background is the median of; as in collect_data
 
 
@@ -158,10 +160,12 @@ def render_clip(
     fps: float,
     crf: int,
     processes: Processes = ALONE,
+    with_frame: WithFrame | None = None,
 ) -> RenderReport:
     """Render what is missing in the folder, then encode the videos.
 
-    Of several references each pose has those with a weight for its target.
+    Of several references each pose has those with a weight for its target. ``with_frame`` is called with the number of
+    each frame whose MPI is made, and with threads that may write what it finds there.
 
     Pictures appear whole or not at all, so a run that was interrupted at any moment goes on where it stopped. Of
     several processes each renders a share of the frames, and the first encodes the videos when all are done.
@@ -174,7 +178,8 @@ def render_clip(
     renderer = renderer if isinstance(renderer, BlendedRenderer) else BlendedRenderer([renderer])
     missing = processes.first_does(lambda: _begin(renderer, shots, folder))
     share = share_of(shots.by_frame(missing), processes)
-    processes.all_do(lambda: render_shots(renderer, shots, folder, share, quiet=not processes.is_first))
+    quiet = not processes.is_first
+    processes.all_do(lambda: render_shots(renderer, shots, folder, share, quiet=quiet, with_frame=with_frame))
     processes.first_does(lambda: _encode(renderer, shots, folder, fps, crf))
     made, seconds = len(missing), time.monotonic() - start
     return RenderReport(folder, renderer.indices, shots.frames, made, len(shots) - made, seconds)
@@ -220,7 +225,13 @@ def _encode(renderer: BlendedRenderer, shots: Shots, folder: RenderFolder, fps: 
 
 
 def render_shots(
-    renderer: BlendedRenderer, shots: Shots, folder: RenderFolder, poses: Sequence[int], *, quiet: bool = False
+    renderer: BlendedRenderer,
+    shots: Shots,
+    folder: RenderFolder,
+    poses: Sequence[int],
+    *,
+    quiet: bool = False,
+    with_frame: WithFrame | None = None,
 ) -> None:
     """Render some of the poses into the folder; see ``render_clip``."""
     if not poses:
@@ -243,11 +254,13 @@ def render_shots(
     with (
         closing(read_frames(read, renderer.indices, list(needed))) as reader,
         Writers() as writers,
-        _progress(len(shots), "render", len(poses), quiet=quiet) as bar,
+        progress(len(shots), "render", len(poses), quiet=quiet) as bar,
     ):
         for (frame, members), pictures in zip(groups, reader, strict=True):
             given = zip(renderer.indices, pictures, strict=True)
             renderer.make(frame, needed[frame], {index: picture for index, picture in given if picture is not None})
+            if with_frame is not None:
+                with_frame(frame, writers)
             for some in _parts(members, at_once, served_by):
                 # Of one view, or of several at once; int indices alone: lists of them would go to the device.
                 alone = len(some) == 1
@@ -290,7 +303,7 @@ def encode_video(
     Args:
         read: a file to uint8 ``[H, W, 3]`` RGB.
     """
-    with closing(read_files(pictures, read)) as loaded, _progress(len(pictures), out.name) as bar:
+    with closing(read_files(pictures, read)) as loaded, progress(len(pictures), out.name) as bar:
         first = next(loaded)
         with VideoWriter(out, first.shape[:2], fps, crf) as writer:
             for picture in itertools.chain([first], loaded):
@@ -361,7 +374,7 @@ def _depth_range(depths: Tensor) -> tuple[float, float]:
     return float(depths.min()), float(depths.max())
 
 
-def _progress(total: int, what: str, left: int | None = None, *, quiet: bool = False) -> tqdm:
+def progress(total: int, what: str, left: int | None = None, *, quiet: bool = False) -> tqdm:
     """A bar with frames a second and the time left; a line now and then where there is no terminal."""
     interval = 0.1 if sys.stderr.isatty() else 30.0
     initial = 0 if left is None else total - left

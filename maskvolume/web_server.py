@@ -153,7 +153,7 @@ class _Handler(WSGIRequestHandler):
     def run_wsgi(self) -> None:
         try:
             super().run_wsgi()
-        except ValueError:  # an address that can't be taken apart, such as //[
+        except ValueError:  # an address that can't be taken apart, such as http://[
             self.send_error(400)
 
     def log(self, type: str, message: str, *args: Any) -> None:

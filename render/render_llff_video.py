@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -36,7 +37,7 @@ from maskvolume.model import MaskVolumeModel
 from maskvolume.ops import available_backends, missing_backends
 from maskvolume.options import option, parse_options, required
 from maskvolume.outputs import RenderFolder, digest
-from maskvolume.paths import PATH_KINDS, PathKind, render_path
+from maskvolume.paths import PATH_KINDS, PathKind, join_paths, render_path
 from maskvolume.pipeline import ClipRenderer
 from maskvolume.processes import Processes, open_processes
 from maskvolume.references import choose_references
@@ -52,12 +53,16 @@ from maskvolume.rendering import (
     render_clip,
 )
 from maskvolume.rig import RigClip
+from maskvolume.web.export import WebExport, WebReport, WebSettings
+from maskvolume.web.viewpoints import Viewpoints
 
 PATH_NAME = "qual_path.txt"
 DEFAULT_SOURCES = 4  # cameras, where the architecture takes any number
 DEFAULT_STILL_SOURCES = 6  # of the background, which is made once a clip
 MOST_REFERENCES = 4
 PATIENCE = timedelta(days=30)  # that a process which is done waits for the others
+VIEWER = Path(__file__).resolve().parent / "viewer"  # the player's files
+VIEWER_FOLDER = "viewer"  # in OUT_DIR
 MIN_SIDE = 16  # pixels; below it the networks see nothing
 
 
@@ -106,6 +111,7 @@ class RenderOptions:
     )
     save_disparity: bool = option(False, "write disparity as 16 bit pictures and a colour-mapped video too")
     save_mask: bool = option(False, "write how much of each pixel comes from what moves too")
+    viewer: bool = option(False, "export the clip to OUT_DIR/viewer too, to look around in with a browser")
     frame_format: Literal["png", "jpg"] = option("png", "format of the pictures")
     fps: float = option(30.0, "frames a second of the videos")
     crf: int = option(18, "quality of the videos, 0 (no loss) to 51 (worst)")
@@ -213,10 +219,12 @@ def open_renderer(
     size: tuple[int, int],
     *,
     makes_backgrounds: bool,
+    reach: Camera | None = None,
 ) -> BlendedRenderer:
     """The renderer of targets ``[N]``, from the cameras that are named or chosen.
 
     Args:
+        reach: ``[M]`` more cameras that planes of a single reference have to reach.
         makes_backgrounds: whether those that there are not are going to be made. Otherwise, where some camera has none,
             a background is made from the sources alone.
     """
@@ -234,18 +242,19 @@ def open_renderer(
         all_there = makes_backgrounds or all(map(clip.has_background, range(len(clip.names))))
         still = DEFAULT_STILL_SOURCES if named is None and all_there else 0
     made_with: dict[str, Any] = {
-        "targets": targets,
         "size": size,
         "num_planes": options.num_planes,
         "margin": options.margin,
-        "stored": options.time.startswith("fix:") or options.save_mask,  # masks are seen through the whole MPI
+        # Masks are seen through the whole MPI, and layers for the browser are made of it.
+        "stored": options.time.startswith("fix:") or options.save_mask or options.viewer,
         "masks": options.save_mask,
     }
     if options.references == 1:
         nearest = nearest_cameras(clip.cameras(), targets, max(limit or DEFAULT_SOURCES, still))
         indices = named or nearest[: limit or DEFAULT_SOURCES]
         more = tuple(index for index in nearest if index not in indices)[: max(still - len(indices), 0)]
-        return BlendedRenderer([ClipRenderer(clip, model, indices, still_indices=more, **made_with)])
+        wide = targets if reach is None else join_paths([targets, reach])
+        return BlendedRenderer([ClipRenderer(clip, model, indices, targets=wide, still_indices=more, **made_with)])
     references = choose_references(
         clip.cameras(size),
         targets,
@@ -255,7 +264,7 @@ def open_renderer(
         max_still_sources=still,
         candidates=named,
     )
-    return BlendedRenderer.of(clip, model, references, **made_with)
+    return BlendedRenderer.of(clip, model, references, targets=targets, **made_with)
 
 
 def made_of(options: RenderOptions, renderer: BlendedRenderer, clip: RigClip, targets: Camera) -> dict[str, object]:
@@ -284,6 +293,7 @@ def made_of(options: RenderOptions, renderer: BlendedRenderer, clip: RigClip, ta
         "precision": model.precision,
         "backend": model.backend,
         "frame_format": options.frame_format,
+        "viewer": options.viewer or None,  # its viewpoints decide how wide the planes are, too
     }
 
 
@@ -293,8 +303,27 @@ def _named_sources(renderer: BlendedRenderer, clip: RigClip) -> list[str]:
     return [f"{first} ({' '.join(others)})" for first, *others in sources]
 
 
-def render(options: RenderOptions, processes: Processes, device: torch.device) -> RenderReport:
-    """Render the pictures that are missing, and the videos.
+def open_viewer(
+    options: RenderOptions,
+    clip: RigClip,
+    renderer: BlendedRenderer,
+    viewpoints: Viewpoints,
+    root: Path,
+    settings: WebSettings,
+) -> WebExport:
+    """The export of a clip for the browser, from the MPIs of a renderer with one reference.
+
+    Args:
+        viewpoints: as far as the rig reaches; the renderer's frustum was chosen for them too.
+        root: the folder to make.
+    """
+    contents = made_of(options, renderer, clip, viewpoints.border())
+    contents["mpi"] = digest(renderer.renderers[0].camera.K)
+    return WebExport(renderer.renderers[0], clip, viewpoints, root, VIEWER, settings, contents)
+
+
+def render(options: RenderOptions, processes: Processes, device: torch.device) -> tuple[RenderReport, WebReport | None]:
+    """Render the pictures that are missing, and the videos; then what a browser needs, if that is wanted.
 
     Args:
         options: the same in all processes.
@@ -308,12 +337,15 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
     clip = RigClip.open(options.root_dir, options.bg_dir)
     size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
     shots, targets = make_shots(options, clip, size)
+    viewpoints = Viewpoints.of(clip.poses, size) if options.viewer else None
     model = load_checkpoint(options, device)
     folder = RenderFolder(Path(options.out_dir), options.frame_format, options.save_disparity, options.save_mask)
     if model.has_mask and options.bg_dir is None:
         clip = replace(clip, background_dir=background_folder(clip, folder))
     makes_backgrounds = model.has_mask and clip.background_dir == folder.background
-    renderer = open_renderer(options, clip, model, targets, size, makes_backgrounds=makes_backgrounds)
+    open_for = partial(open_renderer, clip=clip, model=model, size=size, makes_backgrounds=makes_backgrounds)
+    around = None if viewpoints is None else viewpoints.border()
+    renderer = open_for(options, targets=targets, reach=around)
     fitted = fit_into_memory(options, renderer, shots, processes)
     contents = made_of(options, renderer, clip, targets)
     goes_on = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))
@@ -336,7 +368,21 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
         print(fitted)
         for name, reason in missing_backends(device).items():
             print(f"backend {name!r}, which is faster, can't be had: {reason}")
-    return render_clip(renderer, shots, folder, fps=options.fps, crf=options.crf, processes=processes)
+    if viewpoints is None:
+        return render_clip(renderer, shots, folder, fps=options.fps, crf=options.crf, processes=processes), None
+    # The middle of the path may lie elsewhere than that of the rig; then the browser's frames come from other cameras.
+    alone = open_for(replace(options, references=1), targets=viewpoints.border(), reach=targets)
+    is_shared = options.references == 1 and alone.indices == renderer.indices
+    settings = WebSettings(title=clip.root_dir.resolve().name, fps=options.fps)
+    exported = open_viewer(
+        options, clip, renderer if is_shared else alone, viewpoints, folder.root / VIEWER_FOLDER, settings
+    )
+    processes.first_does(exported.prepare)
+    take = exported.take if is_shared else None
+    report = render_clip(
+        renderer, shots, folder, fps=options.fps, crf=options.crf, processes=processes, with_frame=take
+    )
+    return report, processes.first_does(exported.run)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -349,12 +395,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     give_back_large_blocks()
     with open_processes(resolve_device(options.device), timeout=PATIENCE) as (processes, device):
-        report = render(options, processes, device)
+        report, viewer = render(options, processes, device)
     if not processes.is_first:
         return
     kept = f", {report.kept} kept" if report.kept else ""
     print(f"{report.made} pictures rendered{kept}, in {report.seconds:.1f} s")
     print(f"video: {report.folder.video}")
+    if viewer is not None:
+        print(viewer)
 
 
 if __name__ == "__main__":

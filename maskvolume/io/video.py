@@ -277,13 +277,25 @@ class VideoWriter:
         size: (h, w) of the frames.
         fps: frames a second.
         crf: quality of libx264, 0 (no loss) to 51; 18 looks like the original.
+        keyframe_every: at most so many frames from one that is coded by itself to the next, for quick jumps; None:
+            as libx264 does.
+        max_mbit: most megabits a second, over any second, whatever ``crf`` asks for; None: no limit.
 
     Raises:
         InputError: another suffix, or ffmpeg fails.
         OSError: the disk is full.
     """
 
-    def __init__(self, path: str | Path, size: tuple[int, int], fps: float = 30, crf: int = 18) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int],
+        fps: float = 30,
+        crf: int = 18,
+        *,
+        keyframe_every: int | None = None,
+        max_mbit: float | None = None,
+    ) -> None:
         self.path = Path(path)
         self.size = (int(size[0]), int(size[1]))
         if min(self.size) < 1 or fps <= 0 or not 0 <= crf <= 51:
@@ -291,6 +303,9 @@ class VideoWriter:
         if self.path.suffix.lower() != ".mp4":
             raise InputError(f"{path}: videos are written as .mp4; choose a name that ends so")
         self._fps, self._crf = fps, crf
+        self._more = [] if keyframe_every is None else ["-g", str(keyframe_every)]
+        if max_mbit is not None:
+            self._more += ["-maxrate", f"{max_mbit}M", "-bufsize", f"{max_mbit}M"]
         self._target = atomic_path(self.path)
         self._process: subprocess.Popen[bytes] | None = None
         self._messages: deque[str] = deque(maxlen=20)
@@ -342,6 +357,7 @@ class VideoWriter:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error"]
         command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{w}x{h}", "-framerate", str(self._fps)]
         command += ["-i", "pipe:0", "-an", "-c:v", "libx264", "-preset", "medium", "-crf", str(self._crf)]
+        command += self._more
         # Raw frames have no primaries, and newer ffmpeg prefers what frames say to the options below. Browsers show
         # a video as BT.601 if any of the three tags is missing.
         tags = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"

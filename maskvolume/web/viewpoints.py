@@ -1,0 +1,99 @@
+"""Where a viewer of a rig's scene may stand: offsets from the rig's average pose, that look at one point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maskvolume.cameras import Camera, invert_rigid
+from maskvolume.io.llff import RigPoses
+from maskvolume.ops import Rendering
+from maskvolume.paths import Z_REACH, average_pose, close_depth, focus_distance, join_paths, look_at, path_radii
+
+DIRECTIONS = 12  # around the centre, in which the border is looked at
+SEEN = 0.985  # share of a view at the border that some plane covers; of the worst direction
+SCALES = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of the rig's own reach, that are tried for the limits
+
+
+@dataclass(frozen=True)
+class Viewpoints:
+    """The viewpoints around a rig.
+
+    Offsets ``(x, y, z)`` are in the centre's frame (right, down, ahead), scene units, and all views look at the point
+    ``(0, 0, focus)`` of it.
+
+    Attributes:
+        T_world_center: ``[4, 4]`` the rig's average pose.
+        K: ``[3, 3]`` of the views, at ``size``.
+        size: (h, w) of the views.
+        focus: distance of the point that is looked at.
+        down: ``[3]`` in the centre's frame, which the views keep downward as well as can be.
+        limits: ``(x, y, z)``: an ellipse in x and y, and as far ahead as back.
+    """
+
+    T_world_center: Tensor
+    K: Tensor
+    size: tuple[int, int]
+    focus: float
+    down: Tensor
+    limits: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, poses: RigPoses, size: tuple[int, int]) -> Viewpoints:
+        """Those as far as the rig reaches: limits as the radii of its paths (see ``maskvolume.paths``)."""
+        cameras = poses.cameras
+        T_world_center = average_pose(cameras)
+        focus = focus_distance(poses.bounds)
+        down = invert_rigid(cameras.T_cam_world)[:, :3, 1].mean(0) @ T_world_center[:3, :3]
+        ahead = min(Z_REACH * close_depth(poses.bounds), 0.5 * focus)
+        K = cameras[:1].scaled(size).K[0]
+        return cls(T_world_center, K, size, focus, down, (*path_radii(poses, T_world_center), ahead))
+
+    def cameras(self, offsets: Tensor) -> Camera:
+        """The cameras ``[N]`` at offsets ``[N, 3]``."""
+        T_world_cam = self.T_world_center @ look_at(offsets.to(self.down), self.focus, self.down)
+        return Camera(invert_rigid(T_world_cam), self.K.expand(len(offsets), 3, 3), self.size)
+
+    def center(self) -> Camera:
+        """The view ``[1]`` from the middle."""
+        return self.cameras(torch.zeros(1, 3))
+
+    def border(self) -> Camera:
+        """Views ``[2 * DIRECTIONS]`` from the border of the limits, around it at both ends of z."""
+        angles = torch.arange(DIRECTIONS, dtype=torch.float64) * (2 * math.pi / DIRECTIONS)
+        x, y, z = self.limits
+        ends = [torch.stack([x * angles.cos(), y * angles.sin(), torch.full_like(angles, side)], 1) for side in (-z, z)]
+        return self.cameras(torch.cat(ends))
+
+    def edges(self) -> Camera:
+        """Views ``[4]`` from the ends of the limits: left, right, above, below."""
+        x, y, _ = self.limits
+        return self.cameras(torch.tensor([[-x, 0, 0], [x, 0, 0], [0, -y, 0], [0, y, 0]], dtype=torch.float64))
+
+    def all_over(self) -> Camera:
+        """Views that stand for all within the limits: the centre, some around it and many at the border."""
+        inner = self.scaled(0.5).border()[:: DIRECTIONS // 3]
+        return join_paths([self.center(), inner, self.border()[::2]])
+
+    def scaled(self, scale: float) -> Viewpoints:
+        """The same with narrower or wider limits."""
+        x, y, z = self.limits
+        limits = x * scale, y * scale, z * scale
+        return Viewpoints(self.T_world_center, self.K, self.size, self.focus, self.down, limits)
+
+    def within_good_views(self, render: Callable[[Camera], Rendering]) -> Viewpoints:
+        """The widest limits from which planes cover nearly all of every view.
+
+        Args:
+            render: what an MPI shows from cameras ``[N]`` of the size of these views.
+        """
+        for scale in SCALES:
+            tried = self.scaled(scale)
+            seen = render(tried.border()).opacity.clamp(0, 1).mean(dim=(-3, -2, -1))
+            if float(seen.min()) >= SEEN:
+                return tried
+        return tried

@@ -1,0 +1,141 @@
+"""Export a clip for the browser: a folder that any static web server or a double click serves.
+
+cd render && python export_web.py --config export_web.txt
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
+
+from maskvolume.devices import resolve_device
+from maskvolume.errors import InputError, run_program
+from maskvolume.heap import give_back_large_blocks
+from maskvolume.options import option, parse_options, required
+from maskvolume.outputs import RenderFolder
+from maskvolume.processes import ALONE
+from maskvolume.rendering import Shots, background_folder, make_backgrounds
+from maskvolume.rig import RigClip
+from maskvolume.web.export import WORK, WebReport, WebSettings
+from maskvolume.web.viewpoints import Viewpoints
+from render.render_llff_video import (
+    RenderOptions,
+    check_options,
+    fit_into_memory,
+    load_checkpoint,
+    open_renderer,
+    open_viewer,
+)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of export_web."""
+
+    root_dir: str = required("a collected clip, a frame folder (camNN/00000.jpg ...) or a folder of camNN.mp4")
+    ckpt_path: str = required("checkpoint: .safetensors, or a .ckpt of the original")
+    out_dir: str = required("folder to make; an earlier export there is replaced when the new one is done")
+    bg_dir: str | None = option(None, "folder of the backgrounds camNN.png; none: the clip's, or made for the export")
+    title: str | None = option(None, "shown by the player; none: the name of the clip's folder")
+    img_wh: tuple[int, int] | None = option(None, "width and height at which pictures are read; none: the clip's")
+    indices: tuple[str, ...] | None = option(
+        None, "source cameras, two or more names or numbers, the first the reference; none: those in the middle"
+    )
+    background_cameras: int | None = option(None, "cameras that the background is made from; none: as in rendering")
+    reach: float = option(1.0, "how far viewpoints go at most, 1: as far as the rig; less where planes don't reach")
+    layers: int = option(16, "layers that the planes are merged to")
+    tile: int = option(28, "side of a tile in texels")
+    fps: float = option(30.0, "frames a second")
+    crf: int = option(23, "quality of what moves, 0 (no loss) to 51 (worst)")
+    max_mbit: float | None = option(None, "most megabits a second of what moves; none: what crf takes")
+    cameras: bool = option(True, "add what the cameras saw, to compare with; loaded when it is looked at")
+    offline: bool = option(True, "add a copy of everything for a double click, a third larger than the rest")
+    num_planes: int | None = option(None, "planes of the multiplane images; none: as the checkpoint was trained")
+    device: Literal["auto", "cuda", "mps", "cpu"] = option("auto", "where to compute")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the networks; auto: bf16 where it is fast")
+    memory_gb: float | None = option(None, "memory that the program may take, in GB; none: 80 % of what is free")
+    backend: str | None = option(None, "implementation of the sweep and of the rendering; none: the fastest")
+    overwrite: bool = option(False, "export again what is there already")
+
+
+def check(options: ExportOptions) -> None:
+    """Find the numbers that can't be meant, before anything is read."""
+    limits: list[tuple[str, float | None, float, float]] = [
+        ("reach", options.reach, 0.01, 10),
+        ("layers", options.layers, 1, 64),
+        ("tile", options.tile, 8, 256),
+        ("max_mbit", options.max_mbit, 0.05, 1000),
+    ]
+    for name, value, low, high in limits:
+        if value is not None and not low <= value <= high:
+            raise InputError(f"--{name}: {low:g} to {high:g} expected, got {value:g}")
+    if options.tile % 4:
+        raise InputError(f"--tile: a multiple of 4 expected, got {options.tile}")
+
+
+def export(options: ExportOptions) -> WebReport:
+    """Export a clip.
+
+    Raises:
+        InputError: what the user has to mend; found before the first frame is made, where it can be.
+    """
+    check(options)
+    root = Path(options.out_dir)
+    shared = {name: getattr(options, name) for name in vars(options).keys() & RenderOptions.__dataclass_fields__.keys()}
+    rendering = RenderOptions(**shared, time="fix:0")  # frames are looked at from several places, so they are stored
+    check_options(rendering)
+    clip = RigClip.open(options.root_dir, options.bg_dir)
+    size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
+    viewpoints = Viewpoints.of(clip.poses, size).scaled(options.reach)
+    targets = viewpoints.border()
+    device = resolve_device(options.device)
+    model = load_checkpoint(rendering, device)
+    kept = RenderFolder(root / WORK)
+    if model.has_mask and options.bg_dir is None:
+        clip = replace(clip, background_dir=background_folder(clip, kept))
+    makes_backgrounds = model.has_mask and clip.background_dir == kept.background
+    renderer = open_renderer(rendering, clip, model, targets, size, makes_backgrounds=makes_backgrounds)
+    fitted = fit_into_memory(rendering, renderer, Shots(targets, (0,) * len(targets)), ALONE)
+    settings = WebSettings(
+        title=options.title or clip.root_dir.resolve().name,
+        fps=options.fps,
+        layers=options.layers,
+        tile=options.tile,
+        crf=options.crf,
+        max_mbit=options.max_mbit,
+        cameras=options.cameras,
+        offline=options.offline,
+    )
+    exported = open_viewer(rendering, clip, renderer, viewpoints, root, settings)
+    goes_on = exported.prepare(overwrite=options.overwrite)
+    if makes_backgrounds:
+        make_backgrounds(clip, renderer.background_indices, kept.background, keep=goes_on)
+    names = ", ".join(clip.names[index] for index in renderer.indices)
+    print(f"{root}: {clip.num_frames} frames of {size[1]} x {size[0]} from {names}")
+    print(f"on {device.type}: networks in {model.precision}, planes by the {model.backend!r} backend")
+    print(fitted)
+    return exported.run()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the options, export, and say what was made."""
+    options = parse_options(
+        ExportOptions,
+        argv,
+        prog="export_web.py",
+        description="Export a clip for the browser: a folder to look around in, on any static web server.",
+    )
+    give_back_large_blocks()
+    print(export(options))
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,113 @@
+// What a camera of the rig saw, beside the view from its place: a wipe with a divider.
+
+import { nearestPlace, placeOf } from "player/camera.js";
+import { loadVideo, newVideo } from "player/clock.js";
+
+const KEY_STEP = 0.04; // of the width
+
+export class Compare extends EventTarget {
+  constructor(player, files, elements) {
+    super();
+    Object.assign(this, { player, files, ...elements });
+    this.cameras = player.manifest.cameras.filter((camera) => camera.video);
+    this.camera = null; // that is compared with
+    this.share = 0.5;
+    this.ready = Promise.resolve();
+    player.clock.addEventListener("frame", () => this.#follow());
+    player.clock.addEventListener("state", () => this.#follow());
+    this.#followDivider();
+  }
+
+  /** The camera with a video that is nearest to where the view goes to; undefined where there is none. */
+  get nearest() {
+    const { viewpoint } = this.player;
+    const places = this.cameras.map(({ T_cam_world }) => placeOf(T_cam_world, viewpoint.T_center_world));
+    return this.cameras[nearestPlace(viewpoint.target, places)];
+  }
+
+  /** Go to a camera and show what it saw. */
+  start(camera, { atOnce = false } = {}) {
+    this.camera = camera;
+    this.player.viewpoint.moveToPose(camera, { atOnce });
+    this.player.changed();
+    this.setShare(this.share);
+    this.sideName.textContent = camera.name;
+    this.ready = this.#show(camera);
+    this.dispatchEvent(new Event("change"));
+    return this.ready;
+  }
+
+  stop() {
+    if (!this.camera) return;
+    this.camera = null;
+    this.#video?.pause();
+    this.#video = null;
+    for (const element of [this.layer, this.divider, this.sides]) element.hidden = true;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Where the divider is, 0 to 1 from the left. */
+  setShare(share) {
+    this.share = Math.max(0, Math.min(1, share));
+    this.player.frame.style.setProperty("--divider", `${this.share * 100}%`);
+    this.divider.setAttribute("aria-valuenow", Math.round(this.share * 100));
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #videos = new Map();
+  #video = null;
+
+  async #show(camera) {
+    let video = this.#videos.get(camera.name);
+    if (!video) {
+      video = newVideo();
+      await loadVideo(video, await this.files.videoAddress(camera.video), camera.video);
+      this.#videos.set(camera.name, video);
+    }
+    if (this.camera !== camera) return;
+    this.#video?.pause();
+    this.#video = video;
+    this.layer.replaceChildren(video);
+    for (const element of [this.layer, this.divider, this.sides]) element.hidden = false;
+    this.#follow();
+  }
+
+  #follow() {
+    const video = this.#video;
+    if (!video) return;
+    const { clock } = this.player;
+    const late = Math.abs(video.currentTime - (clock.frame + 0.5) / clock.fps) * clock.fps; // frames
+    video.loop = clock.loop;
+    video.playbackRate = clock.speed;
+    if (clock.playing && video.paused) video.play().catch(() => {});
+    if (!clock.playing && !video.paused) video.pause();
+    if (late > (clock.playing ? 1.5 : 0.4) && !(clock.playing && video.seeking)) {
+      video.currentTime = (clock.frame + 0.5) / clock.fps;
+    }
+  }
+
+  #followDivider() {
+    const { frame } = this.player;
+    let grabbed = false;
+    const move = (event) => {
+      const { left, width } = frame.getBoundingClientRect();
+      this.setShare((event.clientX - left) / width);
+    };
+    frame.addEventListener("pointerdown", (event) => {
+      if (!this.camera || event.button !== 0) return;
+      grabbed = true;
+      frame.setPointerCapture(event.pointerId);
+      move(event);
+    });
+    frame.addEventListener("pointermove", (event) => grabbed && move(event));
+    for (const name of ["pointerup", "pointercancel"]) frame.addEventListener(name, () => (grabbed = false));
+    document.addEventListener("keydown", (event) => {
+      if (!this.camera || document.querySelector("dialog[open]") || event.target.matches("input, select, textarea")) return;
+      const steps = { ArrowLeft: -KEY_STEP, ArrowRight: KEY_STEP, Home: -1, End: 1 };
+      const onDivider = event.target === this.divider;
+      if (!(event.key in steps) || (!onDivider && !event.key.startsWith("Arrow"))) return;
+      event.preventDefault();
+      this.setShare(this.share + steps[event.key]);
+    });
+  }
+}

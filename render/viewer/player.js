@@ -1,0 +1,114 @@
+// The picture: what is drawn, when, and at which size.
+
+import { reachOf } from "player/camera.js";
+
+export const MODES = ["color", "disparity", "layers", "mask"];
+const SHARPEST = 1.5; // canvas pixels a pixel of the picture, at most
+const LONGEST_STEP = 0.1; // seconds: after a pause nothing jumps
+
+/** Draws when there is something new. Events: "drawn"; "view" (viewpoint or mode changed); "failed". */
+export class Player extends EventTarget {
+  constructor({ manifest, scene, renderer, clock, viewpoint, frame }) {
+    super();
+    Object.assign(this, { manifest, scene, renderer, clock, viewpoint, frame });
+    this.mode = "color";
+    this.drives = []; // functions of the seconds gone by that move the viewpoint, and say whether they go on
+    this.stats = { framesPerSecond: 0, uploadBytesPerFrame: 0, firstPictureMs: null, firstPictureBytes: null };
+    this.stats.frameBuffer = renderer.format;
+    clock.addEventListener("frame", () => this.#takeFrame());
+    new ResizeObserver(() => this.fit()).observe(frame.parentElement);
+    matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener("change", () => this.fit());
+    renderer.canvas.addEventListener("webglcontextlost", (event) => {
+      event.preventDefault();
+      this.lost = true;
+      this.dispatchEvent(new Event("lost"));
+    });
+  }
+
+  setMode(mode) {
+    if (!MODES.includes(mode)) throw new RangeError(`mode ${mode}: choose from ${MODES.join(", ")}`);
+    this.mode = mode;
+    this.changed();
+  }
+
+  /** Something about the viewpoint or mode is different. */
+  changed() {
+    this.dispatchEvent(new Event("view"));
+    this.schedule();
+  }
+
+  /** Draw soon. */
+  schedule() {
+    this.#request ??= requestAnimationFrame((now) => this.#step(now));
+  }
+
+  /** Make the picture as large as its place allows. */
+  fit() {
+    const { width, height } = this.manifest.picture;
+    const place = this.frame.parentElement.getBoundingClientRect();
+    const scale = Math.min(place.width / width, place.height / height);
+    this.frame.style.width = `${Math.round(width * scale)}px`;
+    this.frame.style.height = `${Math.round(height * scale)}px`;
+    const sharp = Math.min(scale * devicePixelRatio, SHARPEST);
+    const { canvas } = this.renderer;
+    const [w, h] = [Math.max(1, Math.round(width * sharp)), Math.max(1, Math.round(height * sharp))];
+    if (canvas.width !== w || canvas.height !== h) {
+      [canvas.width, canvas.height] = [w, h];
+      this.draw();
+    }
+  }
+
+  draw() {
+    if (this.lost) return;
+    const { canvas } = this.renderer;
+    this.renderer.draw(this.#clips(canvas.width, canvas.height), this.mode);
+    this.#count();
+    this.dispatchEvent(new Event("drawn"));
+  }
+
+  /** The present view at another size, off screen: a PNG as a data URL. */
+  picture(width, height) {
+    const pixels = this.renderer.read(width, height, this.#clips(width, height), this.mode);
+    const canvas = Object.assign(document.createElement("canvas"), { width, height });
+    canvas.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
+    return canvas.toDataURL("image/png");
+  }
+
+  #request = null;
+  #last = null;
+  #drawn = [];
+
+  #clips(width, height) {
+    const { scene, viewpoint } = this;
+    if (this.mode !== "layers") return scene.clips(viewpoint.camera, width, height);
+    const share = viewpoint.offset.map((value, axis) => (viewpoint.limits[axis] > 0 ? value / viewpoint.limits[axis] : 0));
+    const most = Math.max(1, reachOf(viewpoint.offset, viewpoint.limits)[0]);
+    return scene.clipsApart([share[0] / most, share[1] / most], width, height);
+  }
+
+  #takeFrame() {
+    if (this.clock.video && !this.lost) {
+      this.renderer.upload(this.clock.video);
+      this.stats.uploadBytesPerFrame = this.renderer.uploadedBytes;
+    }
+    this.schedule();
+  }
+
+  #step(now) {
+    this.#request = null;
+    const seconds = this.#last === null ? 1 / 60 : Math.min((now - this.#last) / 1000, LONGEST_STEP);
+    const driven = this.drives.map((drive) => drive(seconds)).some(Boolean);
+    const moved = this.viewpoint.step(seconds);
+    this.draw();
+    if (moved) this.dispatchEvent(new Event("view"));
+    this.#last = moved || driven ? now : null;
+    if (moved || driven) this.schedule();
+  }
+
+  #count() {
+    const now = performance.now();
+    this.#drawn = this.#drawn.filter((time) => now - time < 1000);
+    this.#drawn.push(now);
+    this.stats.framesPerSecond = this.#drawn.length;
+  }
+}

@@ -1,0 +1,94 @@
+// A path of viewpoints, one pose a frame of the clip, as a file that the renderer takes.
+
+import { pathText } from "player/camera.js";
+
+export const FILE_NAME = "recorded_path.txt";
+const LONGEST = 3600; // poses while time stands still
+
+/** Records while time goes by (pose i belongs to frame i) or while it stands still. Event "done" when it ended. */
+export class Recorder extends EventTarget {
+  constructor(player) {
+    super();
+    this.player = player;
+    this.active = false;
+    this.poses = [];
+    player.addEventListener("drawn", () => this.#note());
+    player.clock.addEventListener("state", () => this.#watch());
+  }
+
+  /** Begin; while the clip plays it starts again from its first frame. */
+  async start() {
+    const { clock } = this.player;
+    this.active = true;
+    this.poses = [];
+    this.still = clock.playing ? null : clock.frame;
+    if (this.still !== null) {
+      this.#timer = setInterval(() => this.#noteStill(), 1000 / clock.fps);
+      return;
+    }
+    this.#loops = clock.loop;
+    this.#running = false;
+    clock.pause();
+    clock.setLoop(false);
+    await clock.seek(0);
+    if (!this.active) return;
+    this.#running = true;
+    this.#note();
+    await clock.play();
+  }
+
+  /** End; the event "done" follows if anything was recorded. */
+  stop() {
+    if (!this.active) return;
+    this.active = false;
+    clearInterval(this.#timer);
+    if (this.still === null) {
+      this.player.clock.setLoop(this.#loops);
+      this.#complete();
+    }
+    if (this.poses.length > 0) this.dispatchEvent(new Event("done"));
+  }
+
+  /** The path file. */
+  get text() {
+    const { picture, view } = this.player.manifest;
+    return pathText(this.poses, picture.width, picture.height, view.K[0]);
+  }
+
+  /** How to render the path. */
+  get command() {
+    const time = this.still === null ? "loop" : `fix:${this.still}`;
+    return `python render_llff_video.py --config render_video.txt --path ${FILE_NAME} --time ${time} --out_dir ../out/recorded`;
+  }
+
+  #timer;
+  #loops = true;
+  #running = false;
+
+  #note() {
+    if (this.active && this.still === null && this.#running) {
+      this.poses[this.player.clock.frame] = this.player.viewpoint.camera.T_cam_world;
+    }
+  }
+
+  #noteStill() {
+    this.poses.push(this.player.viewpoint.camera.T_cam_world);
+    if (this.poses.length >= LONGEST) this.stop();
+  }
+
+  #watch() {
+    const { clock } = this.player;
+    if (!this.active) return;
+    if (this.still !== null) {
+      if (clock.playing) this.stop();
+    } else if (this.#running && !clock.playing && clock.frame >= clock.frames - 1) {
+      this.#note();
+      this.stop();
+    }
+  }
+
+  // A slow device skips frames: these get the pose of the one before.
+  #complete() {
+    for (let i = 1; i < this.poses.length; i++) this.poses[i] ??= this.poses[i - 1];
+  }
+}

@@ -1,0 +1,76 @@
+// The state of the player in the address of the page, so that a link shows the same.
+
+import { MODES } from "player/player.js";
+
+const QUIET = 400; // milliseconds without a change, after which the address follows
+
+/** The part of an address after "#" for a state. */
+export function describe({ frame, offset, camera, mode, speed, loop, playing, compare }) {
+  const parts = new URLSearchParams();
+  if (frame > 0) parts.set("frame", frame);
+  if (camera) parts.set("camera", camera);
+  else if (offset.some((value) => value !== 0)) parts.set("at", offset.map((value) => Number(value.toPrecision(6))).join(","));
+  if (mode !== "color") parts.set("show", mode);
+  if (speed !== 1) parts.set("speed", speed);
+  if (!loop) parts.set("loop", "0");
+  if (playing) parts.set("play", "1");
+  if (compare !== null) parts.set("compare", Math.round(compare * 100));
+  return parts.toString().replaceAll("%2C", ",");
+}
+
+/** The state that the part after "#" describes; what it doesn't say, or says wrongly, is as at the beginning. */
+export function parse(hash) {
+  const parts = new URLSearchParams(hash.replace(/^#/, ""));
+  const number = (name, otherwise) => (parts.has(name) && Number.isFinite(+parts.get(name)) ? +parts.get(name) : otherwise);
+  const offset = (parts.get("at") ?? "").split(",").map(Number);
+  return {
+    frame: number("frame", 0),
+    offset: offset.length === 3 && offset.every(Number.isFinite) ? offset : [0, 0, 0],
+    camera: parts.get("camera"),
+    mode: MODES.includes(parts.get("show")) ? parts.get("show") : "color",
+    speed: Math.max(0.1, Math.min(4, number("speed", 1))),
+    loop: parts.get("loop") !== "0",
+    playing: parts.get("play") === "1",
+    compare: parts.has("compare") ? Math.max(0, Math.min(100, number("compare", 50))) / 100 : null,
+  };
+}
+
+/** Keeps the address of the page the state's. */
+export class Address {
+  /** @param state a function that gives the present state */
+  constructor(state) {
+    this.state = state;
+    this.#last = location.hash.slice(1);
+  }
+
+  get link() {
+    const hash = describe(this.state());
+    return location.href.replace(/#.*$/, "") + (hash && `#${hash}`);
+  }
+
+  /** Something changed: follow when it is quiet. */
+  touch() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#write(), QUIET);
+  }
+
+  /** Call with the state of an address that the reader typed or went back to. */
+  onVisit(apply) {
+    window.addEventListener("hashchange", () => {
+      if (location.hash.slice(1) === this.#last) return;
+      this.#last = location.hash.slice(1);
+      apply(parse(location.hash));
+    });
+  }
+
+  #timer;
+  #last;
+
+  #write() {
+    const { playing, ...state } = this.state();
+    const hash = describe({ ...state, playing: false }); // a reload shows what stood still
+    if (playing || hash === this.#last) return;
+    this.#last = hash;
+    history.replaceState(null, "", `#${hash}`);
+  }
+}

@@ -156,6 +156,9 @@ class _Handler(WSGIRequestHandler):
         except ValueError:  # an address that can't be taken apart, such as http://[
             self.send_error(400)
 
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
     def log(self, type: str, message: str, *args: Any) -> None:
         pass
 

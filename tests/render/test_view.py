@@ -222,7 +222,9 @@ def test_nothing_outside_the_folder(server: FolderServer, export: Path, escape: 
 @pytest.mark.parametrize(
     "request_bytes",
     [
-        b"GET //[ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET http://[/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET http://[::1/ HTTP/1.1\r\n\r\n",
+        b"GET http://[/\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET\r\n\r\n",
         b"\x00\xff\x16\x03\x01\r\n\r\n",

@@ -37,6 +37,7 @@ from benchmarks.rig_views import KnownView, held_out_views, outside_views, view_
 from maskvolume.checkpoints import load_model
 from maskvolume.devices import resolve_device, resolve_precision
 from maskvolume.errors import InputError, run_program
+from maskvolume.heap import give_back_large_blocks
 from maskvolume.io.files import atomic_path, require_writable_folder
 from maskvolume.io.images import write_image
 from maskvolume.model import MaskVolumeModel
@@ -123,6 +124,7 @@ class Evaluation:
 def main() -> None:
     """Measure, print the tables, write figures, tables and contact sheet."""
     options = parse_options(EvaluateOptions, prog="evaluate.py", description=__doc__ or "")
+    give_back_large_blocks()
     methods = check_options(options)
     views = open_views(options)
     device = resolve_device(options.device)

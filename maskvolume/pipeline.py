@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
+from weakref import WeakMethod
 
 import numpy as np
 import torch
@@ -198,10 +199,11 @@ class ClipRenderer:
         self.size = size or clip.size
         self.device = next(model.parameters()).device
         self.tiling: Tiling | None = None
-        self._make_frame: Callable[[Tensor], Frame] = self._frame_of
+        self._recorded: Replayed | None = None
         if self.device.type == "cuda":
             prepare_for_cuda(model)
-            self._make_frame = Replayed(self._frame_of, "networks")
+            make = WeakMethod(self._frame_of)  # a renderer is let go, with all its planes, when nobody holds it
+            self._recorded = Replayed(lambda images: cast(Callable[[Tensor], Frame], make())(images), "networks")
         near, far = clip.near_far()
         self.depths = disparity_planes(near, far, num_planes or model.meta.num_planes, device=self.device)
         cameras = clip.cameras(self.size)
@@ -225,7 +227,7 @@ class ClipRenderer:
         Args:
             tiling: of ``camera.size``; the architecture must have a halo.
         """
-        self.tiling, self._make_frame = tiling, self._tiled_frame  # of long kernels, so nothing is to be recorded
+        self.tiling, self._recorded = tiling, None  # of long kernels, so nothing is to be recorded
         self._background = self._frame = None
 
     @torch.no_grad()
@@ -281,7 +283,8 @@ class ClipRenderer:
             images = self.to_tensor(pictures if pictures is not None else self.read(frame))
             if self.model.has_mask:
                 self.background()  # not within what is recorded
-            made = self._make_frame(images)
+            make = self._recorded or (self._frame_of if self.tiling is None else self._tiled_frame)
+            made = make(images)
             if isinstance(made, FrameMPI) and self.stored:
                 made = made.stored(with_mask=self.masks)
             self._frame = (frame, made)

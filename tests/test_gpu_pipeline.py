@@ -67,7 +67,7 @@ def test_many_uploads_and_downloads_beside_much_computing_lose_nothing() -> None
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_replayed_frame_is_the_called_one(clip: RigClip, precision: Precision, capsys) -> None:
     renderer = make_renderer(clip, CUDA, precision)
-    assert isinstance(renderer._make_frame, Replayed)
+    assert isinstance(renderer._recorded, Replayed)
     for frame in (0, 1, 2):
         with torch.no_grad():
             wanted = renderer._frame_of(renderer.to_tensor(renderer.read(frame)))

@@ -1,5 +1,9 @@
 """Laws of the frustum's choice and of filling what no plane covers."""
 
+import gc
+import weakref
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import make_camera
@@ -7,8 +11,10 @@ from helpers import make_camera
 from maskvolume import filling
 from maskvolume.cameras import Camera, stack_cameras
 from maskvolume.filling import fill_unseen
+from maskvolume.model import CheckpointMeta, MaskVolumeModel
 from maskvolume.ops import Rendering
-from maskvolume.pipeline import MARGIN_MULTIPLE, MAX_MARGIN, choose_frustum
+from maskvolume.pipeline import MARGIN_MULTIPLE, MAX_MARGIN, ClipRenderer, choose_frustum
+from maskvolume.rig import RigClip
 
 
 def camera_at(x: float, size: tuple[int, int] = (36, 64)) -> Camera:
@@ -95,3 +101,17 @@ def test_filling_by_compiled_loops_is_that_of_plain_torch(
     slow = fill_unseen(views)
     torch.testing.assert_close(fast.color, slow.color, atol=1e-5, rtol=0)
     torch.testing.assert_close(fast.disparity, slow.disparity, atol=1e-5, rtol=0)
+
+
+def test_a_renderer_that_nobody_holds_is_let_go_at_once(tiny_rig: Path) -> None:
+    clip = RigClip.open(tiny_rig)
+    targets = clip.cameras()
+    renderer = ClipRenderer(clip, MaskVolumeModel(CheckpointMeta("mpi", "semiglobal", 4)), (0, 1), targets=targets)
+    renderer.render(0, targets[1])
+    held = weakref.ref(renderer)
+    gc.disable()  # its planes are gigabytes, which the collector knows nothing of
+    try:
+        del renderer
+        assert held() is None
+    finally:
+        gc.enable()

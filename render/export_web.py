@@ -24,7 +24,7 @@ from maskvolume.outputs import RenderFolder
 from maskvolume.processes import ALONE
 from maskvolume.rendering import Shots, background_folder, make_backgrounds
 from maskvolume.rig import RigClip
-from maskvolume.web.export import WORK, WebReport, WebSettings
+from maskvolume.web.export import LAYERS, WORK, WebReport, WebSettings
 from maskvolume.web.viewpoints import Viewpoints
 from render.render_llff_video import (
     RenderOptions,
@@ -51,7 +51,7 @@ class ExportOptions:
     )
     background_cameras: int | None = option(None, "cameras that the background is made from; none: as in rendering")
     reach: float = option(1.0, "how far viewpoints go at most, 1: as far as the rig; less where planes don't reach")
-    layers: int = option(16, "layers that the planes are merged to")
+    layers: int | None = option(None, f"layers that the planes are merged to; none: {LAYERS}, or all there are")
     tile: int = option(28, "side of a tile in texels")
     fps: float = option(30.0, "frames a second")
     crf: int = option(23, "quality of what moves, 0 (no loss) to 51 (worst)")

@@ -42,6 +42,7 @@ from maskvolume.web.visibility import Visibility
 FORMAT, VERSION = "maskvolume-web", 1
 MANIFEST, STATIC, DYNAMIC, POSTER, OFFLINE = "manifest.json", "static.webp", "dynamic.mp4", "poster.jpg", "offline.js"
 CAMERAS, PLAYER, INDEX = "cameras", "player", "index.html"
+LAYERS = 16  # that planes are merged to by default
 WORK = ".work"  # in the folder, while it is made
 LARGEST = 4096  # texels of an atlas, a side: what phones can do
 STATIC_QUALITY = 92  # of WebP
@@ -57,7 +58,7 @@ class WebSettings:
     Attributes:
         title: shown by the player.
         fps: frames a second.
-        layers: that planes are merged to.
+        layers: that planes are merged to; None: ``LAYERS``, or as many as there are planes.
         tile: texels of a tile, a side.
         crf: quality of what moves, 0 (no loss) to 51.
         max_mbit: most megabits a second of what moves; None: what ``crf`` takes.
@@ -67,7 +68,7 @@ class WebSettings:
 
     title: str
     fps: float = 30.0
-    layers: int = 16
+    layers: int | None = None
     tile: int = 28
     crf: int = 23
     max_mbit: float | None = None
@@ -139,12 +140,14 @@ class WebExport:
         settings: WebSettings,
         made_of: Mapping[str, object],
     ) -> None:
-        if not 1 <= settings.layers <= len(renderer.depths):
-            raise InputError(f"--layers: 1 to {len(renderer.depths)}, the number of planes, got {settings.layers}")
+        planes = len(renderer.depths)
+        self._layers_wanted = min(LAYERS, planes) if settings.layers is None else settings.layers
+        if self._layers_wanted > planes:
+            raise InputError(f"--layers: at most {planes} expected, the number of planes, got {settings.layers}")
         self.renderer, self.clip, self.viewpoints = renderer, clip, viewpoints
         self.root, self.player, self.settings = root, player, settings
         self.work = root / WORK
-        self._frames_of = json.dumps({**made_of, "layers": settings.layers}, sort_keys=True)
+        self._frames_of = json.dumps({**made_of, "layers": self._layers_wanted}, sort_keys=True)
         self._digest = digest(self._frames_of.encode(), repr(settings).encode(), *sorted(player.glob("*.*")))
         self._looked_at = {0, clip.num_frames // 2}  # frames that the export is compared with the renderer at
 
@@ -278,7 +281,7 @@ class WebExport:
             mpi = renderer.frame_mpi(frame).mpi
             weights.append(visible_weights(mpi))
             viewpoints = viewpoints.within_good_views(lambda views, mpi=mpi: mpi.render(views.to(renderer.device)))  # type: ignore[misc]
-        plan = plan_layers(np.sum(weights, axis=0), renderer.depths.tolist(), self.settings.layers)
+        plan = plan_layers(np.sum(weights, axis=0), renderer.depths.tolist(), self._layers_wanted)
         scale = viewpoints.limits[0] / self.viewpoints.limits[0]
         _write_json(path, {"first": plan.first, "depths": plan.depths, "num_planes": plan.num_planes, "scale": scale})
         return plan, self.viewpoints.scaled(scale)

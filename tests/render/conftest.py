@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -64,20 +64,30 @@ class Outcome:
 
 
 @pytest.fixture
-def render(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weights: Path
-) -> Callable[..., Outcome]:
-    """Run the renderer in this process, as a program: ``render(root_dir, out_dir, *options)``."""
+def outcome_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str, Callable[[list[str]], None], Sequence[object]], Outcome]:
+    """Run a program in this process: ``outcome_of(name, main, arguments)``."""
     monkeypatch.setattr(errors.signal, "signal", lambda *_: None)
 
-    def run(root: object, out: object, *options: object, ckpt: Path | None = weights) -> Outcome:
-        arguments = ["--root_dir", root, "--out_dir", out, "--device", "cpu", "--precision", "fp32", *options]
-        arguments += ["--ckpt_path", ckpt] if ckpt is not None else []
-        monkeypatch.setattr(sys, "argv", ["render_llff_video.py"])
+    def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[object]) -> Outcome:
+        monkeypatch.setattr(sys, "argv", [name])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             errors.run_program(lambda: main([str(argument) for argument in arguments]))
         output = capsys.readouterr()
         return Outcome(int(ended.value.code or 0), output.out, output.err)
+
+    return run
+
+
+@pytest.fixture
+def render(outcome_of: Callable[..., Outcome], weights: Path) -> Callable[..., Outcome]:
+    """Run the renderer in this process, as a program: ``render(root_dir, out_dir, *options)``."""
+
+    def run(root: object, out: object, *options: object, ckpt: Path | None = weights) -> Outcome:
+        arguments = ["--root_dir", root, "--out_dir", out, "--device", "cpu", "--precision", "fp32", *options]
+        arguments += ["--ckpt_path", ckpt] if ckpt is not None else []
+        return outcome_of("render_llff_video.py", main, arguments)
 
     return run

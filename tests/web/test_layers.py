@@ -37,9 +37,7 @@ def test_no_other_grouping_loses_less(count: int) -> None:
     depths = disparity_planes(1.0, 20.0, 9).tolist()
     plan = plan_layers(weights, depths, count)
     disparity = 1 / np.array(depths)
-    least = min(
-        cost_of(weights, disparity, (0, *others)) for others in itertools.combinations(range(1, 9), count - 1)
-    )
+    least = min(cost_of(weights, disparity, (0, *others)) for others in itertools.combinations(range(1, 9), count - 1))
     assert cost_of(weights, disparity, plan.first) == pytest.approx(least, rel=1e-4)
     assert [plane for planes in plan.planes() for plane in planes] == list(range(9))
     for planes, depth in zip(plan.planes(), plan.depths, strict=True):

@@ -31,6 +31,10 @@ TILE, GUTTER = 28, 2
 SLOT = TILE + 2 * GUTTER
 FOCUS, LIMITS = 4.0, (0.3, 0.2, 0.25)
 DOWN = (0.02, 1.0, 0.01)
+# Of the centre view, of the layers' camera and of the rig's three: axis times angle, and places in the world.
+TURNS = ((0.1, -0.2, 0.05), (0.11, -0.19, 0.05), (0.12, -0.16, 0.05), (0.09, -0.22, 0.03), (0.13, -0.2, 0.05))
+PLACES = ((1.0, 2, 3), (1.02, 2.01, 3), (0.75, 2, 3.05), (1.25, 2, 3), (1, 1.75, 3))
+NAMES = ("left", "right", "above")
 MOVING = ((1, 3, 1), (1, 3, 2), (1, 4, 1), (1, 4, 2), (2, 1, 2), (2, 2, 2))  # layer, column, row
 
 
@@ -103,11 +107,9 @@ def make_fake_export(folder: Path, *, moves: bool = True, offline: bool = False)
         manifest["dynamic"] = _atlas_entry("dynamic.mp4", *frames[0], moving)
         _write_video(folder / "dynamic.mp4", [picture for picture, _ in frames])
     manifest["cameras"] = []
-    for i, name in enumerate(("left", "right", "above")):
-        _write_video(
-            folder / "cameras" / f"{name}.mp4",
-            [np.broadcast_to(color // (i + 1), (*PICTURE_SIZE, 3)) for color in COLORS],
-        )
+    for i, name in enumerate(NAMES):
+        pictures = [np.broadcast_to(color // (i + 1), (*PICTURE_SIZE, 3)) for color in COLORS]
+        _write_video(folder / "cameras" / f"{name}.mp4", pictures)
         manifest["cameras"].append({"name": name, **_entry(cameras[i]), "video": f"cameras/{name}.mp4"})
     layers = torch.from_numpy(straight).permute(0, 1, 4, 2, 3).float() / 255
     layers = torch.cat([layers[:, :, :3] * layers[:, :, 3:], layers[:, :, 3:]], dim=2)
@@ -156,13 +158,8 @@ def _cameras() -> tuple[Camera, Camera, Camera]:
     K = torch.tensor([[110.0, 0, w / 2], [0, 110.0, h / 2], [0, 0, 1]], dtype=torch.float64)
     wide = K.clone()
     wide[:2, 2] = torch.tensor(LAYER_SIZE[::-1], dtype=torch.float64) / 2
-    angles = torch.tensor(
-        [[0.1, -0.2, 0.05], [0.11, -0.19, 0.05], [0.12, -0.16, 0.05], [0.09, -0.22, 0.03], [0.13, -0.2, 0.05]]
-    )
-    turns = [torch.linalg.matrix_exp(_skew(angle.double())) for angle in angles]
-    centers = torch.tensor(
-        [[1.0, 2, 3], [1.02, 2.01, 3], [0.75, 2, 3.05], [1.25, 2, 3], [1, 1.75, 3]], dtype=torch.float64
-    )
+    turns = [torch.linalg.matrix_exp(_skew(angle)) for angle in torch.tensor(TURNS, dtype=torch.float64)]
+    centers = torch.tensor(PLACES, dtype=torch.float64)
     T_cam_world = torch.eye(4, dtype=torch.float64).repeat(5, 1, 1)
     for i, (R, center) in enumerate(zip(turns, centers, strict=True)):
         T_cam_world[i, :3, :3], T_cam_world[i, :3, 3] = R, -R @ center

@@ -4,6 +4,7 @@ import { COPY_AGAIN, PlayerError } from "player/errors.js";
 
 const H264 = 'video/mp4; codecs="avc1.640028"';
 const SETTLE = 400; // milliseconds that the picture of a finished jump is waited for
+const NUDGE = 1500; // milliseconds after which a video that doesn't load by itself is started for a moment
 const PATIENCE = 20000; // milliseconds in which a video has to show its first picture
 
 /** A video element that never sounds and stays in the page. */
@@ -29,8 +30,10 @@ export async function loadVideo(video, address, name) {
       () => reject(new PlayerError(`${name}: no picture came within ${PATIENCE / 1000} s. Reload the page. ${COPY_AGAIN}`)),
       PATIENCE,
     );
+    const nudge = setTimeout(() => video.play().then(() => video.pause()).catch(() => {}), NUDGE);
     const settle = (finish) => (event) => {
       clearTimeout(late);
+      clearTimeout(nudge);
       finish(event);
     };
     video.addEventListener("loadeddata", settle(resolve), { once: true });
@@ -148,7 +151,7 @@ export class VideoClock extends Clock {
         await seeked;
         // Not every browser tells that a picture is there which was there before.
         await Promise.race([shown, new Promise((resolve) => setTimeout(resolve, this.frame === frame ? 0 : SETTLE))]);
-        if (!this.playing) this.#show(frame);
+        if (!this.playing && this.frame !== frame) this.#show(frame);
       }
       if (this.#wanted === frame) this.#wanted = null;
     }

@@ -104,7 +104,8 @@ export function followKeys(player, { actions, enabled }) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    if (isTaken(event.target, name)) return;
+    // After a dialog was closed what was focused in it still is for a moment.
+    if (!event.target.closest("dialog") && isTaken(event.target, name)) return;
     if (name in MOVES) {
       event.preventDefault();
       if (!enabled() || held.has(event.code)) return;

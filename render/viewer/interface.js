@@ -23,7 +23,6 @@ export class Interface {
     this.#bindRest();
     this.#bindKeys();
     this.#fade();
-    element("controls").hidden = false;
     this.#showTime();
     this.#showFrame();
     this.#showView();

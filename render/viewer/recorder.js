@@ -58,7 +58,7 @@ export class Recorder extends EventTarget {
   /** How to render the path. */
   get command() {
     const time = this.still === null ? "loop" : `fix:${this.still}`;
-    return `python render_llff_video.py --config render_video.txt --path ${FILE_NAME} --time ${time} --out_dir ../out/recorded`;
+    return `python render/render_llff_video.py --config render_video.txt --path ${FILE_NAME} --time ${time} --out_dir out/recorded`;
   }
 
   #timer;

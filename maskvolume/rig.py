@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,10 @@ class RigClip:
     def near_far(self) -> tuple[float, float]:
         """Depths of the nearest and the farthest plane for this rig."""
         return RIG_NEAR_FACTOR * float(self.bounds.min()), RIG_FAR_FACTOR * float(self.bounds.max())
+
+    def first_frames(self, count: int) -> RigClip:
+        """The clip's first frames, at most so many."""
+        return replace(self, layout=replace(self.layout, frame_names=self.frame_names[:count]))
 
     def cameras(self, size: tuple[int, int] | None = None) -> Camera:
         """The cameras ``[N]``, float32, K scaled per axis to ``size`` (h, w), by default the clip's."""

@@ -51,6 +51,7 @@ class ExportOptions:
     )
     background_cameras: int | None = option(None, "cameras that the background is made from; none: as in rendering")
     reach: float = option(1.0, "how far viewpoints go at most, 1: as far as the rig; less where planes don't reach")
+    num_frames: int | None = option(None, "export the first frames only, so many; none: all")
     layers: int | None = option(None, f"layers that the planes are merged to; none: {LAYERS}, or all there are")
     tile: int = option(28, "side of a tile in texels")
     fps: float = option(30.0, "frames a second")
@@ -72,6 +73,7 @@ def check(options: ExportOptions) -> None:
         ("reach", options.reach, 0.01, 10),
         ("layers", options.layers, 1, 64),
         ("tile", options.tile, 8, 256),
+        ("num_frames", options.num_frames, 1, 1e9),
         ("max_mbit", options.max_mbit, 0.05, 1000),
     ]
     for name, value, low, high in limits:
@@ -89,10 +91,13 @@ def export(options: ExportOptions) -> WebReport:
     """
     check(options)
     root = Path(options.out_dir)
-    shared = {name: getattr(options, name) for name in vars(options).keys() & RenderOptions.__dataclass_fields__.keys()}
+    common = vars(options).keys() & RenderOptions.__dataclass_fields__.keys()
+    shared = {name: getattr(options, name) for name in common}
     rendering = RenderOptions(**shared, time="fix:0")  # frames are looked at from several places, so they are stored
     check_options(rendering)
     clip = RigClip.open(options.root_dir, options.bg_dir)
+    if options.num_frames is not None:
+        clip = clip.first_frames(options.num_frames)
     size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
     viewpoints = Viewpoints.of(clip.poses, size).scaled(options.reach)
     targets = viewpoints.border()

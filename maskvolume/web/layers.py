@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from maskvolume.mpi import MultiplaneImage
-from maskvolume.ops import composite
 
 HIDDEN_SHARE = 0.1  # of what a plane counts where others hide it: it shows from beside
 
@@ -94,9 +93,13 @@ def merge_planes(mpi: MultiplaneImage, plan: LayerPlan) -> MultiplaneImage:
     """
     layers = []
     for planes in plan.planes():
-        part = mpi.rgba[planes.start : planes.stop].float()
-        seen = composite(part, mpi.depths[planes.start : planes.stop], premultiplied=mpi.premultiplied)
-        layers.append(torch.cat([seen.color, seen.opacity]))
+        layer = torch.zeros_like(mpi.rgba[0], dtype=torch.float32)
+        for plane in planes:
+            rgba = mpi.rgba[plane].float()
+            if not mpi.premultiplied:
+                rgba = torch.cat([rgba[:3] * rgba[3:], rgba[3:]])
+            layer.mul_(1 - rgba[3:]).add_(rgba)
+        layers.append(layer)
     depths = torch.tensor(plan.depths, dtype=mpi.depths.dtype, device=mpi.depths.device)
     return replace(mpi, rgba=torch.stack(layers), depths=depths, premultiplied=True)
 

@@ -5,6 +5,7 @@ import { loadVideo, newVideo } from "player/clock.js";
 
 const KEY_STEP = 0.04; // of the width
 
+/** Compares with one camera at a time. Events: "change"; "failed" (see `error`): its video can't be shown. */
 export class Compare extends EventTarget {
   constructor(player, files, elements) {
     super();
@@ -12,6 +13,7 @@ export class Compare extends EventTarget {
     this.cameras = player.manifest.cameras.filter((camera) => camera.video);
     this.camera = null; // that is compared with
     this.share = 0.5;
+    this.error = null;
     this.ready = Promise.resolve();
     player.clock.addEventListener("frame", () => this.#follow());
     player.clock.addEventListener("state", () => this.#follow());
@@ -32,9 +34,12 @@ export class Compare extends EventTarget {
     this.player.changed();
     this.setShare(this.share);
     this.sideName.textContent = camera.name;
-    this.ready = this.#show(camera);
+    this.ready = this.#show(camera).catch((error) => {
+      if (this.camera === camera) this.stop();
+      this.error = error;
+      this.dispatchEvent(new Event("failed"));
+    });
     this.dispatchEvent(new Event("change"));
-    return this.ready;
   }
 
   stop() {

@@ -87,7 +87,7 @@ export class Interface {
   #showFrame() {
     const { clock } = this.player;
     const scrub = element("scrub");
-    scrub.value = clock.frame;
+    if (!scrub.matches(":active")) scrub.value = clock.frame; // a hand that drags it is ahead of the video
     scrub.style.setProperty("--share", `${(100 * clock.frame) / Math.max(1, clock.frames - 1)}%`);
     scrub.setAttribute("aria-valuetext", `frame ${clock.frame} of ${clock.frames - 1}`);
     const narrow = matchMedia("(max-width: 720px)").matches;
@@ -112,6 +112,7 @@ export class Interface {
     button.hidden = compare.cameras.length === 0;
     button.addEventListener("click", () => this.#toggleCompare());
     compare.addEventListener("change", () => this.#showView());
+    compare.addEventListener("failed", () => this.say(compare.error.message));
     player.addEventListener("view", () => this.#showView());
   }
 
@@ -144,10 +145,7 @@ export class Interface {
 
   #startCompare(camera) {
     if (this.player.mode === "layers") this.player.setMode("color");
-    this.compare.start(camera).catch((error) => {
-      this.compare.stop();
-      this.say(error.message);
-    });
+    this.compare.start(camera);
     this.say(`What ${camera.name} saw is left of the divider`);
   }
 

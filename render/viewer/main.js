@@ -81,7 +81,7 @@ async function applyState(state, { player, compare }, { atOnce }) {
   } else {
     compare.setShare(state.compare);
     const wanted = camera?.video ? camera : compare.nearest;
-    if (wanted) compare.start(wanted, { atOnce }).catch(fail);
+    if (wanted) compare.start(wanted, { atOnce });
   }
   if (state.playing) clock.play();
 }
@@ -132,7 +132,6 @@ function openToTests({ player, compare, recorder }) {
 }
 
 async function start() {
-  const began = performance.now();
   const files = new Files(window.maskvolumeOffline);
   const manifest = parseManifest(await files.text("manifest.json"));
   files.sizes = manifest.bytes;
@@ -158,7 +157,6 @@ async function start() {
   player.fit();
   player.draw();
   player.stats.firstPictureMs = performance.now();
-  player.stats.loadMs = performance.now() - began;
   player.stats.firstPictureBytes = files.received;
   element("poster").style.opacity = 0;
   document.body.classList.remove("loading");

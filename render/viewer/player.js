@@ -42,14 +42,11 @@ export class Player extends EventTarget {
     this.#request ??= requestAnimationFrame((now) => this.#step(now));
   }
 
-  /** Make the picture as large as its place allows. */
+  /** Make the canvas as sharp as the place of the picture needs. */
   fit() {
     const { width, height } = this.manifest.picture;
-    const place = this.frame.parentElement.getBoundingClientRect();
-    const scale = Math.min(place.width / width, place.height / height);
-    this.frame.style.width = `${Math.round(width * scale)}px`;
-    this.frame.style.height = `${Math.round(height * scale)}px`;
-    const sharp = Math.min(scale * devicePixelRatio, SHARPEST);
+    this.frame.style.setProperty("--aspect", width / height);
+    const sharp = Math.min((this.frame.clientWidth / width) * devicePixelRatio, SHARPEST);
     const { canvas } = this.renderer;
     const [w, h] = [Math.max(1, Math.round(width * sharp)), Math.max(1, Math.round(height * sharp))];
     if (canvas.width !== w || canvas.height !== h) {

@@ -295,6 +295,23 @@ def test_everything_by_keys(open_page: OpenPage, fake: FakeExport) -> None:
     opened.check()
 
 
+def test_controls_fade_while_it_plays_and_come_back(open_page: OpenPage, fake: FakeExport) -> None:
+    opened = start(open_page, fake.folder)
+    opened.page.keyboard.press("Space")
+    wait(opened, "() => getComputedStyle(document.getElementById('controls')).opacity === '0'")
+    opened.page.mouse.move(500, 300)
+    wait(opened, "() => getComputedStyle(document.getElementById('controls')).opacity === '1'")
+
+
+def test_full_screen(open_page: OpenPage, fake: FakeExport) -> None:
+    opened = start(open_page, fake.folder)
+    opened.page.locator("#fullscreen").click()
+    wait(opened, "() => document.fullscreenElement !== null")
+    opened.page.keyboard.press("f")
+    wait(opened, "() => document.fullscreenElement === null")
+    opened.check()
+
+
 def test_tab_reaches_all_that_is_seen_and_each_has_a_name(open_page: OpenPage, fake: FakeExport) -> None:
     opened = start(open_page, fake.folder)
     script = """() => [...document.querySelectorAll("#controls button, #controls select, #controls input, #view")]
@@ -466,7 +483,56 @@ def test_a_path_while_time_stands_still_names_the_frame(open_page: OpenPage, fak
     assert float((places[0] - places[-1]).norm()) > 0.05
 
 
+def test_a_link_compares(open_page: OpenPage, fake: FakeExport) -> None:
+    opened = start(open_page, fake.folder, "index.html#camera=left&compare=30")
+    opened.run("() => player.compared().then(() => null)")
+    assert (state(opened, "compare"), state(opened, "divider")) == ("left", 0.3)
+    assert opened.page.locator("#compared video").is_visible()
+    opened.check()
+
+
 # What can go wrong
+
+
+def test_the_poster_and_how_far_loading_is_are_seen_first(open_page: OpenPage, fake: FakeExport) -> None:
+    opened = open_page(fake.folder)
+    held: list[Any] = []
+    opened.page.route("**/static.webp", lambda route: held.append(route))
+    opened.goto()
+    wait(opened, "() => document.getElementById('progress').value > 0.1")  # the video has come
+    assert opened.page.locator("#poster").is_visible()
+    assert opened.page.locator("#loading").is_visible()
+    box = opened.page.locator("#poster").bounding_box()
+    assert box["width"] > 900
+    assert box["width"] / box["height"] == pytest.approx(128 / 72, rel=0.01)
+    held[0].continue_()
+    opened.run("() => window.playerReady.then(() => null)")
+    wait(opened, "() => getComputedStyle(document.getElementById('poster')).opacity === '0'")
+    assert not opened.page.locator("#loading").is_visible()
+
+
+LESS = {
+    "no float pictures": """const all = WebGL2RenderingContext.prototype.getExtension;
+        WebGL2RenderingContext.prototype.getExtension = function (name) {
+            return name.includes("color_buffer") ? null : all.call(this, name);
+        };""",
+    "no callback of frames": "delete HTMLVideoElement.prototype.requestVideoFrameCallback",
+}
+
+
+@pytest.mark.parametrize("what", LESS)
+def test_browsers_that_can_do_less_show_the_same(open_page: OpenPage, fake: FakeExport, what: str) -> None:
+    opened = open_page(fake.folder)
+    opened.page.add_init_script(LESS[what])
+    opened.goto()
+    opened.run("() => window.playerReady.then(() => null)")
+    assert opened.run("() => player.stats.frameBuffer") == ("RGBA8" if what == "no float pictures" else "RGBA16F")
+    for frame in (4, 1):
+        opened.run("async (frame) => { await player.seek(frame); player.setOffset(0.2, -0.1, 0.1); }", frame)
+        assert psnr(shown(opened), fake.render(frame, fake.view_from(PLACE))) > FAITHFUL
+    opened.run("() => player.play()")
+    wait(opened, "() => player.state.frame >= 3")
+    opened.check()
 
 
 def test_a_large_video_is_loaded_while_it_plays(open_page: OpenPage, copied: Path) -> None:

@@ -6,6 +6,13 @@ export const MODES = ["color", "disparity", "layers", "mask"];
 const SHARPEST = 1.5; // canvas pixels a pixel of the picture, at most
 const LONGEST_STEP = 0.1; // seconds: after a pause nothing jumps
 
+// Where drawing is slow, pictures in motion are coarser, and sharp again at rest.
+const LATE = 60; // milliseconds after which a picture is late
+const PATIENCE = 250; // milliseconds of being late, in pictures one after the other
+const COARSER = [0.5, 0.8]; // at once, at most and at least
+const COARSEST = 0.3;
+const REST = 350; // milliseconds without motion
+
 /** Draws when there is something new. Events: "drawn"; "view" (viewpoint or mode changed); "failed". */
 export class Player extends EventTarget {
   constructor({ manifest, scene, renderer, clock, viewpoint, frame }) {
@@ -46,7 +53,7 @@ export class Player extends EventTarget {
   fit() {
     const { width, height } = this.manifest.picture;
     this.frame.style.setProperty("--aspect", width / height);
-    const sharp = Math.min((this.frame.clientWidth / width) * devicePixelRatio, SHARPEST);
+    const sharp = Math.min((this.frame.clientWidth / width) * devicePixelRatio, SHARPEST) * (this.#rests ? 1 : this.#coarse);
     const { canvas } = this.renderer;
     const [w, h] = [Math.max(1, Math.round(width * sharp)), Math.max(1, Math.round(height * sharp))];
     if (canvas.width !== w || canvas.height !== h) {
@@ -74,6 +81,11 @@ export class Player extends EventTarget {
   #request = null;
   #last = null;
   #drawn = [];
+  #rests = true;
+  #resting;
+  #coarse = 1; // share of the sharpness in motion
+  #late = 0; // milliseconds
+  #stepped = null;
 
   #clips(width, height) {
     const { scene, viewpoint } = this;
@@ -94,12 +106,39 @@ export class Player extends EventTarget {
   #step(now) {
     this.#request = null;
     const seconds = this.#last === null ? 1 / 60 : Math.min((now - this.#last) / 1000, LONGEST_STEP);
+    this.#pace(now);
     const driven = this.drives.map((drive) => drive(seconds)).some(Boolean);
     const moved = this.viewpoint.step(seconds);
     this.draw();
     if (moved) this.dispatchEvent(new Event("view"));
     this.#last = moved || driven ? now : null;
     if (moved || driven) this.schedule();
+  }
+
+  #pace(now) {
+    const due = this.#last !== null ? 0 : this.clock.playing ? 1000 / (this.clock.fps * this.clock.speed) : null;
+    if (due === null) {
+      this.#stepped = null;
+      return;
+    }
+    clearTimeout(this.#resting);
+    this.#resting = setTimeout(() => {
+      this.#rests = true;
+      this.fit();
+    }, REST + due);
+    const gone = this.#stepped === null ? 0 : now - this.#stepped - due;
+    this.#late = gone > LATE ? this.#late + gone - LATE : 0;
+    this.#stepped = now;
+    const coarser = this.#late > PATIENCE && this.#coarse > COARSEST;
+    if (coarser) {
+      const [most, least] = COARSER;
+      this.#coarse = Math.max(COARSEST, this.#coarse * Math.min(least, Math.max(most, Math.sqrt(LATE / gone))));
+      this.#late = 0;
+    }
+    if (coarser || this.#rests) {
+      this.#rests = false;
+      this.fit();
+    }
   }
 
   #count() {

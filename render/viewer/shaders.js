@@ -43,9 +43,10 @@ in vec2 texel;
 out vec4 premultiplied;
 const vec3 MOVING = vec3(1.0, 0.55, 0.1);
 vec4 look(sampler2D atlas, vec2 size) {
-  vec2 half_ = vec2(0.0, 0.5);
   vec2 at = texel / size;
-  return vec4(textureLod(atlas, at, 0.0).rgb, textureLod(atlas, at + half_, 0.0).g);
+  float opacity = textureLod(atlas, at + vec2(0.0, 0.5), 0.0).g;
+  if (opacity < 0.002) discard; // most of a layer: neither looked up nor blended
+  return vec4(textureLod(atlas, at, 0.0).rgb, opacity);
 }
 vec4 outline() {
   vec2 rim = min(texel, layerSize - texel) / fwidth(texel);

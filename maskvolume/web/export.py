@@ -45,10 +45,9 @@ CAMERAS, PLAYER, INDEX = "cameras", "player", "index.html"
 LAYERS = 16  # that planes are merged to by default
 WORK = ".work"  # in the folder, while it is made
 LARGEST = 4096  # texels of an atlas, a side: what phones can do
-STATIC_QUALITY = 92  # of WebP
+STATIC_QUALITY = 95  # of WebP
 CAMERA_CRF = 26  # of what the cameras saw
 KEYFRAMES = 0.5  # seconds from one to the next, so that jumps in time are quick
-PLANNED_FROM = 3  # frames of the clip, evenly spaced, that layers are planned from, beside the background
 
 
 @dataclass(frozen=True)
@@ -275,13 +274,13 @@ class WebExport:
             plan = LayerPlan(tuple(kept["first"]), tuple(kept["depths"]), kept["num_planes"])
             return plan, self.viewpoints.scaled(kept["scale"])
         renderer, count = self.renderer, self.clip.num_frames
-        frames = sorted({round(i * (count - 1) / (PLANNED_FROM - 1)) for i in range(PLANNED_FROM)})
-        weights, viewpoints = [], self.viewpoints
-        for frame in frames:
-            mpi = renderer.frame_mpi(frame).mpi
-            weights.append(visible_weights(mpi))
-            viewpoints = viewpoints.within_good_views(lambda views, mpi=mpi: mpi.render(views.to(renderer.device)))  # type: ignore[misc]
+        weights = [visible_weights(renderer.frame_mpi(frame).mpi) for frame in (0, count - 1, count // 2)]
         plan = plan_layers(np.sum(weights, axis=0), renderer.depths.tolist(), self._layers_wanted)
+        mpi = renderer.frame_mpi(count // 2).mpi
+        layers, device = merge_planes(mpi, plan), renderer.device
+        viewpoints = self.viewpoints.within_good_views(
+            lambda views: mpi.render(views.to(device)), lambda views: layers.render(views.to(device))
+        )
         scale = viewpoints.limits[0] / self.viewpoints.limits[0]
         _write_json(path, {"first": plan.first, "depths": plan.depths, "num_planes": plan.num_planes, "scale": scale})
         return plan, self.viewpoints.scaled(scale)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maskvolume.mpi import MultiplaneImage
 
-HIDDEN_SHARE = 0.1  # of what a plane counts where others hide it: it shows from beside
+HIDDEN_SHARE = 0.1  # that a plane shows where others hide it: it does from beside
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,19 @@ class LayerPlan:
 
 
 def visible_weights(mpi: MultiplaneImage) -> np.ndarray:
-    """How much of a picture each plane ``[D]`` fills: what is seen from the MPI's camera, and a share of the hidden."""
+    """How much it matters where each plane ``[D]`` is: what is seen of it, by how much its picture changes.
+
+    To first order the squared error of a picture that is displaced is the square of its gradient, times that of the
+    displacement.
+    """
     rgba = mpi.rgba.float()
     alpha = rgba[..., 3, :, :].clamp(0, 1)
     passed = torch.flip(torch.cumprod(torch.flip(1 - alpha, (0,)), dim=0), (0,))
-    seen = torch.cat([passed[1:], torch.ones_like(passed[:1])]) * alpha
-    return (seen + HIDDEN_SHARE * (alpha - seen)).double().mean(dim=(-2, -1)).cpu().numpy()
+    seen = torch.cat([passed[1:], torch.ones_like(passed[:1])])
+    color = rgba[:, :3] if mpi.premultiplied else rgba[:, :3] * alpha[:, None]
+    slope = F.pad((color[..., 1:] - color[..., :-1]).abs().sum(dim=1), (0, 1))
+    slope = slope * (seen + HIDDEN_SHARE * (1 - seen))
+    return (slope**2).double().mean(dim=(-2, -1)).cpu().numpy()
 
 
 def plan_layers(weights: np.ndarray, depths: Sequence[float], count: int) -> LayerPlan:

@@ -16,7 +16,8 @@ from maskvolume.paths import Z_REACH, average_pose, close_depth, focus_distance,
 
 DIRECTIONS = 12  # around the centre, in which the border is looked at
 SEEN = 0.985  # share of a view at the border that some plane covers; of the worst direction
-SCALES = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of the rig's own reach, that are tried for the limits
+ALIKE = 31.5  # PSNR in dB of layers beside planes, from the edges; of the worst
+SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of the rig's own reach, that are tried for the limits
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,22 @@ class Viewpoints:
         limits = x * scale, y * scale, z * scale
         return Viewpoints(self.T_world_center, self.K, self.size, self.focus, self.down, limits)
 
-    def within_good_views(self, render: Callable[[Camera], Rendering]) -> Viewpoints:
-        """The widest limits from which planes cover nearly all of every view.
+    def within_good_views(
+        self, planes: Callable[[Camera], Rendering], layers: Callable[[Camera], Rendering]
+    ) -> Viewpoints:
+        """The widest limits from which planes cover nearly all of every view, and layers show what planes show.
 
         Args:
-            render: what an MPI shows from cameras ``[N]`` of the size of these views.
+            planes: what an MPI shows from cameras ``[N]`` of the size of these views.
+            layers: what is left of it when it is merged.
         """
         for scale in SCALES:
             tried = self.scaled(scale)
-            seen = render(tried.border()).opacity.clamp(0, 1).mean(dim=(-3, -2, -1))
-            if float(seen.min()) >= SEEN:
-                return tried
+            seen = planes(tried.border()).opacity.clamp(0, 1).mean(dim=(-3, -2, -1))
+            if float(seen.min()) < SEEN:
+                continue
+            edges = tried.edges()
+            error = ((planes(edges).color - layers(edges).color) ** 2).mean(dim=(-3, -2, -1))
+            if -10 * math.log10(max(float(error.max()), 1e-10)) >= ALIKE:
+                break
         return tried

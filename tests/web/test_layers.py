@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,15 +67,17 @@ def test_merged_layers_look_the_same_from_their_own_camera(premultiplied: bool) 
     assert np.abs(stored.transpose(0, 3, 1, 2) / 255.0 - merged.rgba.numpy()).max() <= 0.5 / 255 + 1e-6
 
 
-def test_planes_count_by_what_is_seen_of_them() -> None:
+def test_planes_count_by_what_is_seen_of_them_and_how_it_changes() -> None:
     mpi = random_mpi()
-    mpi.rgba[4] = 0
-    mpi.rgba[6] = 1.0  # hides all that is behind it
+    mpi.rgba[7:] = 0
+    alone = [visible_weights(replace(mpi, rgba=mpi.rgba[plane : plane + 1]))[0] for plane in range(7)]
+    mpi.rgba[6] = 1.0  # hides all that is behind it, and is of one colour
     weights = visible_weights(mpi)
-    assert weights[4] == 0
-    alpha = mpi.rgba[:, 3].double().mean(dim=(1, 2)).numpy()
-    assert weights[:4] == pytest.approx(0.1 * alpha[:4])
-    assert weights[8] == pytest.approx(alpha[8])
+    assert weights[:6] == pytest.approx([0.1**2 * weight for weight in alone[:6]])
+    assert list(weights[6:]) == [0, 0, 0]
+    mpi.rgba[6] = 0
+    assert visible_weights(mpi)[5] == pytest.approx(alone[5])
+    assert visible_weights(mpi)[2] < alone[2]
 
 
 def test_more_layers_than_planes_are_refused() -> None:

@@ -9,7 +9,7 @@ from maskvolume.io.llff import RigPoses
 from maskvolume.mpi import MultiplaneImage
 from maskvolume.ops import Rendering
 from maskvolume.paths import render_path
-from maskvolume.web.viewpoints import Viewpoints
+from maskvolume.web.viewpoints import ALIKE, Viewpoints
 from maskvolume.web.visibility import Visibility
 
 SIZE = (48, 64)
@@ -49,8 +49,26 @@ def test_limits_shrink_until_planes_cover_the_views() -> None:
 
         return render
 
-    assert viewpoints.within_good_views(covered_up_to(10.0)).limits == viewpoints.limits
-    assert viewpoints.within_good_views(covered_up_to(0.55 * x)).limits[0] == pytest.approx(0.5 * x)
+    whole = covered_up_to(10.0)
+    assert viewpoints.within_good_views(whole, whole).limits == viewpoints.limits
+    assert viewpoints.within_good_views(covered_up_to(0.55 * x), whole).limits[0] == pytest.approx(0.5 * x)
+
+
+def test_limits_shrink_until_layers_show_what_planes_show() -> None:
+    viewpoints = Viewpoints.of(make_poses(), SIZE)
+    x = viewpoints.limits[0]
+
+    def off_by(error: float):
+        def render(views: Camera) -> Rendering:
+            away = (views.center - viewpoints.center().center)[:, 0].abs() / x * error
+            color = (0.5 + away)[:, None, None, None].expand(len(views), 3, *SIZE)
+            return Rendering(color, torch.ones(len(views), 1, *SIZE), torch.ones(len(views), 1, *SIZE))
+
+        return render
+
+    most = 10 ** (-ALIKE / 20)
+    assert viewpoints.within_good_views(off_by(0), off_by(0.95 * most)).limits == viewpoints.limits
+    assert viewpoints.within_good_views(off_by(0), off_by(most / 0.85)).limits[0] == pytest.approx(0.8 * x)
 
 
 def test_only_what_some_viewpoint_sees_is_visible() -> None:

@@ -3,8 +3,6 @@
 // Convention: as in maskvolume/: OpenCV axes (x right, y down, z forward), T_dst_src maps source to destination, K in
 // pixels, pixel centres at +0.5. Matrices are flat arrays, row by row: 9 numbers (3 x 3) or 16 (4 x 4).
 
-export const IDENTITY = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1];
-
 // How far beyond its limit a viewpoint gives way, as a share of the limit.
 const GIVE = 0.12;
 
@@ -136,8 +134,8 @@ export function slerp(from, to, share) {
   const sign = dot < 0 ? -1 : 1;
   dot = Math.min(1, Math.abs(dot));
   const angle = Math.acos(dot);
-  const [a, b] =
-    angle < 1e-6 ? [1 - share, share] : [Math.sin((1 - share) * angle) / Math.sin(angle), Math.sin(share * angle) / Math.sin(angle)];
+  const weight = (part) => (angle < 1e-6 ? part : Math.sin(part * angle) / Math.sin(angle));
+  const [a, b] = [weight(1 - share), weight(share)];
   const mixed = from.map((value, i) => a * value + b * sign * to[i]);
   const norm = Math.hypot(...mixed);
   return mixed.map((value) => value / norm);
@@ -167,7 +165,8 @@ export function nearestPlace(offset, places) {
 export function pathText(poses, width, height, focal) {
   const lines = poses.map((T_cam_world) => {
     const T = invertRigid(T_cam_world);
-    const numbers = [T[0], T[4], T[8], -T[1], -T[5], -T[9], -T[2], -T[6], -T[10], T[3], T[7], T[11], height, width, focal];
+    const numbers = [T[0], T[4], T[8], -T[1], -T[5], -T[9], -T[2], -T[6], -T[10], T[3], T[7], T[11]];
+    numbers.push(height, width, focal);
     return numbers.map((value) => String(value + 0)).join(" "); // no -0
   });
   return [String(poses.length), ...lines].join("\n") + "\n";

@@ -131,7 +131,8 @@ export function followKeys(player, { actions, enabled }) {
 // Keys that the focused element needs itself.
 function isTaken(element, name) {
   if (element.closest("[role=slider]")) return name.startsWith("Arrow") || name === "Home" || name === "End";
-  if (element.matches("input[type=range]")) return name.startsWith("Arrow") || ["Home", "End", "PageUp", "PageDown"].includes(name);
+  const isSlider = element.matches("input[type=range]");
+  if (isSlider) return name.startsWith("Arrow") || ["Home", "End", "PageUp", "PageDown"].includes(name);
   if (element.matches("select, textarea")) return true;
   return element.matches("button, a") && (name === " " || name === "Enter");
 }

@@ -270,7 +270,8 @@ export class Interface {
     const next = (by) => {
       const { cameras } = player.manifest;
       const index = cameras.findIndex((camera) => camera.name === player.viewpoint.preset);
-      if (cameras.length > 0) this.goTo(index < 0 ? (by > 0 ? 0 : cameras.length - 1) : (index + by + cameras.length) % cameras.length);
+      const from = index < 0 && by < 0 ? 0 : index; // from elsewhere to the first or the last
+      if (cameras.length > 0) this.goTo((from + by + cameras.length) % cameras.length);
     };
     const escape = () => {
       if (recorder.active) recorder.stop();

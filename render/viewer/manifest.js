@@ -5,7 +5,7 @@ import { COPY_AGAIN, PlayerError } from "player/errors.js";
 const NAME = "manifest.json";
 const FORMAT = "maskvolume-web";
 const VERSION = 1;
-export const MOST_LAYERS = 64;
+const MOST_LAYERS = 64;
 
 /** The manifest from its text. */
 export function parseManifest(text) {

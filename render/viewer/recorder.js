@@ -58,7 +58,8 @@ export class Recorder extends EventTarget {
   /** How to render the path. */
   get command() {
     const time = this.still === null ? "loop" : `fix:${this.still}`;
-    return `python render/render_llff_video.py --config render_video.txt --path ${FILE_NAME} --time ${time} --out_dir out/recorded`;
+    const options = `--config render_video.txt --path ${FILE_NAME} --time ${time} --out_dir out/recorded`;
+    return `python render/render_llff_video.py ${options}`;
   }
 
   #timer;

@@ -10,7 +10,7 @@ INSTALLED = .venv/installed
 INSTALLED_DEV = .venv/installed-dev
 
 .PHONY: help demo test gpu lint format benchmark-speed benchmark-quality benchmark-training benchmark-stage-one \
-	benchmark-data benchmark-memory clean distclean
+	benchmark-data benchmark-memory benchmark-web clean distclean
 
 help: ## list these targets (the default)
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-26s%s\n", $$1, $$2 }'
@@ -47,6 +47,9 @@ benchmark-training: $(INSTALLED) ## measure a training step beside the original'
 
 benchmark-stage-one: $(INSTALLED) ## measure stage one on made worlds, the empty clip and a stereo pair
 	@$(VENV_PYTHON) benchmarks/stage_one.py $(ARGS)
+
+benchmark-web: $(INSTALLED_DEV) ## measure the browser's player beside the renderer, in an installed Chromium
+	@$(VENV_PYTHON) benchmarks/web.py $(ARGS)
 
 benchmark-data: $(INSTALLED) ## measure how fast training data is read, and how long training waits for it
 	@$(VENV_PYTHON) benchmarks/data_reading.py

@@ -40,6 +40,10 @@ MAY_IMPORT = {
     "filling": {"filling_kernels", "loops", "ops"},
     "filling_kernels": {"loops"},
     "options": {"io", "option_fields", "errors"},
+    "web": {
+        *("cameras", "filling", "io", "mpi", "ops", "outputs", "paths", "pipeline", "rendering", "rig", "threads"),
+        "errors",
+    },
 }
 TOUCHES_NO_FILE = ("cameras", "planes", "homography", "ops", "networks", "mpi")
 FILE_MODULES = {"io", "os", "pathlib", "shutil", "tempfile", "cv2", "imageio", "PIL"}

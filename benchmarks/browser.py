@@ -1,6 +1,6 @@
-"""A browser for tests of the player: Chromium without a screen, WebGL2 drawn by the processor.
+"""A browser to try the player with: Chromium without a screen, WebGL2 drawn by the processor.
 
-Tests take the fixtures ``chromium`` and ``open_page`` of conftest.py, which skip where there is no Chromium.
+Tests take the fixtures ``chromium`` and ``open_page`` of tests/conftest.py, which skip where there is no Chromium.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Response, sync_playwright
 
 from maskvolume.web_server import FolderServer
 
@@ -67,7 +67,7 @@ class OpenPage:
     def __post_init__(self) -> None:
         self.page.on("console", self._note_console)
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
-        self.page.on("response", lambda answer: answer.status >= 400 and self.problems.append(_describe(answer)))
+        self.page.on("response", self._note_answer)
 
     def goto(self, path: str = "index.html") -> OpenPage:
         """Load a page of the folder, and its scripts."""
@@ -82,14 +82,14 @@ class OpenPage:
         """Assert that nothing went wrong in the page."""
         assert not self.problems, "\n".join(self.problems)
 
+    def _note_answer(self, answer: Response) -> None:
+        if answer.status >= 400:
+            self.problems.append(f"{answer.status}: {answer.url}")
+
     def _note_console(self, message: ConsoleMessage) -> None:
         # A reading of the GPU's pixels is slow, which the driver remarks; tests do it on purpose.
         if message.type in ("error", "warning") and "GPU stall due to ReadPixels" not in message.text:
             self.problems.append(f"{message.type}: {message.text}")
-
-
-def _describe(answer: Any) -> str:
-    return f"{answer.status}: {answer.url}"
 
 
 @contextmanager

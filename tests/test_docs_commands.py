@@ -33,6 +33,7 @@ PAGES_WITH_COMMANDS = (
     "docs/training.md",
     "docs/your-own-rig.md",
     "docs/rigs.md",
+    "docs/viewer.md",
 )
 
 RENDERER = ROOT / "render/render_llff_video.py"

@@ -60,7 +60,7 @@ class WebOptions:
 
 
 def truth(options: RenderOptions, targets: Camera, frames: list[int]) -> list[list[np.ndarray]]:
-    """What the renderer shows of each frame from each target, uint8 ``[h, w, 3]``: from the planes that are exported."""
+    """What the renderer shows of each frame from each target, uint8 ``[h, w, 3]``, by the planes that are exported."""
     clip = RigClip.open(options.root_dir, options.bg_dir)
     model = load_checkpoint(options, resolve_device(options.device))
     reach = Viewpoints.of(clip.poses, clip.size).border()
@@ -116,7 +116,7 @@ def measure(options: WebOptions, folder: Path, chromium: str) -> dict[str, Any]:
     out, backgrounds = folder / "web", folder / "background"
     clip = RigClip.open(options.root_dir, backgrounds)
     make_backgrounds(clip, range(len(clip.names)), backgrounds, keep=False)
-    given = {"root_dir": options.root_dir, "ckpt_path": ckpt_path, "bg_dir": str(backgrounds)}
+    given: dict[str, Any] = {"root_dir": options.root_dir, "ckpt_path": ckpt_path, "bg_dir": str(backgrounds)}
     start = time.perf_counter()
     report: WebReport = export(
         ExportOptions(**given, out_dir=str(out), layers=options.layers, crf=options.crf, fps=options.fps)
@@ -155,6 +155,7 @@ def measure(options: WebOptions, folder: Path, chromium: str) -> dict[str, Any]:
             "edges": round(float(means[1:].mean()), 2),
             "worst_edge": round(float(np.min(np.array(figures)[:, 1:])), 2),
         },
+        "range": {"scale": round(x / Viewpoints.of(clip.poses, clip.size).limits[0], 2), **manifest["view"]["limits"]},
         "layers": len(manifest["layers"]),
         "tiles": dict(report.tiles),
         "bytes": {

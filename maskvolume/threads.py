@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-import numpy as np
-
 Read = TypeVar("Read")
 
 WRITERS = max(2, min(8, (os.cpu_count() or 2) // 2))  # threads that encode and write pictures
@@ -78,10 +76,10 @@ def read_frames(
                 future.cancel()
 
 
-def read_files(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Generator[np.ndarray, None, None]:
+def read_files(paths: Sequence[Path], read: Callable[[Path], Read]) -> Generator[Read, None, None]:
     """Pictures of files in order, ``WAITING`` at most in memory. To be closed: that joins the threads."""
     with ThreadPoolExecutor(WRITERS) as pool:
-        pending: deque[Future[np.ndarray]] = deque()
+        pending: deque[Future[Read]] = deque()
         try:
             for path in paths:
                 pending.append(pool.submit(read, path))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -48,6 +48,9 @@ LARGEST = 4096  # texels of an atlas, a side: what phones can do
 STATIC_QUALITY = 95  # of WebP
 CAMERA_CRF = 26  # of what the cameras saw
 KEYFRAMES = 0.5  # seconds from one to the next, so that jumps in time are quick
+
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -326,24 +329,24 @@ class WebExport:
         """The layers of a frame, uint8 ``[L, H, W, 4]``."""
         return _read_layers(self._file(frame), self.renderer.camera.size[0])
 
-    def _all_layers(self, what: str) -> Iterator[np.ndarray]:
-        """The layers of all frames, in order."""
+    def _all_layers(self, what: str, make: Callable[[np.ndarray], Made]) -> Iterator[Made]:
+        """What threads make of the layers of each frame, in order."""
         files = [self._file(frame) for frame in range(self.clip.num_frames)]
         height = self.renderer.camera.size[0]
-        read = read_files(files, lambda path: _read_layers(path, height))
+        read = read_files(files, lambda path: make(_read_layers(path, height)))
         with closing(read) as loaded, progress(len(files), what) as bar:
-            for layers in loaded:
-                yield layers
+            for made in loaded:
+                yield made
                 bar.update()
 
     def _find_tiles(self, grid: TileGrid, visibility: Visibility) -> tuple[np.ndarray, Tiles]:
         """The mean of all frames, and which tiles differ from it."""
         changes = Changes(grid)
-        for layers in self._all_layers("mean"):
+        for layers in self._all_layers("mean", lambda layers: layers):
             changes.add(layers)
         mean = changes.mean
-        for layers in self._all_layers("changes"):
-            changes.compare(layers, mean, visibility.of(layers))
+        for layers, seen in self._all_layers("changes", lambda layers: (layers, visibility.of(layers))):
+            changes.compare(layers, mean, seen)
         return mean, changes.tiles()
 
     def _write_static(self, folder: Path, grid: TileGrid, mean: np.ndarray, tiles: Tiles) -> Atlas:
@@ -365,8 +368,9 @@ class WebExport:
             keyframe_every=self._keyframes,
             max_mbit=settings.max_mbit,
         ) as writer:
-            for layers in self._all_layers("moving tiles"):
-                slots = straight_slots(grid.slots(layers, tiles.moving))
+            for slots in self._all_layers(
+                "moving tiles", lambda layers: straight_slots(grid.slots(layers, tiles.moving))
+            ):
                 if last is not None:  # what shows nothing keeps its colour, which takes no bits
                     nothing = slots[..., 3].max(axis=(1, 2)) == 0
                     slots[nothing, ..., :3] = last[nothing, ..., :3]

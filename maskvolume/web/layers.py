@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from maskvolume.mpi import MultiplaneImage
 
@@ -114,5 +113,5 @@ def merge_planes(mpi: MultiplaneImage, plan: LayerPlan) -> MultiplaneImage:
 
 def to_layer_bytes(mpi: MultiplaneImage) -> np.ndarray:
     """Premultiplied layers as uint8 ``[L, H, W, 4]``."""
-    rgba: Tensor = (mpi.rgba.clamp(0, 1) * 255 + 0.5).to(torch.uint8)
-    return np.ascontiguousarray(rgba.permute(0, 2, 3, 1).cpu().numpy())
+    layers = ((layer.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).cpu().numpy() for layer in mpi.rgba)
+    return np.stack([np.ascontiguousarray(layer) for layer in layers])

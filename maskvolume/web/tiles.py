@@ -17,6 +17,7 @@ from maskvolume.errors import InputError
 
 EMPTY = 4  # levels of opacity, up to which a texel is empty
 BLED = 24  # levels of opacity, below which a colour is taken in part from around it
+AT_ONCE = 64  # slots whose colours are made at once: what a processor's cache holds
 BLOCK = 4  # texels a side over which changes are averaged, so that noise of a texel is none
 STILL = 12.0  # levels that a block of a still tile differs from its mean over time, at most
 
@@ -61,12 +62,13 @@ class TileGrid:
         windows = windows[:, :: self.size, :: self.size]  # [L, rows, columns, 4, S, S]
         return np.ascontiguousarray(windows[tuple(tiles.T)].transpose(0, 2, 3, 1))
 
-    def reduce(self, values: np.ndarray) -> np.ndarray:
-        """The largest value of each tile: ``[L, H, W]`` to ``[L, rows, columns]``."""
-        layers, rows, columns = self.counts
-        _, h, w = self.shape
-        padded = np.pad(values, ((0, 0), (0, rows * self.size - h), (0, columns * self.size - w)))
-        return padded.reshape(layers, rows, self.size, columns, self.size).max(axis=(2, 4))
+    def largest(self, values: np.ndarray, every: int = 1) -> np.ndarray:
+        """The largest of the values of each tile ``[rows, columns]``, of one value every so many texels a side."""
+        _, rows, columns = self.counts
+        side = self.size // every
+        h, w = values.shape
+        padded = np.pad(values, ((0, rows * side - h), (0, columns * side - w)))
+        return padded.reshape(rows, side, columns, side).max(axis=(1, 3))
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,23 @@ class Changes:
 
     def add(self, layers: np.ndarray) -> None:
         """First round: a frame, uint8 ``[L, H, W, 4]``."""
-        self._sum += layers
+        for total, layer in zip(self._sum, layers, strict=True):
+            cv2.accumulate(layer, total)
         self._count += 1
 
     @property
     def mean(self) -> np.ndarray:
         """The mean of the frames, uint8 ``[L, H, W, 4]``."""
-        return np.round(self._sum / self._count).astype(np.uint8)
+        return np.stack([np.round(total / self._count).astype(np.uint8) for total in self._sum])
 
     def compare(self, layers: np.ndarray, mean: np.ndarray, seen: np.ndarray) -> None:
         """Second round: a frame again, ``mean``, and how much of each texel is seen, ``[L, H, W]`` in 0..1."""
-        np.maximum(self._most, self.grid.reduce(layers[..., 3] * seen), out=self._most)
-        difference = cv2.absdiff(layers, mean).max(axis=-1) * seen
-        np.maximum(self._change, self.grid.reduce(_block_means(difference)), out=self._change)
+        for number, (layer, still, share) in enumerate(zip(layers, mean, seen, strict=True)):
+            change = cv2.absdiff(layer, still).max(axis=-1) * share
+            blocks = self.grid.largest(_block_means(change), BLOCK)
+            np.maximum(self._change[number], blocks, out=self._change[number])
+            most = self.grid.largest(layer[..., 3] * share)
+            np.maximum(self._most[number], most, out=self._most[number])
 
     def tiles(self) -> Tiles:
         """What was found."""
@@ -114,12 +120,10 @@ class Changes:
 
 
 def _block_means(values: np.ndarray) -> np.ndarray:
-    """Each value replaced by the mean of its block of ``BLOCK`` x ``BLOCK``: ``[L, H, W]``."""
-    _, h, w = values.shape
-    padded = np.pad(values, ((0, 0), (0, -h % BLOCK), (0, -w % BLOCK)), mode="edge")
-    layers, rows, columns = padded.shape
-    blocks = padded.reshape(layers, rows // BLOCK, BLOCK, columns // BLOCK, BLOCK).mean(axis=(2, 4), dtype=np.float32)
-    return blocks.repeat(BLOCK, axis=1).repeat(BLOCK, axis=2)[:, :h, :w]
+    """The means of blocks of ``BLOCK`` x ``BLOCK`` of values ``[H, W]``; at the ends of what there is."""
+    h, w = values.shape
+    padded = np.pad(values, ((0, -h % BLOCK), (0, -w % BLOCK)), mode="edge")
+    return cv2.resize(padded, (padded.shape[1] // BLOCK, padded.shape[0] // BLOCK), interpolation=cv2.INTER_AREA)
 
 
 def straight_slots(slots: np.ndarray) -> np.ndarray:
@@ -128,13 +132,13 @@ def straight_slots(slots: np.ndarray) -> np.ndarray:
     There they come from ever coarser means of what is around (pull-push), so that neither a bilinear look-up nor a
     video's codec mixes in a colour that is not there. A slot without anything is grey.
     """
-    alpha = slots[..., 3:].astype(np.float32) / 255
-    color = slots[..., :3].astype(np.float32) / 255
-    around = _pull_push(color, alpha)
-    sure = np.minimum(alpha * (255 / BLED), 1)
-    straight = sure * color / np.maximum(alpha, 1e-3) + (1 - sure) * around
     out = slots.copy()
-    out[..., :3] = np.round(straight.clip(0, 1) * 255)
+    for begin in range(0, len(slots), AT_ONCE):
+        part = slots[begin : begin + AT_ONCE].astype(np.float32) / 255
+        color, alpha = part[..., :3], part[..., 3:]
+        sure = np.minimum(alpha * (255 / BLED), 1)
+        straight = sure * color / np.maximum(alpha, 1e-3) + (1 - sure) * _pull_push(color, alpha)
+        out[begin : begin + AT_ONCE, ..., :3] = np.round(straight.clip(0, 1) * 255)
     return out
 
 

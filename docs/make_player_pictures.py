@@ -1,0 +1,94 @@
+"""Make the player's pictures of the documentation from what `make demo` has exported.
+
+make demo && .venv/bin/python docs/make_player_pictures.py    # needs an installed Chromium
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.browser import MISSING, OpenPage, find_chromium, launch_chromium, new_page
+from maskvolume.errors import InputError, run_program
+from maskvolume.io.files import atomic_path
+from maskvolume.options import option, parse_options
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 40  # pictures of the animation
+WINDOW = (960, 680)
+SHOWN = (640, 453)
+QUALITY = 62
+
+
+@dataclass(frozen=True)
+class PlayerPictureOptions:
+    """Options of make_player_pictures."""
+
+    viewer_dir: str = option(str(ROOT / "out/demo/viewer"), "the export")
+    out_dir: str = option(str(ROOT / "docs/pictures"), "where the pictures go")
+
+
+def shot(page: OpenPage) -> Image.Image:
+    """What the window shows."""
+    return Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
+
+
+def animate(page: OpenPage, limits: dict[str, float], frames: int) -> list[Image.Image]:
+    """Time goes by twice while the viewpoint goes round; then time stands still, and the layers move apart."""
+    pictures = []
+    for step in range(STEPS):
+        angle = 2 * math.pi * step / STEPS
+        bullet = step >= STEPS * 3 // 4
+        page.run("(frame) => player.seek(frame)", (step * 2 * frames // STEPS) % frames if not bullet else frames // 2)
+        mode = "layers" if step >= STEPS * 7 // 8 else "disparity" if bullet else "color"
+        page.run("(mode) => player.setMode(mode)", mode)
+        offset = [0.9 * limits["x"] * math.sin(angle), 0.9 * limits["y"] * math.cos(angle), 0.0]
+        page.run("(offset) => player.setOffset(...offset)", offset)
+        page.page.wait_for_timeout(400)  # drawn sharply once nothing moves
+        pictures.append(shot(page).resize(SHOWN, Image.Resampling.LANCZOS))
+    return pictures
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Play, and take the pictures."""
+    options = parse_options(PlayerPictureOptions, argv, prog="make_player_pictures.py", description=__doc__ or "")
+    folder, out = Path(options.viewer_dir), Path(options.out_dir)
+    if not (folder / "manifest.json").is_file():
+        raise InputError(f"{folder}: no exported clip; run make demo first")
+    chromium = find_chromium()
+    if chromium is None:
+        raise InputError(MISSING)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    width, height = WINDOW
+    with (
+        launch_chromium(chromium) as browser,
+        new_page(browser, folder, viewport={"width": width, "height": height}) as page,
+    ):
+        page.goto()
+        page.run("() => window.playerReady")
+        pictures = animate(page, manifest["view"]["limits"], manifest["frames"])
+    with atomic_path(out / "player.webp") as temporary:
+        first, *others = pictures
+        first.save(
+            temporary, "WEBP", save_all=True, append_images=others, duration=120, loop=0, quality=QUALITY, method=6
+        )
+    with atomic_path(out / "player.jpg") as temporary:
+        sheet = Image.new("RGB", (2 * SHOWN[0], 2 * SHOWN[1]))
+        for number, step in enumerate((3, 17, 31, STEPS - 1)):
+            sheet.paste(pictures[step], (number % 2 * SHOWN[0], number // 2 * SHOWN[1]))
+        sheet.save(temporary, quality=88)
+    for name in ("player.webp", "player.jpg"):
+        print(f"{out / name}: {(out / name).stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    run_program(main)

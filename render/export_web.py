@@ -24,7 +24,7 @@ from maskvolume.outputs import RenderFolder
 from maskvolume.processes import ALONE
 from maskvolume.rendering import Shots, background_folder, make_backgrounds
 from maskvolume.rig import RigClip
-from maskvolume.web.export import LAYERS, WORK, WebReport, WebSettings
+from maskvolume.web.export import ATLAS, LAYERS, WORK, WebReport, WebSettings
 from maskvolume.web.viewpoints import Viewpoints
 from render.render_llff_video import (
     RenderOptions,
@@ -57,6 +57,7 @@ class ExportOptions:
     fps: float = option(30.0, "frames a second")
     crf: int = option(23, "quality of what moves, 0 (no loss) to 51 (worst)")
     max_mbit: float | None = option(None, "most megabits a second of what moves; none: what crf takes")
+    atlas: int = option(ATLAS, "largest side of atlas and video, in pixels; 4096: phones can play it")
     cameras: bool = option(True, "add what the cameras saw, to compare with; loaded when it is looked at")
     offline: bool = option(True, "add a copy of everything for a double click, a third larger than the rest")
     num_planes: int | None = option(None, "planes of the multiplane images; none: as the checkpoint was trained")
@@ -74,6 +75,7 @@ def check(options: ExportOptions) -> None:
         ("layers", options.layers, 1, 64),
         ("tile", options.tile, 8, 256),
         ("num_frames", options.num_frames, 1, 1e9),
+        ("atlas", options.atlas, 256, 16384),
         ("max_mbit", options.max_mbit, 0.05, 1000),
     ]
     for name, value, low, high in limits:
@@ -116,6 +118,7 @@ def export(options: ExportOptions) -> WebReport:
         tile=options.tile,
         crf=options.crf,
         max_mbit=options.max_mbit,
+        atlas=options.atlas,
         cameras=options.cameras,
         offline=options.offline,
     )

@@ -44,7 +44,8 @@ MANIFEST, STATIC, DYNAMIC, POSTER, OFFLINE = "manifest.json", "static.webp", "dy
 CAMERAS, PLAYER, INDEX = "cameras", "player", "index.html"
 LAYERS = 16  # that planes are merged to by default
 WORK = ".work"  # in the folder, while it is made
-LARGEST = 4096  # texels of an atlas, a side: what phones can do
+ATLAS = 4096  # texels of an atlas, a side: what phones can do
+VIDEO_SHARE = 9 / 16  # of it that a video's shorter side may have: with 4096, what H.264 decoders of level 5.2 can do
 STATIC_QUALITY = 95  # of WebP
 CAMERA_CRF = 26  # of what the cameras saw
 KEYFRAMES = 0.5  # seconds from one to the next, so that jumps in time are quick
@@ -64,6 +65,7 @@ class WebSettings:
         tile: texels of a tile, a side.
         crf: quality of what moves, 0 (no loss) to 51.
         max_mbit: most megabits a second of what moves; None: what ``crf`` takes.
+        atlas: texels of an atlas, a side, at most.
         cameras: whether to add what the rig's cameras saw.
         offline: whether to add a copy of everything for a double click.
     """
@@ -74,6 +76,7 @@ class WebSettings:
     tile: int = 28
     crf: int = 23
     max_mbit: float | None = None
+    atlas: int = ATLAS
     cameras: bool = True
     offline: bool = True
 
@@ -350,15 +353,16 @@ class WebExport:
         return mean, changes.tiles()
 
     def _write_static(self, folder: Path, grid: TileGrid, mean: np.ndarray, tiles: Tiles) -> Atlas:
-        atlas = Atlas.of(len(tiles.still), grid.slot, LARGEST, "what stays the same")
+        atlas = Atlas.of(len(tiles.still), grid.slot, (self.settings.atlas, self.settings.atlas), "what stays")
         picture = atlas.draw(straight_slots(grid.slots(mean, tiles.still)))
         with atomic_path(folder / STATIC) as temporary:
             Image.fromarray(picture).save(temporary, "WEBP", quality=STATIC_QUALITY, method=4)
         return atlas
 
     def _write_dynamic(self, folder: Path, grid: TileGrid, tiles: Tiles) -> Atlas:
-        atlas = Atlas.of(len(tiles.moving), grid.slot, LARGEST, "what moves")
         settings = self.settings
+        largest = settings.atlas, round(settings.atlas * VIDEO_SHARE)
+        atlas = Atlas.of(len(tiles.moving), grid.slot, largest, "what moves")
         last: np.ndarray | None = None
         with VideoWriter(
             folder / DYNAMIC,

@@ -173,19 +173,26 @@ class Atlas:
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, count: int, slot: int, largest: int, what: str) -> Atlas:
+    def of(cls, count: int, slot: int, largest: tuple[int, int], what: str) -> Atlas:
         """About as wide as high.
 
+        Args:
+            count: of the slots.
+            slot: texels of one, a side.
+            largest: texels of the longer and of the shorter side, at most.
+            what: lies in it, for the message.
+
         Raises:
-            InputError: it doesn't fit into ``largest`` x ``largest`` texels.
+            InputError: it doesn't fit.
         """
-        columns = min(max(1, math.ceil(math.sqrt(2 * count))), largest // slot)
-        rows = math.ceil(count / columns) if columns else 0
+        longer, shorter = largest
+        columns = max(1, min(math.ceil(math.sqrt(2 * count)), shorter // slot))
+        rows = math.ceil(count / columns)
         size = 2 * rows * slot, columns * slot + columns * slot % 2
-        if not columns or max(size) > largest:
+        if max(size) > longer or min(size) > shorter:
             raise InputError(
-                f"{what}: {count} tiles of {slot} x {slot} texels don't fit into {largest} x {largest}; "
-                "give a smaller --img_wh or fewer --layers"
+                f"{what}: {count} tiles of {slot} x {slot} texels don't fit into {longer} x {shorter}; give a smaller "
+                f"--img_wh, fewer --layers, or for computers, not phones, --atlas {2 * longer}"
             )
         return cls(count, columns, slot, size)
 

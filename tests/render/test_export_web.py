@@ -222,6 +222,7 @@ def test_a_stage_one_checkpoint_is_exported(export, tiny_rig: Path, tmp_path: Pa
         (("--layers", 7), ["--layers", "at most 6"]),
         (("--tile", 30), ["--tile", "multiple of 4"]),
         (("--max_mbit", 0), ["--max_mbit"]),
+        (("--atlas", 100), ["--atlas", "256"]),
         (("--reach", 0), ["--reach"]),
         (("--fps", 0), ["--fps"]),
         (("--crf", 70), ["--crf"]),
@@ -251,3 +252,14 @@ def test_a_damaged_picture_leaves_the_earlier_export(export, make_rig, tmp_path:
     last.write_bytes(last.read_bytes()[:100])
     export(rig, out, "--layers", 5).check_input_error(last.name)
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_what_does_not_fit_ends_in_a_line_and_what_was_made_is_kept(export, make_rig, tmp_path: Path) -> None:
+    rig = make_rig(tmp_path / "frames", size=(120, 160))
+    out = tmp_path / "web"
+    export(rig, out, "--atlas", 256).check_input_error("what stays", "--atlas 512")
+    made = sorted((out / ".work/layers").iterdir())
+    assert len(made) == 3
+    (rig / "cam00/00001.png").write_bytes(b"no picture")  # nothing is made of it again
+    outcome = export(rig, out, "--atlas", 1024, "--no-cameras").check()
+    assert "Mbit/s" in outcome.stdout

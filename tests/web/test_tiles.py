@@ -37,7 +37,7 @@ def test_what_is_cut_drawn_and_read_again_is_the_same() -> None:
     grid = TileGrid(layers.shape[:3])
     everything = np.argwhere(np.ones(grid.counts, dtype=bool))
     slots = straight_slots(grid.slots(layers, everything))
-    atlas = Atlas.of(len(slots), grid.slot, 4096, "tiles")
+    atlas = Atlas.of(len(slots), grid.slot, (4096, 4096), "tiles")
     picture = atlas.draw(slots)
     assert picture.shape == (*atlas.size, 3)
     assert not any(side % 2 for side in atlas.size)
@@ -121,6 +121,9 @@ def test_noise_of_texels_is_no_motion_but_a_block_that_changes_is() -> None:
 
 
 def test_an_atlas_that_does_not_fit_is_refused() -> None:
-    assert max(Atlas.of(8000, 32, 4096, "what moves").size) <= 4096
-    with pytest.raises(InputError, match="what moves: 9000 tiles"):
-        Atlas.of(9000, 32, 4096, "what moves")
+    assert max(Atlas.of(8192, 32, (4096, 4096), "what stays").size) <= 4096
+    h, w = Atlas.of(4608, 32, (4096, 2304), "what moves").size
+    assert w <= 2304 < h <= 4096
+    for largest in ((4096, 2304), (4096, 4096)):
+        with pytest.raises(InputError, match="what moves: 9000 tiles"):
+            Atlas.of(9000, 32, largest, "what moves")

@@ -161,6 +161,8 @@ export class VideoClock extends Clock {
   #stopped() {
     if (!this.playing || !(this.video.ended || this.video.paused)) return;
     this.playing = false;
+    // Of a last picture that comes late or as the video ends not every browser tells.
+    if (this.video.ended && this.frame !== this.frames - 1) this.#show(this.frames - 1);
     this.tell("state");
   }
 

@@ -75,8 +75,9 @@ async function applyState(state, { player, compare }, { atOnce }) {
   player.setMode(state.mode);
   clock.setSpeed(state.speed);
   clock.setLoop(state.loop);
+  if (clock.playing && !state.playing) clock.pause();
   await clock.seek(state.frame);
-  if (state.compare === null) {
+  if (state.compare === null || state.mode === "layers") {
     compare.stop();
   } else {
     compare.setShare(state.compare);

@@ -13,7 +13,7 @@ const COARSER = [0.5, 0.8]; // at once, at most and at least
 const COARSEST = 0.3;
 const REST = 350; // milliseconds without motion
 
-/** Draws when there is something new. Events: "drawn"; "view" (viewpoint or mode changed); "failed". */
+/** Draws when there is something new. Events: "drawn"; "view" (viewpoint or mode changed); "lost" (graphics were reset). */
 export class Player extends EventTarget {
   constructor({ manifest, scene, renderer, clock, viewpoint, frame }) {
     super();

@@ -419,6 +419,15 @@ def test_the_address_follows_and_a_link_shows_the_same(open_page: OpenPage, fake
     again.check()
 
 
+def test_a_link_that_is_visited_while_it_plays_stands_still(open_page: OpenPage, fake: FakeExport) -> None:
+    opened = start(open_page, fake.folder, "index.html#play=1&speed=0.5")
+    wait(opened, "() => player.state.playing")
+    opened.page.evaluate("() => { location.hash = '#frame=2&show=layers&compare=50'; }")
+    wait(opened, "() => player.state.mode === 'layers' && !player.state.playing && player.state.frame === 2")
+    assert state(opened, "compare") is None  # which needs the picture from a camera's place
+    opened.check()
+
+
 def test_links_are_copied(open_page: OpenPage, fake: FakeExport) -> None:
     opened = start(open_page, fake.folder, permissions=["clipboard-read", "clipboard-write"])
     opened.run("() => player.seek(2)")
@@ -463,6 +472,29 @@ def test_a_path_through_the_clip_has_a_pose_for_each_frame(
     assert opened.run("() => navigator.clipboard.readText()") == path.read_text(encoding="ascii")
     assert "--time loop" in opened.page.locator("#path-command").input_value()
     assert state(opened, "loop")  # as before
+    opened.check()
+
+
+def test_a_path_ends_with_the_clip_where_the_browser_does_not_tell_of_its_last_frame(
+    open_page: OpenPage, fake: FakeExport
+) -> None:
+    opened = open_page(fake.folder)
+    opened.page.add_init_script(
+        """const ask = HTMLVideoElement.prototype.requestVideoFrameCallback;
+        HTMLVideoElement.prototype.requestVideoFrameCallback = function (tell) {
+            return ask.call(this, (now, data) => {
+                const isLast = data.mediaTime > this.duration * (1 - 1.5 / FRAMES);
+                isLast ? this.requestVideoFrameCallback(tell) : tell(now, data);
+            });
+        };""".replace("FRAMES", str(len(COLORS)))
+    )
+    opened.goto("index.html#speed=0.5")
+    opened.run("() => window.playerReady.then(() => null)")
+    opened.run("() => player.play()")
+    opened.page.keyboard.press("r")
+    opened.page.locator("#path-dialog").wait_for()
+    assert opened.run("() => player.recorder.poses.length") == len(COLORS)
+    assert state(opened, "frame") == len(COLORS) - 1
     opened.check()
 
 

@@ -124,8 +124,7 @@ def measure(options: WebOptions, folder: Path, chromium: str) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     manifest = json.loads((out / "manifest.json").read_text())
     x, y = (manifest["view"]["limits"][axis] for axis in "xy")
-    viewpoints = Viewpoints.of(clip.poses, clip.size)
-    viewpoints = viewpoints.scaled(x / viewpoints.limits[0])
+    viewpoints = Viewpoints.of(clip.poses, clip.size).scaled(manifest["view"]["scale"])
     frames = list(range(0, clip.num_frames, options.every))
     looks = join_paths([viewpoints.center(), viewpoints.edges()])
     shown = truth(RenderOptions(**given, out_dir=str(folder), time="fix:0"), looks, frames)
@@ -155,7 +154,7 @@ def measure(options: WebOptions, folder: Path, chromium: str) -> dict[str, Any]:
             "edges": round(float(means[1:].mean()), 2),
             "worst_edge": round(float(np.min(np.array(figures)[:, 1:])), 2),
         },
-        "range": {"scale": round(x / Viewpoints.of(clip.poses, clip.size).limits[0], 2), **manifest["view"]["limits"]},
+        "range": {"scale": manifest["view"]["scale"], **manifest["view"]["limits"]},
         "layers": len(manifest["layers"]),
         "tiles": dict(report.tiles),
         "bytes": {
@@ -197,6 +196,8 @@ def table_of(figures: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print, write."""
     options = parse_options(WebOptions, prog="web.py", description=__doc__ or "")
+    if options.every < 1:
+        raise InputError(f"--every: 1 or more expected, got {options.every}")
     chromium = find_chromium()
     if chromium is None:
         raise InputError(MISSING)

@@ -76,14 +76,16 @@ def read_frames(
                 future.cancel()
 
 
-def read_files(paths: Sequence[Path], read: Callable[[Path], Read]) -> Generator[Read, None, None]:
-    """Pictures of files in order, ``WAITING`` at most in memory. To be closed: that joins the threads."""
+def read_files(
+    paths: Sequence[Path], read: Callable[[Path], Read], waiting: int = WAITING
+) -> Generator[Read, None, None]:
+    """Pictures of files in order, ``waiting`` at most in memory. To be closed: that joins the threads."""
     with ThreadPoolExecutor(WRITERS) as pool:
         pending: deque[Future[Read]] = deque()
         try:
             for path in paths:
                 pending.append(pool.submit(read, path))
-                if len(pending) >= WAITING:
+                if len(pending) >= waiting:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -123,6 +123,9 @@ def export(options: ExportOptions) -> WebReport:
         offline=options.offline,
     )
     exported = open_viewer(rendering, clip, renderer, viewpoints, root, settings)
+    finished = None if options.overwrite else exported.finished()
+    if finished is not None:
+        return finished
     goes_on = exported.prepare(overwrite=options.overwrite)
     if makes_backgrounds:
         make_backgrounds(clip, renderer.background_indices, kept.background, keep=goes_on)

@@ -318,7 +318,8 @@ def open_viewer(
         root: the folder to make.
     """
     contents = made_of(options, renderer, clip, viewpoints.border())
-    contents["mpi"] = digest(renderer.renderers[0].camera.K)
+    camera = renderer.renderers[0].camera
+    contents["mpi"] = [digest(camera.K, camera.T_cam_world), *camera.size]
     return WebExport(renderer.renderers[0], clip, viewpoints, root, VIEWER, settings, contents)
 
 
@@ -347,12 +348,19 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
     around = None if viewpoints is None else viewpoints.border()
     renderer = open_for(options, targets=targets, reach=around)
     fitted = fit_into_memory(options, renderer, shots, processes)
+    needed, exporter = renderer.background_indices, renderer
+    if around is not None:
+        # The middle of the path may lie elsewhere than the rig's; then the browser's frames come from other cameras.
+        exporter = open_for(replace(options, references=1), targets=around, reach=targets)
+        if options.references == 1 and exporter.indices == renderer.indices:
+            exporter = renderer
+        else:
+            fit_into_memory(options, exporter, Shots(around, (0,) * len(around)), processes)
+            needed = tuple(dict.fromkeys((*needed, *exporter.background_indices)))
     contents = made_of(options, renderer, clip, targets)
     goes_on = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))
     if makes_backgrounds:
-        processes.first_does(
-            lambda: make_backgrounds(clip, renderer.background_indices, folder.background, keep=goes_on)
-        )
+        processes.first_does(lambda: make_backgrounds(clip, needed, folder.background, keep=goes_on))
     if processes.is_first:
         if not model.has_mask:
             print(f"{options.ckpt_path}: stage one; frames are rendered without mask and background")
@@ -370,19 +378,20 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
             print(f"backend {name!r}, which is faster, can't be had: {reason}")
     if viewpoints is None:
         return render_clip(renderer, shots, folder, fps=options.fps, crf=options.crf, processes=processes), None
-    # The middle of the path may lie elsewhere than that of the rig; then the browser's frames come from other cameras.
-    alone = open_for(replace(options, references=1), targets=viewpoints.border(), reach=targets)
-    is_shared = options.references == 1 and alone.indices == renderer.indices
     settings = WebSettings(title=clip.root_dir.resolve().name, fps=options.fps)
-    exported = open_viewer(
-        options, clip, renderer if is_shared else alone, viewpoints, folder.root / VIEWER_FOLDER, settings
-    )
-    processes.first_does(exported.prepare)
-    take = exported.take if is_shared else None
+    exported = open_viewer(options, clip, exporter, viewpoints, folder.root / VIEWER_FOLDER, settings)
+    finished = processes.first_does(lambda: None if options.overwrite else exported.finished())
+    if finished is None:
+        processes.first_does(lambda: exported.prepare(overwrite=options.overwrite))
+    take = exported.take if finished is None and exporter is renderer else None
+    if take is not None:
+        processes.first_does(exported.plan)
     report = render_clip(
         renderer, shots, folder, fps=options.fps, crf=options.crf, processes=processes, with_frame=take
     )
-    return report, processes.first_does(exported.run)
+    if exporter is not renderer:
+        del renderer  # its planes make room
+    return report, finished or processes.first_does(exported.run)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,7 +27,7 @@ from maskvolume.io.files import atomic_path, require_writable_folder
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoFrames, VideoWriter
 from maskvolume.mpi import MultiplaneImage
-from maskvolume.outputs import BACKGROUND, digest
+from maskvolume.outputs import digest
 from maskvolume.paths import join_paths
 from maskvolume.pipeline import ClipRenderer
 from maskvolume.rendering import progress, to_uint8
@@ -47,6 +47,8 @@ WORK = ".work"  # in the folder, while it is made
 ATLAS = 4096  # texels of an atlas, a side: what phones can do
 VIDEO_SHARE = 9 / 16  # of it that a video's shorter side may have: with 4096, what H.264 decoders of level 5.2 can do
 STATIC_QUALITY = 95  # of WebP
+LARGEST_COPY = 300 << 20  # bytes that are copied for a double click at most; browsers take no longer scripts
+LAYERS_AHEAD = 3  # frames whose layers are read ahead
 CAMERA_CRF = 26  # of what the cameras saw
 KEYFRAMES = 0.5  # seconds from one to the next, so that jumps in time are quick
 
@@ -67,7 +69,7 @@ class WebSettings:
         max_mbit: most megabits a second of what moves; None: what ``crf`` takes.
         atlas: texels of an atlas, a side, at most.
         cameras: whether to add what the rig's cameras saw.
-        offline: whether to add a copy of everything for a double click.
+        offline: whether to add a copy of everything for a double click, if it is not too large for a script.
     """
 
     title: str
@@ -109,6 +111,7 @@ class WebReport:
         cameras = sum(size for name, size in self.sizes.items() if name.startswith(f"{CAMERAS}/"))
         offline = self.sizes.get(OFFLINE, 0)
         first, counts = sum(self.sizes.values()) - cameras - offline, self.tiles
+        open_it = f"{self.root / INDEX} (double click), or: " if offline else ""
         return "\n".join(
             [
                 f"tiles: {counts['still']} still, {counts['moving']} moving, {counts['empty']} empty and left out",
@@ -116,7 +119,7 @@ class WebReport:
                 f"to compare with cameras {cameras / 1e6:.2f} MB, for a double click {offline / 1e6:.2f} MB",
                 f"beside the renderer: {self.fidelity['center']:.1f} dB from the centre, "
                 f"{self.fidelity['edges']:.1f} dB from the edges of the range",
-                f"viewer: {self.root / INDEX} (double click), or: python render/view.py {self.root}",
+                f"viewer: {open_it}python render/view.py {self.root}",
             ]
         )
 
@@ -156,11 +159,24 @@ class WebExport:
         self._digest = digest(self._frames_of.encode(), repr(settings).encode(), *sorted(player.glob("*.*")))
         self._looked_at = {0, clip.num_frames // 2}  # frames that the export is compared with the renderer at
 
+    def finished(self) -> WebReport | None:
+        """The report of an export that is there, whole, and would become the same; None where there is none."""
+        try:
+            manifest = json.loads((self.root / MANIFEST).read_text(encoding="utf-8"))
+            made, sizes = manifest["made"], manifest["bytes"]
+            whole = all((self.root / name).stat().st_size == size for name, size in sizes.items())
+            sizes = {**sizes, **{name: (self.root / name).stat().st_size for name in made["copies"]}}
+            if made["digest"] != self._digest or not whole or self.work.exists():
+                return None
+            return WebReport(self.root, sizes, made["seconds"], made["tiles"], made["fidelity"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def prepare(self, *, overwrite: bool = False) -> bool:
-        """Make the folder ready; what an interrupted run of the same left is kept.
+        """Make the folder ready; layers that an interrupted run of the same left are kept.
 
         Args:
-            overwrite: make a finished export anew.
+            overwrite: make them anew. An export that is there stays until the new one is done.
 
         Returns:
             Whether this goes on with an earlier run.
@@ -168,43 +184,17 @@ class WebExport:
         Raises:
             InputError: the folder has files that are no export, or can't be written.
         """
-        if self.root.is_dir():
-            known = {MANIFEST, WORK}
-            names = {path.name for path in self.root.iterdir()}
-            if names and not names & known:
-                raise InputError(f"{self.root}: there are files here that are no export; choose another folder")
-        if overwrite:
-            (self.root / MANIFEST).unlink(missing_ok=True)
-        if self._finished() is not None:
-            return True
+        is_empty = not self.root.is_dir() or all(path.name.startswith(".") for path in self.root.iterdir())
+        if not (is_empty or self.work.is_dir() or _is_export(self.root)):
+            raise InputError(f"{self.root}: there are files here that are no export; choose another folder")
         require_writable_folder(self.work)
         record = self.work / "made_of.json"
-        try:
-            if record.read_text(encoding="utf-8") == self._frames_of:
-                return True
-        except OSError:
-            pass
-        for path in self.work.iterdir():
-            if path.name != BACKGROUND:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not overwrite and record.is_file() and record.read_text(encoding="utf-8") == self._frames_of:
+            return True
+        shutil.rmtree(self.work)
         with atomic_path(record) as temporary:
             temporary.write_text(self._frames_of, encoding="utf-8")
         return False
-
-    def _finished(self) -> WebReport | None:
-        """The report of an export that is there, whole, and would become the same."""
-        try:
-            manifest = json.loads((self.root / MANIFEST).read_text(encoding="utf-8"))
-            made, sizes = manifest["made"], manifest["bytes"]
-            whole = all((self.root / name).stat().st_size == size for name, size in sizes.items())
-            if made["digest"] != self._digest or not whole:
-                return None
-            everything = sizes
-            if self.settings.offline:
-                everything = {**sizes, OFFLINE: (self.root / OFFLINE).stat().st_size}
-            return WebReport(self.root, everything, made["seconds"], made["tiles"], made["fidelity"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
 
     def run(self) -> WebReport:
         """Make the folder, from layers of frames that are there already and those that are not.
@@ -213,10 +203,8 @@ class WebExport:
             InputError: a picture of the clip can't be read, or what moves doesn't fit into a video.
             OSError: a file can't be written.
         """
-        finished = self._finished()
-        if finished is not None:
-            return finished
-        plan, viewpoints = self.plan()
+        plan, scale = self.plan()
+        viewpoints = self.viewpoints.scaled(scale)
         self._merge_frames()
         grid = TileGrid((len(plan), *self.renderer.camera.size), self.settings.tile)
         visibility = Visibility(self.renderer.camera, plan.depths, viewpoints.all_over())
@@ -251,6 +239,7 @@ class WebExport:
                 "focus": viewpoints.focus,
                 "down": _numbers(viewpoints.down),
                 "limits": dict(zip("xyz", viewpoints.limits, strict=True)),
+                "scale": scale,
             },
             "cameras": cameras,
             "disparity": {"near": float(self.renderer.depths[-1]), "far": float(self.renderer.depths[0])},
@@ -264,32 +253,34 @@ class WebExport:
             "fidelity": self._fidelity(shown, grid, tiles, static, dynamic, viewpoints),
         }
         sizes = {path.relative_to(fresh).as_posix(): path.stat().st_size for path in _files(fresh)}
-        _write_json(fresh / MANIFEST, {**manifest, "bytes": sizes, "made": made})
-        if self.settings.offline:
+        copies = [OFFLINE] if self.settings.offline and sum(sizes.values()) <= LARGEST_COPY else []
+        _write_json(fresh / MANIFEST, {**manifest, "bytes": sizes, "made": {**made, "copies": copies}})
+        if copies:
             write_offline(fresh, fresh / OFFLINE)
         self._put_in_place(fresh)
-        finished = self._finished()
+        finished = self.finished()
         assert finished is not None
         return finished
 
-    def plan(self) -> tuple[LayerPlan, Viewpoints]:
-        """Which planes become which layer, and how far viewpoints may go; found once, and kept in a file."""
+    def plan(self) -> tuple[LayerPlan, float]:
+        """Which planes become which layer, and the share of the rig's reach that viewpoints have; kept in a file."""
         path = self.work / "plan.json"
         if path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            plan = LayerPlan(tuple(kept["first"]), tuple(kept["depths"]), kept["num_planes"])
-            return plan, self.viewpoints.scaled(kept["scale"])
+            try:
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                return LayerPlan(tuple(kept["first"]), tuple(kept["depths"]), kept["num_planes"]), kept["scale"]
+            except (ValueError, KeyError, TypeError):
+                raise _damaged(path) from None
         renderer, count = self.renderer, self.clip.num_frames
         weights = [visible_weights(renderer.frame_mpi(frame).mpi) for frame in (0, count - 1, count // 2)]
         plan = plan_layers(np.sum(weights, axis=0), renderer.depths.tolist(), self._layers_wanted)
         mpi = renderer.frame_mpi(count // 2).mpi
         layers, device = merge_planes(mpi, plan), renderer.device
-        viewpoints = self.viewpoints.within_good_views(
-            lambda views: mpi.render(views.to(device)), lambda views: layers.render(views.to(device))
+        scale = self.viewpoints.good_scale(
+            lambda view: mpi.render(view.to(device)), lambda view: layers.render(view.to(device))
         )
-        scale = viewpoints.limits[0] / self.viewpoints.limits[0]
         _write_json(path, {"first": plan.first, "depths": plan.depths, "num_planes": plan.num_planes, "scale": scale})
-        return plan, self.viewpoints.scaled(scale)
+        return plan, scale
 
     def _file(self, frame: int) -> Path:
         return self.work / "layers" / f"{frame:05d}.png"
@@ -302,10 +293,10 @@ class WebExport:
         """Keep the layers of a frame whose MPI the renderer has just made, if they are not there yet."""
         if self._is_made(frame):
             return
-        plan, viewpoints = self.plan()
+        plan, scale = self.plan()
         renderer = self.renderer
         if frame in self._looked_at:
-            for path, target in zip(self._truth(frame), _looks(viewpoints), strict=True):
+            for path, target in zip(self._truth(frame), _looks(self.viewpoints.scaled(scale)), strict=True):
                 writers.submit(write_image, path, to_uint8(renderer.render(frame, target).color))
         layers = to_layer_bytes(merge_planes(renderer.frame_mpi(frame).mpi, plan))
         writers.submit(_write_layers, self._file(frame), layers)
@@ -336,7 +327,7 @@ class WebExport:
         """What threads make of the layers of each frame, in order."""
         files = [self._file(frame) for frame in range(self.clip.num_frames)]
         height = self.renderer.camera.size[0]
-        read = read_files(files, lambda path: make(_read_layers(path, height)))
+        read = read_files(files, lambda path: make(_read_layers(path, height)), LAYERS_AHEAD)
         with closing(read) as loaded, progress(len(files), what) as bar:
             for made in loaded:
                 yield made
@@ -453,6 +444,18 @@ def _looks(viewpoints: Viewpoints) -> Camera:
     return join_paths([viewpoints.center(), viewpoints.edges()])
 
 
+def _is_export(root: Path) -> bool:
+    """Whether the manifest of a folder is one of ours."""
+    try:
+        return json.loads((root / MANIFEST).read_text(encoding="utf-8"))["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path}: damaged; export again with --overwrite")
+
+
 def psnr(made: np.ndarray, truth: np.ndarray) -> float:
     """PSNR in dB of pictures uint8; 99 where they are the same."""
     error = float(np.mean((made.astype(np.float64) - truth) ** 2))
@@ -469,9 +472,10 @@ def _write_layers(path: Path, layers: np.ndarray) -> None:
 
 
 def _read_layers(path: Path, height: int) -> np.ndarray:
-    stacked = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    data = np.fromfile(path, dtype=np.uint8)
+    stacked = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if stacked is None:
-        raise InputError(f"{path}: damaged; remove the folder {path.parent.parent} and export again")
+        raise _damaged(path)
     return stacked.reshape(-1, height, *stacked.shape[1:])
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from maskvolume.mpi import MultiplaneImage
 
@@ -42,14 +41,16 @@ def visible_weights(mpi: MultiplaneImage) -> np.ndarray:
     To first order the squared error of a picture that is displaced is the square of its gradient, times that of the
     displacement.
     """
-    rgba = mpi.rgba.float()
-    alpha = rgba[..., 3, :, :].clamp(0, 1)
-    passed = torch.flip(torch.cumprod(torch.flip(1 - alpha, (0,)), dim=0), (0,))
-    seen = torch.cat([passed[1:], torch.ones_like(passed[:1])])
-    color = rgba[:, :3] if mpi.premultiplied else rgba[:, :3] * alpha[:, None]
-    slope = F.pad((color[..., 1:] - color[..., :-1]).abs().sum(dim=1), (0, 1))
-    slope = slope * (seen + HIDDEN_SHARE * (1 - seen))
-    return (slope**2).double().mean(dim=(-2, -1)).cpu().numpy()
+    weights = np.zeros(len(mpi.rgba))
+    passed = torch.ones_like(mpi.rgba[0, :1], dtype=torch.float32)
+    for plane in range(len(weights) - 1, -1, -1):
+        color, alpha = mpi.rgba[plane, :3].float(), mpi.rgba[plane, 3:].float().clamp(0, 1)
+        color = color if mpi.premultiplied else color * alpha
+        slope = (color[..., 1:] - color[..., :-1]).abs().sum(dim=0, keepdim=True)
+        shown = (passed + HIDDEN_SHARE * (1 - passed))[..., :-1]
+        weights[plane] = float(((slope * shown) ** 2).mean())
+        passed *= 1 - alpha
+    return weights
 
 
 def plan_layers(weights: np.ndarray, depths: Sequence[float], count: int) -> LayerPlan:

@@ -187,12 +187,12 @@ class Atlas:
         """
         longer, shorter = largest
         columns = max(1, min(math.ceil(math.sqrt(2 * count)), shorter // slot))
-        rows = math.ceil(count / columns)
+        rows = max(1, math.ceil(count / columns))
         size = 2 * rows * slot, columns * slot + columns * slot % 2
         if max(size) > longer or min(size) > shorter:
             raise InputError(
                 f"{what}: {count} tiles of {slot} x {slot} texels don't fit into {longer} x {shorter}; give a smaller "
-                f"--img_wh, fewer --layers, or for computers, not phones, --atlas {2 * longer}"
+                f"--img_wh, fewer --layers, or for computers, not phones, a larger --atlas"
             )
         return cls(count, columns, slot, size)
 

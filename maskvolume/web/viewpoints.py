@@ -86,22 +86,22 @@ class Viewpoints:
         limits = x * scale, y * scale, z * scale
         return Viewpoints(self.T_world_center, self.K, self.size, self.focus, self.down, limits)
 
-    def within_good_views(
-        self, planes: Callable[[Camera], Rendering], layers: Callable[[Camera], Rendering]
-    ) -> Viewpoints:
-        """The widest limits from which planes cover nearly all of every view, and layers show what planes show.
+    def good_scale(self, planes: Callable[[Camera], Rendering], layers: Callable[[Camera], Rendering]) -> float:
+        """The widest of ``SCALES`` at which planes cover nearly all of every view, and layers show what planes show.
 
         Args:
-            planes: what an MPI shows from cameras ``[N]`` of the size of these views.
+            planes: what an MPI shows from a camera of the size of these views.
             layers: what is left of it when it is merged.
         """
-        for scale in SCALES:
+        most = 10 ** (-ALIKE / 10)
+        for scale in SCALES[:-1]:
             tried = self.scaled(scale)
-            seen = planes(tried.border()).opacity.clamp(0, 1).mean(dim=(-3, -2, -1))
-            if float(seen.min()) < SEEN:
-                continue
-            edges = tried.edges()
-            error = ((planes(edges).color - layers(edges).color) ** 2).mean(dim=(-3, -2, -1))
-            if -10 * math.log10(max(float(error.max()), 1e-10)) >= ALIKE:
-                break
-        return tried
+            covered = all(float(planes(view).opacity.clamp(0, 1).mean()) >= SEEN for view in tried.border())
+            if covered and all(_difference(planes(view), layers(view)) <= most for view in tried.edges()):
+                return scale
+        return SCALES[-1]
+
+
+def _difference(one: Rendering, other: Rendering) -> float:
+    """The mean squared difference of colours."""
+    return float(((one.color - other.color) ** 2).mean())

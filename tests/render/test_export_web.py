@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,8 +160,46 @@ def test_a_finished_export_is_kept(export, tiny_rig: Path, tmp_path: Path) -> No
     export(tiny_rig, out).check()
     assert (out / "static.webp").stat().st_size == read_manifest(out)["bytes"]["static.webp"]
     changed = (out / "static.webp").stat().st_mtime_ns
+    outcome = export(tiny_rig, out).check()
+    assert "layers" not in outcome.stderr
+    assert not (out / ".work").exists()
     export(tiny_rig, out, "--overwrite").check()
     assert (out / "static.webp").stat().st_mtime_ns != changed
+
+
+def test_overwriting_takes_no_layers_of_before_and_keeps_the_export_until_it_is_done(
+    export, tiny_rig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "web"
+    export(tiny_rig, out).check()
+    before = (out / "poster.jpg").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(WebExport, "_write_static", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert export(tiny_rig, out, "--overwrite").rc == 130
+    assert (out / "poster.jpg").read_bytes() == before
+    read_manifest(out)
+    for camera in ("cam00", "cam01", "cam02"):  # other pictures at the same place
+        shutil.copy(tiny_rig / camera / "00002.png", tiny_rig / camera / "00000.png")
+    export(tiny_rig, out, "--overwrite").check()
+    assert (out / "poster.jpg").read_bytes() != before
+
+
+def test_a_rig_of_one_column_is_exported(export, tiny_rig: Path, tmp_path: Path) -> None:
+    poses = np.load(tiny_rig / "poses_bounds.npy")
+    rows = poses[:, :15].reshape(-1, 3, 5)
+    rows[:, [0, 1], 3] = rows[:, [1, 0], 3]
+    poses[:, :15] = rows.reshape(-1, 15)
+    np.save(tiny_rig / "poses_bounds.npy", poses)
+    export(tiny_rig, tmp_path / "web").check()
+    limits = read_manifest(tmp_path / "web")["view"]["limits"]
+    assert limits["x"] < 1e-6 < limits["y"]
+
+
+def test_large_tiles_that_all_move_leave_nothing_still(export, tiny_rig: Path, tmp_path: Path) -> None:
+    export(tiny_rig, tmp_path / "web", "--tile", 256, "--layers", 1).check()
+    manifest = read_manifest(tmp_path / "web")
+    assert manifest["static"]["tiles"] == []
+    assert len(manifest["dynamic"]["tiles"]) > 0
 
 
 def test_an_interrupted_export_goes_on(export, tiny_rig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,8 +245,21 @@ def test_the_renderer_exports_too(render, export, tiny_rig: Path, tmp_path: Path
     assert (out / "video.mp4").is_file()
     again = render(tiny_rig, out, "--path", "circle", "--num_frames", 4, "--viewer").check()
     assert "0 pictures rendered, 4 kept" in again.stdout
+    before = (out / "viewer/manifest.json").stat().st_mtime_ns
+    render(tiny_rig, out, "--path", "circle", "--num_frames", 4, "--viewer", "--overwrite").check()
+    assert (out / "viewer/manifest.json").stat().st_mtime_ns != before
+    assert not (out / "viewer/.work").exists()
     render(tiny_rig, tmp_path / "two", "--path", "circle", "--num_frames", 4, "--viewer", "--references", 2).check()
     assert (tmp_path / "two/viewer/manifest.json").is_file()
+
+
+def test_the_viewer_of_a_fixed_view_has_the_cameras_in_the_middle(render, make_rig, tmp_path: Path) -> None:
+    rig = make_rig(tmp_path / "frames", cameras=[f"cam{i:02d}" for i in range(14)])  # none has a background
+    outcome = render(rig, tmp_path / "out", "--view", "fix:cam00", "--viewer").check()
+    assert "from cam00, cam01, cam02, cam03" in outcome.stdout
+    made = {path.stem for path in (tmp_path / "out/background").iterdir()}
+    assert {"cam00", "cam06", "cam07"} <= made
+    assert (tmp_path / "out/viewer/manifest.json").is_file()
 
 
 def test_a_stage_one_checkpoint_is_exported(export, tiny_rig: Path, tmp_path: Path, stage_one_weights: Path) -> None:
@@ -241,6 +293,9 @@ def test_a_folder_of_something_else_is_left_alone(export, tiny_rig: Path, tmp_pa
     (out / "thesis.txt").write_text("mine")
     export(tiny_rig, out).check_input_error(str(out), "no export")
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+    (out / "manifest.json").write_text('{"name": "a page of something else"}')
+    export(tiny_rig, out).check_input_error(str(out), "no export")
+    assert (out / "thesis.txt").read_text() == "mine"
 
 
 def test_a_damaged_picture_leaves_the_earlier_export(export, make_rig, tmp_path: Path) -> None:
@@ -257,7 +312,7 @@ def test_a_damaged_picture_leaves_the_earlier_export(export, make_rig, tmp_path:
 def test_what_does_not_fit_ends_in_a_line_and_what_was_made_is_kept(export, make_rig, tmp_path: Path) -> None:
     rig = make_rig(tmp_path / "frames", size=(120, 160))
     out = tmp_path / "web"
-    export(rig, out, "--atlas", 256).check_input_error("what stays", "--atlas 512")
+    export(rig, out, "--atlas", 256).check_input_error("what stays", "--atlas")
     made = sorted((out / ".work/layers").iterdir())
     assert len(made) == 3
     (rig / "cam00/00001.png").write_bytes(b"no picture")  # nothing is made of it again

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from maskvolume.cameras import Camera
@@ -9,7 +8,7 @@ from maskvolume.io.llff import RigPoses
 from maskvolume.mpi import MultiplaneImage
 from maskvolume.ops import Rendering
 from maskvolume.paths import render_path
-from maskvolume.web.viewpoints import ALIKE, Viewpoints
+from maskvolume.web.viewpoints import ALIKE, SCALES, Viewpoints
 from maskvolume.web.visibility import Visibility
 
 SIZE = (48, 64)
@@ -43,15 +42,16 @@ def test_limits_shrink_until_planes_cover_the_views() -> None:
 
     def covered_up_to(reach: float):
         def render(views: Camera) -> Rendering:
-            far = (views.center - viewpoints.center().center)[:, 0].abs() > reach
-            opacity = torch.where(far, 0.5, 1.0)[:, None, None, None].expand(len(views), 1, *SIZE)
-            return Rendering(opacity.expand(-1, 3, -1, -1), opacity, opacity)
+            far = (views.center - viewpoints.center().center[0])[0].abs() > reach
+            opacity = torch.where(far, 0.5, 1.0).expand(1, *SIZE)
+            return Rendering(opacity.expand(3, -1, -1), opacity, opacity)
 
         return render
 
     whole = covered_up_to(10.0)
-    assert viewpoints.within_good_views(whole, whole).limits == viewpoints.limits
-    assert viewpoints.within_good_views(covered_up_to(0.55 * x), whole).limits[0] == pytest.approx(0.5 * x)
+    assert viewpoints.good_scale(whole, whole) == 1
+    assert viewpoints.good_scale(covered_up_to(0.55 * x), covered_up_to(0.55 * x)) == 0.5
+    assert viewpoints.good_scale(covered_up_to(-1), whole) == SCALES[-1]
 
 
 def test_limits_shrink_until_layers_show_what_planes_show() -> None:
@@ -60,15 +60,14 @@ def test_limits_shrink_until_layers_show_what_planes_show() -> None:
 
     def off_by(error: float):
         def render(views: Camera) -> Rendering:
-            away = (views.center - viewpoints.center().center)[:, 0].abs() / x * error
-            color = (0.5 + away)[:, None, None, None].expand(len(views), 3, *SIZE)
-            return Rendering(color, torch.ones(len(views), 1, *SIZE), torch.ones(len(views), 1, *SIZE))
+            away = (views.center - viewpoints.center().center[0])[0].abs() / x * error
+            return Rendering((0.5 + away).expand(3, *SIZE), torch.ones(1, *SIZE), torch.ones(1, *SIZE))
 
         return render
 
     most = 10 ** (-ALIKE / 20)
-    assert viewpoints.within_good_views(off_by(0), off_by(0.95 * most)).limits == viewpoints.limits
-    assert viewpoints.within_good_views(off_by(0), off_by(most / 0.85)).limits[0] == pytest.approx(0.8 * x)
+    assert viewpoints.good_scale(off_by(0), off_by(0.95 * most)) == 1
+    assert viewpoints.good_scale(off_by(0), off_by(most / 0.85)) == 0.8
 
 
 def test_only_what_some_viewpoint_sees_is_visible() -> None:

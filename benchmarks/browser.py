@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Response, sync_playwright
-
+from maskvolume.errors import InputError
 from maskvolume.web_server import FolderServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Response
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -42,7 +44,15 @@ def find_chromium() -> str | None:
 
 @contextmanager
 def launch_chromium(program: str, flags: tuple[str, ...] = FLAGS) -> Iterator[Browser]:
-    """A browser without a screen; starting one takes about a second."""
+    """A browser without a screen; starting one takes about a second.
+
+    Raises:
+        InputError: Playwright, of the dev extra, is not installed.
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise InputError("Playwright is not installed; make benchmark-web does it, or pip install -e '.[dev]'") from None
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(flags))
         yield browser
@@ -102,6 +112,8 @@ def new_page(browser: Browser, folder: Path, served: bool = True, **options: Any
         served: over HTTP; False: the files are opened as by a double click.
         options: of Playwright's ``new_context``, such as viewport, has_touch or device_scale_factor.
     """
+    from playwright.sync_api import Error
+
     context = browser.new_context(**options)
     context.set_default_timeout(DEFAULT_TIMEOUT_MS)
     try:

@@ -52,7 +52,9 @@ def launch_chromium(program: str, flags: tuple[str, ...] = FLAGS) -> Iterator[Br
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        raise InputError("Playwright is not installed; make benchmark-web does it, or pip install -e '.[dev]'") from None
+        raise InputError(
+            "Playwright is not installed; make benchmark-web does it, or pip install -e '.[dev]'"
+        ) from None
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(flags))
         yield browser

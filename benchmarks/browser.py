@@ -29,7 +29,7 @@ FLAGS = (
     "--force-color-profile=srgb",
     "--disable-dev-shm-usage",  # 64 MB in containers: too little for videos
 )
-DEFAULT_TIMEOUT_MS = 15_000
+DEFAULT_TIMEOUT_MS = 30_000
 MISSING = "no Chromium here: install one (apt install chromium), or name one by MASKVOLUME_CHROMIUM"
 
 

@@ -104,7 +104,10 @@ def test_what_goes_wrong_in_a_page_is_noted(open_page: OpenPage, tmp_path: Path,
     page = open_page(write_page(tmp_path, "")).goto()
     page.check()
     page.run(f"() => {{ {script} }}")
-    page.page.wait_for_timeout(200)
+    for _ in range(100):
+        page.page.wait_for_timeout(50)
+        if any(words in problem for problem in page.problems):
+            break
     assert any(words in problem for problem in page.problems), page.problems
     with pytest.raises(AssertionError, match=words):
         page.check()

@@ -159,11 +159,15 @@ export class VideoClock extends Clock {
   }
 
   #stopped() {
+    // Of a last picture that comes late or as the video ends not every browser tells.
+    if (this.#isAtEnd() && this.frame !== this.frames - 1) this.#show(this.frames - 1);
     if (!this.playing || !(this.video.ended || this.video.paused)) return;
     this.playing = false;
-    // Of a last picture that comes late or as the video ends not every browser tells.
-    if (this.video.ended && this.frame !== this.frames - 1) this.#show(this.frames - 1);
     this.tell("state");
+  }
+
+  #isAtEnd() {
+    return this.video.ended && this.#jump === null;
   }
 
   #show(frame) {
@@ -175,7 +179,7 @@ export class VideoClock extends Clock {
   #listen() {
     if (this.video.requestVideoFrameCallback) {
       const next = (now, { mediaTime }) => {
-        this.#show(mediaTime * this.fps);
+        this.#show(this.#isAtEnd() ? this.frames - 1 : mediaTime * this.fps); // the one before may be told late
         this.video.requestVideoFrameCallback(next);
       };
       this.video.requestVideoFrameCallback(next);

@@ -41,7 +41,20 @@ MAY_IMPORT = {
     "filling_kernels": {"loops"},
     "options": {"io", "option_fields", "errors"},
     "web": {
-        *("cameras", "filling", "io", "mpi", "ops", "outputs", "paths", "pipeline", "rendering", "rig", "threads"),
+        *(
+            "cameras",
+            "filling",
+            "io",
+            "metrics",
+            "mpi",
+            "ops",
+            "outputs",
+            "paths",
+            "pipeline",
+            "rendering",
+            "rig",
+            "threads",
+        ),
         "errors",
     },
 }

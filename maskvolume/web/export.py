@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from maskvolume import metrics
 from maskvolume.cameras import Camera, invert_rigid
 from maskvolume.errors import InputError
 from maskvolume.filling import fill_unseen
@@ -457,9 +458,9 @@ def _damaged(path: Path) -> InputError:
 
 
 def psnr(made: np.ndarray, truth: np.ndarray) -> float:
-    """PSNR in dB of pictures uint8; 99 where they are the same."""
-    error = float(np.mean((made.astype(np.float64) - truth) ** 2))
-    return 99.0 if error == 0 else 10 * math.log10(255**2 / error)
+    """PSNR in dB of pictures uint8 ``[H, W, 3]``; 99, which JSON can hold, where they are the same."""
+    picture, true = (torch.tensor(x).permute(2, 0, 1) / 255 for x in (made, truth))
+    return min(99.0, float(metrics.psnr(picture, true)))
 
 
 def _write_layers(path: Path, layers: np.ndarray) -> None:

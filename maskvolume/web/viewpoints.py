@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from maskvolume.cameras import Camera, invert_rigid
 from maskvolume.io.llff import RigPoses
+from maskvolume.metrics import psnr
 from maskvolume.ops import Rendering
 from maskvolume.paths import Z_REACH, average_pose, close_depth, focus_distance, join_paths, look_at, path_radii
 
@@ -83,8 +84,7 @@ class Viewpoints:
     def scaled(self, scale: float) -> Viewpoints:
         """The same with narrower or wider limits."""
         x, y, z = self.limits
-        limits = x * scale, y * scale, z * scale
-        return Viewpoints(self.T_world_center, self.K, self.size, self.focus, self.down, limits)
+        return replace(self, limits=(x * scale, y * scale, z * scale))
 
     def good_scale(self, planes: Callable[[Camera], Rendering], layers: Callable[[Camera], Rendering]) -> float:
         """The widest of ``SCALES`` at which planes cover nearly all of every view, and layers show what planes show.
@@ -93,15 +93,9 @@ class Viewpoints:
             planes: what an MPI shows from a camera of the size of these views.
             layers: what is left of it when it is merged.
         """
-        most = 10 ** (-ALIKE / 10)
         for scale in SCALES[:-1]:
             tried = self.scaled(scale)
             covered = all(float(planes(view).opacity.clamp(0, 1).mean()) >= SEEN for view in tried.border())
-            if covered and all(_difference(planes(view), layers(view)) <= most for view in tried.edges()):
+            if covered and all(float(psnr(planes(view).color, layers(view).color)) >= ALIKE for view in tried.edges()):
                 return scale
         return SCALES[-1]
-
-
-def _difference(one: Rendering, other: Rendering) -> float:
-    """The mean squared difference of colours."""
-    return float(((one.color - other.color) ** 2).mean())

@@ -459,7 +459,7 @@ def _damaged(path: Path) -> InputError:
 
 def psnr(made: np.ndarray, truth: np.ndarray) -> float:
     """PSNR in dB of pictures uint8 ``[H, W, 3]``; 99, which JSON can hold, where they are the same."""
-    picture, true = (torch.tensor(x).permute(2, 0, 1) / 255 for x in (made, truth))
+    picture, true = (torch.from_numpy(np.array(x, order="C")).permute(2, 0, 1) / 255 for x in (made, truth))
     return min(99.0, float(metrics.psnr(picture, true)))
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -85,14 +86,11 @@ def _build(backbone: str, path: Path) -> Any:
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # takes its time
 
     name = Path(BACKBONES[backbone][1].url).name
-    before = torch.hub.get_dir()
     with tempfile.TemporaryDirectory(prefix="lpips_") as folder:
         link_or_copy(path, Path(folder) / "checkpoints" / name)
-        torch.hub.set_dir(folder)
-        try:
+        # Not set_dir: what it sets stays, and the user's TORCH_HOME counts for nothing from then on.
+        with mock.patch.object(torch.hub, "get_dir", return_value=folder):
             return LearnedPerceptualImagePatchSimilarity(net_type=backbone, normalize=True)  # type: ignore[arg-type]
-        finally:
-            torch.hub.set_dir(before)
 
 
 def _how_to_get() -> str:

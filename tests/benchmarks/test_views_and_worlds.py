@@ -88,14 +88,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_lpips_takes_the_weights_that_it_is_given(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lpips_takes_the_weights_that_it_is_given(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("nothing is downloaded")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    before = torch.hub.get_dir()
     lpips = LearnedSimilarity(weights, torch.device("cpu"))
-    assert torch.hub.get_dir() == before
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert torch.hub.get_dir() == str(tmp_path / "hub"), "it goes on following TORCH_HOME"
     assert lpips.record()["backbone"] == "squeeze"
     assert lpips.record()["input_range"] == "0..1, scaled to -1..1"
     generator = torch.Generator().manual_seed(0)

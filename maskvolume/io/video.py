@@ -364,7 +364,9 @@ class VideoWriter:
         command += ["-vf", f"scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd,{tags}"]
         for tag in ("-colorspace", "-color_primaries", "-color_trc"):
             command += [tag, "bt709"]
-        command += ["-color_range", "tv", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+        # Frames begin at time 0 as they are, and not by an edit list, which some browsers leave out when they tell times.
+        flags = "+faststart+negative_cts_offsets"
+        command += ["-color_range", "tv", "-pix_fmt", "yuv420p", "-movflags", flags]
         # The output is the same, byte for byte, for the same frames.
         command += ["-fflags", "+bitexact", "-flags:v", "+bitexact", str(temporary)]
         try:

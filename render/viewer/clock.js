@@ -142,7 +142,7 @@ export class VideoClock extends Clock {
     while (this.#wanted !== null) {
       const frame = this.#wanted;
       const time = (frame + 0.5) / this.fps;
-      if (this.frame !== frame || Math.abs(this.video.currentTime - time) > 0.4 / this.fps) {
+      if (this.frame !== frame || Math.abs(this.video.currentTime - time) > 0.01 / this.fps) {
         const seeked = new Promise((resolve) => this.video.addEventListener("seeked", resolve, { once: true }));
         const shown = new Promise((resolve) => {
           this.#arrived = (there) => there === frame && resolve();
@@ -151,7 +151,7 @@ export class VideoClock extends Clock {
         await seeked;
         // Not every browser tells that a picture is there which was there before.
         await Promise.race([shown, new Promise((resolve) => setTimeout(resolve, this.frame === frame ? 0 : SETTLE))]);
-        if (!this.playing && this.frame !== frame) this.#show(frame);
+        if (!this.playing) this.#show(frame); // again, as the picture may have come later than the word of it
       }
       if (this.#wanted === frame) this.#wanted = null;
     }
@@ -176,10 +176,18 @@ export class VideoClock extends Clock {
     this.tell("frame");
   }
 
+  /**
+   * The frame that is there at a time of the video: its own time, or after a jump, in some browsers, the jump's.
+   * Where a video is repeated some browsers begin again with the time, others go on counting.
+   */
+  #frameAt(seconds) {
+    return Math.floor(seconds * this.fps + 0.25) % this.frames;
+  }
+
   #listen() {
     if (this.video.requestVideoFrameCallback) {
       const next = (now, { mediaTime }) => {
-        this.#show(this.#isAtEnd() ? this.frames - 1 : mediaTime * this.fps); // the one before may be told late
+        this.#show(this.#isAtEnd() ? this.frames - 1 : this.#frameAt(mediaTime)); // the one before may be told late
         this.video.requestVideoFrameCallback(next);
       };
       this.video.requestVideoFrameCallback(next);

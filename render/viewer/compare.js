@@ -4,6 +4,7 @@ import { nearestPlace, placeOf } from "player/camera.js";
 import { loadVideo, newVideo } from "player/clock.js";
 
 const KEY_STEP = 0.04; // of the width
+const KEPT = 3; // cameras whose videos stay loaded; phones decode few at once
 
 /** Compares with one camera at a time. Events: "change"; "failed" (see `error`): its video can't be shown. */
 export class Compare extends EventTarget {
@@ -65,10 +66,12 @@ export class Compare extends EventTarget {
   async #show(camera) {
     let video = this.#videos.get(camera.name);
     if (!video) {
-      video = newVideo();
-      await loadVideo(video, await this.files.videoAddress(camera.video), camera.video);
-      this.#videos.set(camera.name, video);
+      const loaded = newVideo();
+      await loadVideo(loaded, await this.files.videoAddress(camera.video), camera.video);
+      video = this.#videos.get(camera.name) ?? loaded; // another call may have been faster
+      if (video !== loaded) unload(loaded);
     }
+    this.#keep(camera.name, video);
     if (this.camera !== camera) return;
     this.#video?.pause();
     this.#video = video;
@@ -77,11 +80,24 @@ export class Compare extends EventTarget {
     this.#follow();
   }
 
+  /** Keep the newest videos alone, and the one that is seen. */
+  #keep(name, video) {
+    this.#videos.delete(name);
+    this.#videos.set(name, video);
+    for (const [old, kept] of this.#videos) {
+      if (this.#videos.size <= KEPT) break;
+      if (kept === this.#video) continue;
+      this.#videos.delete(old);
+      unload(kept);
+    }
+  }
+
   #follow() {
     const video = this.#video;
     if (!video) return;
     const { clock } = this.player;
-    const late = Math.abs(video.currentTime - (clock.frame + 0.5) / clock.fps) * clock.fps; // frames
+    let late = Math.abs(video.currentTime - (clock.frame + 0.5) / clock.fps) * clock.fps; // frames
+    if (clock.playing && clock.loop) late = Math.min(late, Math.abs(clock.frames - late)); // one has begun again
     video.loop = clock.loop;
     video.playbackRate = clock.speed;
     if (clock.playing && video.paused) video.play().catch(() => {});
@@ -115,4 +131,10 @@ export class Compare extends EventTarget {
       this.setShare(this.share + steps[event.key]);
     });
   }
+}
+
+function unload(video) {
+  URL.revokeObjectURL(video.src);
+  video.removeAttribute("src");
+  video.load();
 }

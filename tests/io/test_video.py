@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -296,6 +297,20 @@ def test_written_form(tmp_path: Path) -> None:
     assert re.search(r"Video: h264 .*yuv420p\(tv, bt709[,)]", text), text
     data = (tmp_path / "a.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_frames_begin_at_zero_by_themselves(tmp_path: Path) -> None:
+    """B frames shift times, which an edit list may shift back: not all browsers heed it when they tell times."""
+    with VideoWriter(tmp_path / "a.mp4", (48, 64), 10, 18) as writer:
+        for frame in moving_frames(12, (48, 64)):
+            writer.append(frame)
+    data = (tmp_path / "a.mp4").read_bytes()
+    edits = data.find(b"elst")
+    assert edits < 0 or struct.unpack_from(">I4xi", data, edits + 8) == (1, 0)
+    offsets = data.index(b"ctts")  # there are B frames
+    assert data[offsets + 4] == 1, "offsets have signs"
+    assert struct.unpack_from(">i", data, offsets + 16) == (0,)
+    np.testing.assert_allclose(read_frame_times(tmp_path / "a.mp4"), np.arange(12) / 10, atol=1e-6)
 
 
 def test_same_frames_same_bytes(tmp_path: Path) -> None:

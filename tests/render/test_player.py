@@ -64,6 +64,19 @@ def moving_color(picture: np.ndarray) -> np.ndarray:
     return picture[44:48, 93:97].reshape(-1, 3).mean(axis=0)
 
 
+def frame_and_picture(opened: Any) -> tuple[int, np.ndarray]:
+    """The frame that is told and the picture that is there at one moment, as of ``shown``."""
+    script = "async () => { const frame = player.state.frame; return [frame, await player.render(128, 72)]; }"
+    frame, url = opened.run(script)
+    data = np.frombuffer(base64.b64decode(url.split(",", 1)[1]), np.uint8)
+    return frame, cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def nearest_frame(picture: np.ndarray) -> int:
+    """The frame that a picture as of ``shown`` is of."""
+    return int(np.abs(COLORS - moving_color(picture)).max(axis=1).argmin())
+
+
 def failed(open_page: OpenPage, folder: Path, **options: Any) -> str:
     """The message of a page that can't show its clip; it is seen."""
     opened = open_page(folder, **options).goto()
@@ -139,13 +152,89 @@ def test_playing_shows_the_frame_that_it_says(open_page: OpenPage, fake: FakeExp
     opened = start(open_page, fake.folder)
     opened.run("() => player.play()")
     wait(opened, "() => player.state.frame >= 2")
-    script = "async () => { const frame = player.state.frame; return [frame, await player.render(128, 72)]; }"
-    frame, url = opened.run(script)
-    picture = cv2.imdecode(np.frombuffer(base64.b64decode(url.split(",", 1)[1]), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    np.testing.assert_allclose(moving_color(picture), COLORS[frame], atol=4)
+    for _ in range(6):
+        frame, picture = frame_and_picture(opened)
+        # A browser may hand over a picture that is one newer than the frame that it tells of: "best effort", says
+        # the definition of requestVideoFrameCallback.
+        assert nearest_frame(picture) in (frame, (frame + 1) % len(COLORS))
+        opened.page.wait_for_timeout(130)
     wait(opened, "() => player.state.frame === 0 || player.state.frame === 1")  # it begins again
     opened.run("() => player.pause()")
     assert not state(opened, "playing")
+    opened.check()
+
+
+def test_a_pause_is_exact_whenever_it_comes(open_page: OpenPage, fake: FakeExport) -> None:
+    opened = start(open_page, fake.folder)
+    for milliseconds in (330, 510, 260, 750):
+        opened.run("() => player.play()")
+        opened.page.wait_for_timeout(milliseconds)
+        opened.run("() => player.pause()")
+        opened.run("() => player.seek(player.state.frame)")  # the jump that a pause makes has ended
+        frame, picture = frame_and_picture(opened)
+        np.testing.assert_allclose(moving_color(picture), COLORS[frame], atol=4)
+    opened.check()
+
+
+# What browsers tell of a video of six frames, ten a second, and which frame that is.
+TOLD = {
+    "Chromium, WebKit": [(0.0, 0), (0.1, 1), (0.5, 5), (0.0, 0), (0.3, 3)],  # a frame's beginning
+    "Firefox": [(0.45, 4), (0.5, 5), (0.6, 0), (0.7, 1), (1.1, 5), (1.2, 0), (2.9, 5), (0.15, 1)],  # counts on
+    "rounded": [(0.099999, 1), (0.200001, 2), (0.599999, 0)],
+}
+
+
+@pytest.mark.parametrize("browser", TOLD)
+def test_frames_are_told_by_what_each_browser_says_of_time(
+    open_page: OpenPage, fake: FakeExport, browser: str
+) -> None:
+    """The clock alone, with the times that browsers other than this one were seen to tell."""
+    opened = start(open_page, fake.folder)
+    times, frames = zip(*TOLD[browser], strict=True)
+    script = """async (times) => {
+        const { VideoClock } = await import("player/clock.js");
+        let tell;
+        const video = Object.assign(new EventTarget(), {
+            requestVideoFrameCallback(callback) { tell = callback; }, ended: false, loop: true,
+        });
+        const clock = new VideoClock(video, 10, 6, "dynamic.mp4");
+        return times.map((mediaTime) => {
+            tell(0, { mediaTime });
+            return clock.frame;
+        });
+    }"""
+    assert opened.run(script, list(times)) == list(frames)
+
+
+def test_few_compared_videos_stay_loaded(open_page: OpenPage, copied: Path) -> None:
+    """Phones decode few videos at once; each camera is shown nevertheless, also one that was let go."""
+
+    def add_cameras(manifest: dict[str, Any]) -> None:
+        manifest["cameras"] += [{**manifest["cameras"][0], "name": f"more{i}"} for i in range(3)]
+
+    rewrite(copied, add_cameras)
+    opened = start(open_page, copied)
+    opened.run(
+        """() => {
+        window.made = [];
+        const create = document.createElement.bind(document);
+        document.createElement = (name) => {
+            const element = create(name);
+            if (name === "video") window.made.push(element);
+            return element;
+        };
+    }"""
+    )
+    names = [camera["name"] for camera in opened.run("() => player.manifest.cameras")]
+    assert len(names) == 6
+    for name in (*names, names[0]):
+        opened.page.evaluate("(name) => { location.hash = `#camera=${name}&compare=50`; }", name)
+        wait(opened, f"() => player.state.compare === '{name}'")
+        opened.run("() => player.compared().then(() => null)")
+        video = opened.page.locator("#compared video")
+        assert video.is_visible()
+        assert video.evaluate("video => video.readyState") >= 2
+    assert opened.run("() => [made.length, made.filter((video) => video.src !== '').length]") == [7, 3]
     opened.check()
 
 

@@ -364,7 +364,7 @@ class VideoWriter:
         command += ["-vf", f"scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd,{tags}"]
         for tag in ("-colorspace", "-color_primaries", "-color_trc"):
             command += [tag, "bt709"]
-        # Frames begin at time 0 as they are, and not by an edit list, which some browsers leave out when they tell times.
+        # Frames begin at time 0 as they are, and not by an edit list, which some browsers forget when they tell times.
         flags = "+faststart+negative_cts_offsets"
         command += ["-color_range", "tv", "-pix_fmt", "yuv420p", "-movflags", flags]
         # The output is the same, byte for byte, for the same frames.

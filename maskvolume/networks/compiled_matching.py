@@ -22,14 +22,14 @@ ROWS = 8  # that a thread takes at once; even
 TYPES = {torch.float32: torch.float32} | ({torch.float16: torch.bfloat16} if HALVES else {})
 
 
-def matching_evidence(sweep: Tensor, channels: int, cap: float, one_view: float) -> tuple[Tensor, Tensor]:
+def matching_evidence(sweep: Tensor, channels: int, cap: float, unsure: float) -> tuple[Tensor, Tensor]:
     """What ``matching.matching_evidence`` returns.
 
     Args:
         sweep: ``[B, V, 3, D, H, W]`` of a type of ``TYPES``; H and W are even.
         channels: number of features.
         cap: the highest cost.
-        one_view: that of a point that only one view sees.
+        unsure: that of a point that fewer than two views see.
     """
     (batch, views), (count, h, w) = sweep.shape[:2], sweep.shape[-3:]
     cost, fine = sweep.new_empty(2, batch, 1, count, h, w, dtype=torch.float32)
@@ -39,7 +39,7 @@ def matching_evidence(sweep: Tensor, channels: int, cap: float, one_view: float)
         flat = [_flat(x[b]) for x in (sweep, cost, fine, features.permute(0, 2, 3, 4, 1))]
 
         def match(d: int, flat: list[np.ndarray] = flat) -> None:
-            first(flat[0], views, count, h, w, cap, one_view, d, *flat[1:], channels)
+            first(flat[0], views, count, h, w, cap, unsure, d, *flat[1:], channels)
 
         share(match, range(count))
         best, best_fine = (_flat(x[b].amin(dim=1)) for x in (cost, fine))

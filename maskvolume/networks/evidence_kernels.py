@@ -93,7 +93,7 @@ def half(values: Any, row: int, next_row: int, x: int) -> Any:
 
 @inlined
 def _match(
-    sweep: Any, views: int, count: int, h: int, w: int, cap: Any, one_view: Any, d: int,
+    sweep: Any, views: int, count: int, h: int, w: int, cap: Any, unsure: Any, d: int,
     cost: Any, fine: Any, features: Any, channels: int,
 ) -> None:  # fmt: skip
     plane, volume = h * w, count * h * w
@@ -111,8 +111,8 @@ def _match(
                     sweep, d * plane + at, 3 * volume, volume, views, there
                 )
                 differs = by_red + by_green + by_blue
-                unsure = select(seen > f32(0.5), splat(one_view), splat(cap))
-                store_where(raw, index(at), select(seen > f32(1.5), lowest(differs, splat(cap)), unsure), there)
+                match = lowest(differs, splat(cap))
+                store_where(raw, index(at), select(seen > f32(1.5), match, splat(unsure)), there)
                 to = index(j * w + x)
                 store_where(rows[0], to, (red + green + blue) * third, there)
                 store_where(rows[1], to, differs * third, there)
@@ -266,7 +266,7 @@ def match_halves(
     h: int,  # even, as w
     w: int,
     cap: Any,  # COST_CAP
-    one_view: Any,  # COST_ONE_VIEW
+    unsure: Any,  # COST_UNSURE
     d: int,
     cost: Any,  # [D * H * W] over the wide window
     fine: Any,  # the same over the fine one
@@ -274,16 +274,16 @@ def match_halves(
     channels: int,  # F
 ) -> None:
     """Costs of plane ``d``, and its features but for those that are made of costs."""
-    _match(sweep, views, count, h, w, cap, one_view, d, cost, fine, features, channels)
+    _match(sweep, views, count, h, w, cap, unsure, d, cost, fine, features, channels)
 
 
 @compiled(_MATCH.format(*_FULL))
 def match_full(
-    sweep: Any, views: int, count: int, h: int, w: int, cap: Any, one_view: Any, d: int,
+    sweep: Any, views: int, count: int, h: int, w: int, cap: Any, unsure: Any, d: int,
     cost: Any, fine: Any, features: Any, channels: int,
 ) -> None:  # fmt: skip
     """The same in float32."""
-    _match(sweep, views, count, h, w, cap, one_view, d, cost, fine, features, channels)
+    _match(sweep, views, count, h, w, cap, unsure, d, cost, fine, features, channels)
 
 
 @compiled(_COSTS.format(*_HALVES))

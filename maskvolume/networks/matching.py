@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from maskvolume.networks.views import double_size, pad_to_multiple, valid_views
 
 COST_CAP = 0.6  # a larger difference (summed over colours) says no more than "different"
-COST_ONE_VIEW = 0.48  # where fewer than two views see a point: unlikely, but less so than a mismatch
+# Where fewer than two views see a point, which tells nothing: more than a match costs, less than a mismatch. At the
+# picture's sides only near planes are seen by several views; were others dearer, what is there would seem near.
+COST_UNSURE = 0.35
 WINDOW, WINDOW_FINE = 9, 3  # pixels of the averaging windows
 TEMPERATURE = 0.03  # of the softmax over planes when training starts; cost units. Sharper ones let through no gradient
 COST_GAIN = 10.0  # of the costs where the network reads them, when training starts: they are small numbers
@@ -304,7 +306,7 @@ def matching_evidence(sweep: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """
     loops = compiled_loops(sweep)
     if loops is not None:
-        return loops.matching_evidence(sweep, channels, COST_CAP, COST_ONE_VIEW)
+        return loops.matching_evidence(sweep, channels, COST_CAP, COST_UNSURE)
     cost, cost_fine = matching_costs(sweep)
     features = matching_features(sweep, cost, cost_fine)
     if channels > MatchingMPINet.FEATURES:
@@ -347,7 +349,7 @@ def matching_costs(sweep: Tensor) -> tuple[Tensor, Tensor]:
     for chunk in sweep.split(plane_chunk(sweep.device), dim=3):
         _, difference, count = _agreement(chunk.float())
         cost = difference.sum(dim=1).clamp_max(COST_CAP)
-        cost = torch.where(count[:, 0] >= 2, cost, COST_ONE_VIEW + (COST_CAP - COST_ONE_VIEW) * (count[:, 0] < 1))
+        cost = torch.where(count[:, 0] >= 2, cost, COST_UNSURE)
         wide.append(box_mean(cost, WINDOW))
         fine.append(box_mean(cost, WINDOW_FINE))
     return torch.cat(wide, dim=1)[:, None], torch.cat(fine, dim=1)[:, None]

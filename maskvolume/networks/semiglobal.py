@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from maskvolume.networks.matching import (
     COST_CAP,
-    COST_ONE_VIEW,
     WINDOW_FINE,
     MatchingMPINet,
     box_mean,
@@ -36,8 +35,7 @@ from maskvolume.networks.views import valid_views
 from maskvolume.ops import fused, triton_kernels
 
 GRADIENT_CAP, GRADIENT_GAIN = 0.25, 2.0  # of the differences of gradients
-ROBUST_CAP = COST_CAP + GRADIENT_GAIN * GRADIENT_CAP
-ROBUST_ONE_VIEW = COST_ONE_VIEW + GRADIENT_GAIN * 0.2
+ROBUST_UNSURE = 0.45  # where fewer than two views see a point, see COST_UNSURE
 STEP_PRICE = 0.05  # of a path that goes to the next plane from a pixel to the next
 JUMP_PRICE = 0.8  # of one that goes to any other
 EDGE = 20.0  # how much an edge lowers the price of a jump, which is never below the least
@@ -143,8 +141,7 @@ def _pixel_costs(sweep: Tensor) -> tuple[Tensor, Tensor]:
     used = (count + 1) // 2
     rank = torch.arange(views, device=sweep.device)[:, None, None, None]
     total = torch.where(rank < used[:, None], ranked, 0).sum(dim=1)
-    alone = torch.where(valid.any(dim=1), ROBUST_ONE_VIEW, ROBUST_CAP)
-    return torch.where(count > 0, total / used.clamp_min(1), alone), least
+    return torch.where(count > 0, total / used.clamp_min(1), ROBUST_UNSURE), least
 
 
 def aggregate(cost: Tensor, guide: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from maskvolume.loops import compiled, inlined
 from maskvolume.loops.vectors import LANES, absolute, load_where, lowest, ramp, select, splat, store_where
 from maskvolume.networks.evidence_kernels import box_row, half
 from maskvolume.networks.matching import COST_CAP, WINDOW_FINE
-from maskvolume.networks.semiglobal import GRADIENT_CAP, GRADIENT_GAIN, ROBUST_CAP, ROBUST_ONE_VIEW
+from maskvolume.networks.semiglobal import GRADIENT_CAP, GRADIENT_GAIN, ROBUST_UNSURE
 from maskvolume.networks.views import VALID_ABOVE
 
 f32, i32 = np.float32, np.int32
@@ -105,8 +105,8 @@ def _costs(sweep: Any, views: int, count: int, h: int, w: int, d: int, robust: A
                 counts = splat(f32(2 * k)) < found
                 used = used + select(counts, one, zero)
                 total = total + select(counts, load_where(ranked, index(k * LANES), there), zero)
-            alone = select(found_none > f32(0.5), splat(f32(ROBUST_CAP)), splat(f32(ROBUST_ONE_VIEW)))
-            cost = select(found > f32(0.5), total / select(used > f32(1), used, one), alone)
+            cost = total / select(used > f32(1), used, one)
+            cost = select(found > f32(0.5), cost, splat(f32(ROBUST_UNSURE)))
             store_where(raw, index(y * w + x), cost, there)
             store_where(least, index(y * w + x), smallest, there)
     for y in range(0, h, 2):

@@ -64,8 +64,8 @@ def one_plane(*colors: float) -> Tensor:
         ((0.5, 0.5, 0.9), 0.0, 0.0),  # hidden from the third: the better half counts
         ((0.9, 0.5, 0.5), 0.6, 0.0),  # hidden from the reference
         ((0.5, 0.51, 0.52, 0.9), 0.045, 0.03),
-        ((0.5, -1.0), semiglobal.ROBUST_ONE_VIEW, matching.COST_CAP),
-        ((-1.0, -1.0), semiglobal.ROBUST_CAP, matching.COST_CAP),
+        ((0.5, -1.0), semiglobal.ROBUST_UNSURE, matching.COST_CAP),
+        ((-1.0, -1.0), semiglobal.ROBUST_UNSURE, matching.COST_CAP),
         ((-1.0, 0.5, 0.6), 0.3, 0.3),  # beyond the reference's picture the others are compared
     ],
 )
@@ -103,6 +103,22 @@ def test_a_surface_without_texture_is_as_deep_as_what_is_around_it() -> None:
         shares[arch] = float(((alpha * nearer).argmax(dim=0) == 5)[24:40, 24:40].float().mean())
     assert shares["matching"] < 0.2
     assert shares["semiglobal"] > 0.95
+
+
+def test_what_only_near_planes_show_twice_does_not_seem_near() -> None:
+    """At the picture's sides cameras see near planes together and farther ones alone; this wall lies on plane 2."""
+    torch.manual_seed(8)
+    sweep = torch.rand(1, 2, 3, 8, 64, 64)
+    sweep[:, :, :, 2] = torch.rand(1, 1, 3, 64, 64)
+    side = sweep[..., :16]
+    side[:, 1, :, 5:] = side[:, 0, :, 5:] + 0.15  # colours that are alike by chance, but not the same
+    side[:, 1, :, :5] = -1
+    with torch.no_grad():
+        alpha = ARCHITECTURES["semiglobal"].mpi()(sweep)[0, :, 3]
+    nearer = torch.cat([(1 - alpha).flip(0).cumprod(0).flip(0)[1:], torch.ones(1, 64, 64)])
+    weights = (alpha * nearer)[..., 2:12].mean(dim=(1, 2))
+    assert weights.argmax() == 2
+    assert weights[5:].sum() < 0.1
 
 
 def test_training_may_start_from_a_matching_network(tmp_path: Path) -> None:

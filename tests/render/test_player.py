@@ -185,9 +185,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize("browser", TOLD)
-def test_frames_are_told_by_what_each_browser_says_of_time(
-    open_page: OpenPage, fake: FakeExport, browser: str
-) -> None:
+def test_frames_are_told_by_what_each_browser_says_of_time(open_page: OpenPage, fake: FakeExport, browser: str) -> None:
     """The clock alone, with the times that browsers other than this one were seen to tell."""
     opened = start(open_page, fake.folder)
     times, frames = zip(*TOLD[browser], strict=True)

@@ -13,6 +13,8 @@ from maskvolume import ops
 from maskvolume.cameras import Camera
 from maskvolume.mpi import MultiplaneImage, blend, render_blended
 from maskvolume.networks import ARCHITECTURES
+from maskvolume.networks.consistency import contradicted, leave_out
+from maskvolume.networks.semiglobal import aggregate, aggregation_of
 from maskvolume.ops import Rendering, Sampling
 
 Stage = Literal["mpi", "mask"]
@@ -188,11 +190,30 @@ class MaskVolumeModel(nn.Module):
             depths: of its planes.
             views: number V of the cameras that the frames are seen by, whose sweep is kept; all by default.
         """
+        count = images.shape[-4] if views is None else views
         sweep = self.sweep(images, sources, mpi_camera, depths)
+        if self.arch.aggregates:
+            sweep = self._without_contradicted(sweep, sources, mpi_camera, depths)
+            mpi = self.mpi_from_sweep(sweep, mpi_camera, depths)
+            del sweep  # a sweep takes less time than a copy takes memory
+            kept = (*(slice(None) for _ in images.shape[:-4]), slice(count))
+            sweep = self.sweep(images[kept], sources[kept], mpi_camera, depths)
+            return Background(sweep, mpi)
         mpi = self.mpi_from_sweep(sweep, mpi_camera, depths)
-        if views is not None and views < sweep.shape[-5]:
-            sweep = sweep[..., :views, :, :, :, :].contiguous()
+        if count < sweep.shape[-5]:
+            sweep = sweep[..., :count, :, :, :, :].contiguous()
         return Background(sweep, mpi)
+
+    @torch.no_grad()
+    def _without_contradicted(self, sweep: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor) -> Tensor:
+        """The sweep ``[..., V, 3, D, H, W]`` without data where a view can't see what is claimed; changes it."""
+        flat = sweep.reshape(-1, *sweep.shape[-5:])
+        costs = aggregate(*aggregation_of(flat))[:, : flat.shape[-3]]
+        camera = Camera(mpi_camera.T_cam_world.reshape(-1, 4, 4), mpi_camera.K.reshape(-1, 3, 3), mpi_camera.size)
+        T, K = sources.T_cam_world, sources.K
+        views = Camera(T.reshape(len(flat), -1, 4, 4), K.reshape(len(flat), -1, 3, 3), sources.size)
+        found = contradicted(costs, views, camera, depths.reshape(len(flat), -1))
+        return leave_out(flat, found).reshape(sweep.shape)
 
     def frame(self, images: Tensor, sources: Camera, background: Background) -> FrameMPI:
         """Stage two on the pictures ``[..., V, 3, Hs, Ws]`` of an instant, on the background's planes."""

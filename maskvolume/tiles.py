@@ -20,6 +20,7 @@ from maskvolume.heap import give_back_freed
 from maskvolume.model import Background, MaskVolumeModel, Precision, StoredFrame
 from maskvolume.mpi import MultiplaneImage, blend
 from maskvolume.networks import Halo
+from maskvolume.networks.consistency import contradicted, leave_out
 from maskvolume.networks.semiglobal import aggregate, aggregation_of
 from maskvolume.ops import stored_dtype
 
@@ -124,7 +125,8 @@ def background_in_tiles(
 ) -> TiledBackground:
     """``MaskVolumeModel.background`` tile by tile, without its sweep."""
     dtype = background_dtype(model.precision)
-    return TiledBackground(images[:views], mpi_in_tiles(model, images, sources, mpi_camera, depths, tiles, dtype))
+    mpi = mpi_in_tiles(model, images, sources, mpi_camera, depths, tiles, dtype, checked=model.arch.aggregates)
+    return TiledBackground(images[:views], mpi)
 
 
 def background_dtype(precision: Precision) -> torch.dtype:
@@ -140,19 +142,28 @@ def mpi_in_tiles(
     depths: Tensor,  # [D]
     tiles: Sequence[Tile],
     dtype: torch.dtype,
+    *,
+    checked: bool = False,
 ) -> MultiplaneImage:
     """``MaskVolumeModel.dynamic`` tile by tile.
 
     Args:
         tiles: that make up the picture of ``mpi_camera``.
         dtype: of the planes.
+        checked: without the views that contradict the others, as a background is made.
     """
     made = _empty_mpi(model, mpi_camera, depths, dtype)
     around = _aggregated(model, images, sources, mpi_camera, depths, tiles)
+    left_out: Tensor | None = None
+    if checked and around is not None:
+        left_out = contradicted(around, sources[None], mpi_camera[None], depths[None])
+        around = _aggregated(model, images, sources, mpi_camera, depths, tiles, left_out)
     for tile in tiles:
         wide = tile.grown(_halo(model).network, mpi_camera.size)
         camera = wide.of_camera(mpi_camera)
         sweep = model.sweep(images, sources, camera, depths)
+        if left_out is not None:
+            leave_out(sweep[None], wide.halved().of(left_out))
         part = model.mpi_from_sweep(sweep, camera, depths, _cut(around, wide))
         del sweep
         tile.of(made.rgba).copy_(tile.within(wide).of(part.rgba))
@@ -207,9 +218,19 @@ def frame_in_tiles(
 
 
 def _aggregated(
-    model: MaskVolumeModel, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor, tiles: Sequence[Tile]
+    model: MaskVolumeModel,
+    images: Tensor,
+    sources: Camera,
+    mpi_camera: Camera,
+    depths: Tensor,
+    tiles: Sequence[Tile],
+    left_out: Tensor | None = None,
 ) -> Tensor | None:
-    """Costs that are carried through the whole picture ``[1, D, H / 2, W / 2]``; None where the networks need none."""
+    """Costs that are carried through the whole picture ``[1, D, H / 2, W / 2]``; None where the networks need none.
+
+    Args:
+        left_out: ``[1, V, H / 2, W / 2]`` where views have no say.
+    """
     if not model.arch.aggregates:
         return None
     if any(side % _halo(model).grid for side in mpi_camera.size):
@@ -218,7 +239,11 @@ def _aggregated(
     guides: list[Tensor] = []
     for tile in tiles:
         wide = tile.grown(AGGREGATION_HALO, mpi_camera.size)
-        given = aggregation_of(model.sweep(images, sources, wide.of_camera(mpi_camera), depths)[None])
+        sweep = model.sweep(images, sources, wide.of_camera(mpi_camera), depths)[None]
+        if left_out is not None:
+            leave_out(sweep, wide.halved().of(left_out))
+        given = aggregation_of(sweep)
+        del sweep
         inner = tile.within(wide).halved()
         for parts, values in zip((costs, guides), given, strict=True):
             parts.append(inner.of(values).clone())

@@ -184,6 +184,8 @@ def test_tiles_of_a_background_from_more_cameras_do_not_show() -> None:
     tiled = background_in_tiles(model, *given, Tiling((96, 136), (48, 72)).tiles(), 2)
     torch.testing.assert_close(tiled.mpi.rgba.float(), whole.mpi.rgba, atol=1e-3, rtol=0)
     assert torch.equal(tiled.images, scene.background[:2])
+    unchecked = mpi_in_tiles(model, *given, Tiling((96, 136), (48, 72)).tiles(), torch.float32)
+    assert not torch.allclose(unchecked.rgba, whole.mpi.rgba, atol=1e-2), "views that contradict others have no say"
     of_two = model.background(scene.background[:2], scene.sources[:2], scene.camera, scene.depths)
     assert torch.equal(whole.sweep, of_two.sweep)
     assert not torch.allclose(whole.mpi.rgba, of_two.mpi.rgba, atol=1e-2)

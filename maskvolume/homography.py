@@ -92,7 +92,7 @@ def homography_grid(
     z = rows[:, 2, :, None] + columns[:, 2, None, :]
     grid = torch.empty(H.shape[0], h, w, 2, dtype=H.dtype, device=H.device)
     front = z > 0
-    all_front = bool(front.all())
+    all_front = not front.is_cuda and bool(front.all())  # a GPU would be waited for
     inverse = 1 / (z if all_front else torch.where(front, z, torch.ones_like(z)))
     for axis in range(2):
         value = (rows[:, axis, :, None] + columns[:, axis, None, :]) * inverse

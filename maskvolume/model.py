@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from maskvolume import ops
 from maskvolume.cameras import Camera
+from maskvolume.consistency import contradicted, leave_out
 from maskvolume.mpi import MultiplaneImage, blend, render_blended
 from maskvolume.networks import ARCHITECTURES
-from maskvolume.networks.consistency import contradicted, leave_out
 from maskvolume.networks.semiglobal import aggregate, aggregation_of
 from maskvolume.ops import Rendering, Sampling
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from maskvolume.cameras import Camera
+from maskvolume.consistency import contradicted, leave_out
 from maskvolume.heap import give_back_freed
 from maskvolume.model import Background, MaskVolumeModel, Precision, StoredFrame
 from maskvolume.mpi import MultiplaneImage, blend
 from maskvolume.networks import Halo
-from maskvolume.networks.consistency import contradicted, leave_out
 from maskvolume.networks.semiglobal import aggregate, aggregation_of
 from maskvolume.ops import stored_dtype
 

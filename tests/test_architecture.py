@@ -25,9 +25,10 @@ MAY_IMPORT = {
     "ops": {"loops", "cameras", "homography", "planes", "errors"},
     "networks": {"loops", "ops", "planes", "errors"},
     "mpi": {"cameras", "homography", "ops", "planes", "errors"},
-    "model": {"cameras", "mpi", "networks", "ops", "planes", "errors"},
+    "consistency": {"cameras", "homography", "ops"},
+    "model": {"cameras", "consistency", "mpi", "networks", "ops", "planes", "errors"},
     "heap": set(),
-    "tiles": {"cameras", "heap", "model", "mpi", "networks", "ops", "errors"},
+    "tiles": {"cameras", "consistency", "heap", "model", "mpi", "networks", "ops", "errors"},
     "memory": {"model", "networks", "tiles", "errors"},
     "lenses": {"errors"},
     "io": {"cameras", "lenses", "errors"},
@@ -58,7 +59,7 @@ MAY_IMPORT = {
         "errors",
     },
 }
-TOUCHES_NO_FILE = ("cameras", "planes", "homography", "ops", "networks", "mpi")
+TOUCHES_NO_FILE = ("cameras", "planes", "homography", "ops", "networks", "mpi", "consistency")
 FILE_MODULES = {"io", "os", "pathlib", "shutil", "tempfile", "cv2", "imageio", "PIL"}
 FILE_CALLS = {"open", "torch.load", "torch.save", "np.load", "np.save"}
 

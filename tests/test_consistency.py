@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maskvolume.cameras import Camera, stack_cameras
-from maskvolume.networks.consistency import contradicted, leave_out
+from maskvolume.consistency import contradicted, leave_out
 from maskvolume.planes import disparity_planes
 
 SIZE = (48, 96)  # of pictures; costs are half as large

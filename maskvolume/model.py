@@ -183,6 +183,8 @@ class MaskVolumeModel(nn.Module):
     ) -> Background:
         """Sweep and MPI of the background pictures ``[..., B, 3, Hs, Ws]``: once per clip.
 
+        The MPI is made without the views that contradict it (``maskvolume.consistency``), where costs are aggregated.
+
         Args:
             images: of the cameras that the frames are seen by, then of more of them, if there are.
             sources: their cameras ``[..., B]``.

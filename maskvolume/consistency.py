@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskvolume.cameras import Camera
-from maskvolume.homography import homography_grid, render_homographies, sweep_homographies
+from maskvolume.homography import OUTSIDE, homography_grid, render_homographies, sweep_homographies
 from maskvolume.ops.reference import NO_DATA
 
 TOLERANCE = 2  # planes: what is no farther from the claim is the same surface
@@ -48,8 +48,7 @@ def contradicted(
             camera = sources[b, view]
             camera = camera.scaled((max(camera.size[0] // 2, 1), max(camera.size[1] // 2, 1)))
             cost, plane = _seen_from(volume, camera, half[b], depths[b])
-            grid = homography_grid(sweep_homographies(camera, half[b], depths[b]).float(), (h, w), camera.size)
-            grid = grid.gather(0, claimed[None, ..., None].expand(1, h, w, 2))
+            grid = _claimed_grid(sweep_homographies(camera, half[b], depths[b]).float(), claimed, camera.size)[None]
             there = torch.stack([plane.float(), cost])[None]
             plane_there, cost_there = F.grid_sample(
                 there, grid, mode="nearest", padding_mode="border", align_corners=False
@@ -75,6 +74,16 @@ def leave_out(sweep: Tensor, views: Tensor) -> Tensor:
     h, w = sweep.shape[-2:]
     wide = views.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :h, :w]
     return sweep.masked_fill_(wide[:, :, None, None], NO_DATA)
+
+
+def _claimed_grid(H: Tensor, claimed: Tensor, size: tuple[int, int]) -> Tensor:
+    """``homography_grid`` of one plane a pixel: ``H [D, 3, 3]``, planes ``[h, w]`` to ``[h, w, 2]``."""
+    y, x = (torch.arange(side, dtype=H.dtype, device=H.device) + 0.5 for side in claimed.shape)
+    rows = H[claimed]  # [h, w, 3, 3]
+    point = rows[..., 0] * x[None, :, None] + rows[..., 1] * y[:, None, None] + rows[..., 2]
+    z = point[..., 2:]
+    extent = torch.tensor([size[1], size[0]], dtype=H.dtype, device=H.device)
+    return torch.where(z > 0, point[..., :2] / z * (2 / extent) - 1, OUTSIDE)
 
 
 def _seen_from(volume: Tensor, camera: Camera, mpi_camera: Camera, depths: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,9 @@ def contradicted(
     mpi_camera: Camera,  # [B]
     depths: Tensor,  # [B, D]
 ) -> Tensor:
-    """Where views contradict the costs of planes: bool ``[B, V, h, w]``; the first view, the reference, never does.
+    """Where views contradict the costs of planes: bool ``[B, V, h, w]``.
+
+    The first view, the reference, never does, and no view does where the reference sees nothing.
 
     Args:
         costs: of the planes in the MPI's camera, half as large as its picture, which they may go beyond at the bottom
@@ -60,7 +62,9 @@ def contradicted(
             seen.append(inside)
         hidden, through, inside = torch.stack(nearer), torch.stack(farther), torch.stack(seen)
         wrong = (hidden | through | ~inside).all(dim=0) & inside.any(dim=0)
-        found[b, 1:] = hidden | wrong
+        # Beyond the reference's picture nothing would be left where all others are left out.
+        own = _claimed_grid(sweep_homographies(sources[b, 0], half[b], depths[b]).float(), claimed, sources.size)
+        found[b, 1:] = (hidden | wrong) & (own.abs() <= 1).all(dim=-1)
     return found
 
 

@@ -29,12 +29,12 @@ def disparity(plane: int, place: float) -> int:
     return round(float(place * SHIFT / DEPTHS[plane]))
 
 
-def flagged(costs: Tensor, *places: float) -> Tensor:
-    """``[V, h, w]`` of the reference and cameras at ``places``."""
+def flagged(costs: Tensor, *places: float, margin: int = 0) -> Tensor:
+    """``[V, h, w]`` of the reference and cameras at ``places``; the MPI is wider by a margin."""
     cameras = stack_cameras([camera_at(place) for place in (0.0, *places)])
     batch = Camera(cameras.T_cam_world[None], cameras.K[None], cameras.size)
-    found = contradicted(costs[None], batch, batch[:, 0], DEPTHS[None])[0]
-    assert found.shape == (1 + len(places), 24, 48)
+    found = contradicted(costs[None], batch, batch[:, 0].padded(margin), DEPTHS[None])[0]
+    assert found.shape == (1 + len(places), *costs.shape[-2:])
     assert not found[0].any(), "the reference is never wrong about itself"
     return found
 
@@ -85,6 +85,15 @@ def test_a_claim_that_all_look_through_is_wrong() -> None:
     agreed = costs.clone()  # one of them sees the thing too: nobody is left out
     agreed[:, 10:14, 26:32] = claims(torch.full((4, 6), THING), -1.0)
     assert not flagged(agreed, 1.0, -1.0)[:, 10:14, 26:32].any()
+
+
+def test_where_the_reference_sees_nothing_all_others_stay() -> None:
+    planes = torch.full((24 + 16, 48 + 16), WALL)
+    costs = claims(planes)
+    costs[:, 12:28, 5:11] = claims(torch.full((16, 6), THING), 0.3)  # a wrong claim, half of it in the margin
+    found = flagged(costs, 1.0, -1.0, margin=16)
+    assert found[1:, 12:28, 8:11].all()
+    assert not found[:, :, :8].any()
 
 
 def test_a_lower_cost_by_chance_contradicts_nothing() -> None:

@@ -156,7 +156,8 @@ def mpi_in_tiles(
     around = _aggregated(model, images, sources, mpi_camera, depths, tiles)
     left_out: Tensor | None = None
     if checked and around is not None:
-        left_out = contradicted(around, sources[None], mpi_camera[None], depths[None])
+        # Of the planes alone, not of those that networks add to make up a multiple.
+        left_out = contradicted(around[:, : len(depths)], sources[None], mpi_camera[None], depths[None])
         around = _aggregated(model, images, sources, mpi_camera, depths, tiles, left_out)
     for tile in tiles:
         wide = tile.grown(_halo(model).network, mpi_camera.size)

@@ -84,6 +84,7 @@ export class VideoClock extends Clock {
   constructor(video, fps, frames, name) {
     super(fps, frames);
     this.video = video;
+    this.picture = null; // while a frame is told: its picture, where it is certain
     this.error = null;
     video.loop = this.loop;
     video.addEventListener("ended", () => this.#stopped());
@@ -184,10 +185,29 @@ export class VideoClock extends Clock {
     return Math.floor(seconds * this.fps + 0.25) % this.frames;
   }
 
+  /**
+   * The picture that is there, with its own time; null where the browser doesn't tell that. On a busy machine the
+   * callback of a frame comes when the video is farther already.
+   */
+  #stampedPicture(mediaTime) {
+    if (!globalThis.VideoFrame || this.video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return null;
+    const picture = new VideoFrame(this.video);
+    this.#stamps ||= mediaTime > 0 && Math.abs(picture.timestamp / 1e6 - mediaTime) < 1e-3;
+    if (this.#stamps) return picture;
+    picture.close();
+    return null;
+  }
+
+  #stamps = false; // whether pictures have the times of their frames, as in Chromium; elsewhere it is another time
+
   #listen() {
     if (this.video.requestVideoFrameCallback) {
       const next = (now, { mediaTime }) => {
-        this.#show(this.#isAtEnd() ? this.frames - 1 : this.#frameAt(mediaTime)); // the one before may be told late
+        this.picture = this.#stampedPicture(mediaTime);
+        const time = this.picture ? this.picture.timestamp / 1e6 : mediaTime;
+        this.#show(this.#isAtEnd() ? this.frames - 1 : this.#frameAt(time)); // the one before may be told late
+        this.picture?.close();
+        this.picture = null;
         this.video.requestVideoFrameCallback(next);
       };
       this.video.requestVideoFrameCallback(next);

@@ -97,7 +97,7 @@ export class Player extends EventTarget {
 
   #takeFrame() {
     if (this.clock.video && !this.lost) {
-      this.renderer.upload(this.clock.video);
+      this.renderer.upload(this.clock.picture ?? this.clock.video);
       this.stats.uploadBytesPerFrame = this.renderer.uploadedBytes;
     }
     this.schedule();

@@ -41,12 +41,12 @@ export class Renderer {
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 1, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
   }
 
-  /** Take the video's present frame. */
+  /** Take a video's present frame, or a VideoFrame. */
   upload(video) {
     const { gl } = this;
     gl.bindTexture(gl.TEXTURE_2D, this.moving);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, video);
-    this.uploadedBytes = 4 * video.videoWidth * video.videoHeight;
+    this.uploadedBytes = 4 * (video.videoWidth ?? video.displayWidth) * (video.videoHeight ?? video.displayHeight);
   }
 
   /**

@@ -169,7 +169,7 @@ def measure_worlds(models: Models, count: int, size: tuple[int, int], margin: in
             rendering = model.dynamic(sample.images, sample.sources, camera, depths).render(sample.target)
             filled = fill_unseen(rendering) if model.meta.sampling == "exact" else rendering
             whole = _quality(filled.color[0], sample.target_image[0])
-            covered = float(losses.psnr(rendering.color, sample.target_image, rendering.opacity))
+            covered = float(losses.weighted_psnr(rendering.color, sample.target_image, rendering.opacity))
             values[name].append([*whole, covered])
     return {
         "num_worlds": count,

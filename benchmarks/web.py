@@ -43,7 +43,7 @@ from maskvolume.rendering.loop import make_backgrounds
 from maskvolume.rendering.pictures import to_uint8
 from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import InputError, run_program
-from maskvolume.web.export import WebReport, psnr
+from maskvolume.web.export import WebReport, picture_psnr
 from maskvolume.web.viewpoints import Viewpoints
 from render.export_web import ExportOptions, export
 from render.render_llff_video import RenderOptions, load_checkpoint, open_renderer
@@ -94,7 +94,7 @@ def compare(
         row = []
         for offset, picture in zip(offsets, pictures, strict=True):
             page.run("(offset) => player.setOffset(...offset)", offset)
-            row.append(round(psnr(picture_of(page, picture.shape[1], picture.shape[0]), picture), 2))
+            row.append(round(picture_psnr(picture_of(page, picture.shape[1], picture.shape[0]), picture), 2))
         found.append(row)
     return found
 

@@ -26,8 +26,8 @@ from maskvolume.losses import (
     make_image_loss,
     mask_loss,
     masked_l1_loss,
-    psnr,
     temporal_loss,
+    weighted_psnr,
 )
 from maskvolume.mpi.model import (
     Background,
@@ -127,7 +127,10 @@ class MaskTask(StageTask):
         rendering = frame_mpi.render(batch.target)
         seen = rendering.opacity.detach()
         loss = self._picture_loss(rendering.color, batch.target_image, seen, batch.matte)
-        scalars = {"image_loss": loss.detach(), "psnr": psnr(rendering.color.detach(), batch.target_image, seen)}
+        scalars = {
+            "image_loss": loss.detach(),
+            "psnr": weighted_psnr(rendering.color.detach(), batch.target_image, seen),
+        }
         if self.options.loss_type == "full_loss":
             term = mask_loss(self._moving_opacity(frame_mpi, batch), batch.matte)
             loss = loss + MASK_WEIGHT * term
@@ -151,12 +154,12 @@ class MaskTask(StageTask):
         # Pixels near a mover count as neither.
         still = (F.max_pool2d(sample.matte, 5, stride=1, padding=2) == 0).float()
         scalars = {
-            "psnr": psnr(rendering.color, truth, seen),
-            "psnr_without_mask": psnr(alone.color, truth, alone.opacity),
-            "psnr_moving": psnr(rendering.color, truth, sample.matte),
-            "psnr_moving_without_mask": psnr(alone.color, truth, sample.matte),
-            "psnr_still": psnr(rendering.color, truth, seen * still),
-            "psnr_still_without_mask": psnr(alone.color, truth, alone.opacity * still),
+            "psnr": weighted_psnr(rendering.color, truth, seen),
+            "psnr_without_mask": weighted_psnr(alone.color, truth, alone.opacity),
+            "psnr_moving": weighted_psnr(rendering.color, truth, sample.matte),
+            "psnr_moving_without_mask": weighted_psnr(alone.color, truth, sample.matte),
+            "psnr_still": weighted_psnr(rendering.color, truth, seen * still),
+            "psnr_still_without_mask": weighted_psnr(alone.color, truth, alone.opacity * still),
             "mask_loss": mask_loss(moving, sample.matte),
         }
         behind = background.mpi.render(sample.target)

@@ -22,7 +22,7 @@ from maskvolume.data.draws import SampleSource
 from maskvolume.data.samples import ViewBatch
 from maskvolume.data.synthetic import SyntheticSource, WorldOptions
 from maskvolume.geometry.cameras import Camera
-from maskvolume.losses import LOSS_NAMES, make_image_loss, psnr
+from maskvolume.losses import LOSS_NAMES, make_image_loss, weighted_psnr
 from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.mpi.options import MIN_SCALE, StageOptions, check_stage_options
 from maskvolume.mpi.stages import (
@@ -107,7 +107,7 @@ class MPITask(StageTask):
         rendering = mpi.render(batch.target)
         seen = rendering.opacity.detach()
         loss = self.image_loss(rendering.color, batch.target_image, seen)
-        scalars = {"psnr": psnr(rendering.color.detach(), batch.target_image, seen)}
+        scalars = {"psnr": weighted_psnr(rendering.color.detach(), batch.target_image, seen)}
         if depth is not None:
             m, (h, w) = self.options.margin, batch.images.shape[-2:]
             term = plane_loss(logits[..., m : m + h, m : m + w], depth[:, 0], depths)
@@ -120,7 +120,7 @@ class MPITask(StageTask):
         camera, depths = self._frustum(model, sample)
         rendering = model.dynamic(sample.images, sample.sources, camera, depths).render(sample.target)
         scalars = {
-            "psnr": psnr(rendering.color, sample.target_image, rendering.opacity),
+            "psnr": weighted_psnr(rendering.color, sample.target_image, rendering.opacity),
             "loss": self.image_loss(rendering.color, sample.target_image, rendering.opacity),
         }
         disparity = disparity_picture(rendering, sample.near)

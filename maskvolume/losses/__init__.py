@@ -6,8 +6,16 @@ from maskvolume.losses.pictures import (
     make_image_loss,
     mask_loss,
     masked_l1_loss,
-    psnr,
     temporal_loss,
+    weighted_psnr,
 )
 
-__all__ = ["LOSS_NAMES", "ImageLoss", "make_image_loss", "mask_loss", "masked_l1_loss", "psnr", "temporal_loss"]
+__all__ = [
+    "LOSS_NAMES",
+    "ImageLoss",
+    "make_image_loss",
+    "mask_loss",
+    "masked_l1_loss",
+    "temporal_loss",
+    "weighted_psnr",
+]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskvolume.losses.ssim import channel_means, ms_ssim, ssim_map
+from maskvolume.losses.ssim import box_ssim_map, channel_means, weighted_ms_ssim
 from maskvolume.runtime.errors import InputError
 
 ImageLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # prediction, target [B, 3, H, W], weight [B, 1, H, W]
@@ -35,14 +35,14 @@ def mse_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 def l1_ssim_grad_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """L1, structural dissimilarity and difference of gradients: sharp, and needs no downloaded weights."""
-    dissimilarity = _mean((1 - ssim_map(prediction, target)) / 2, weight)
+    dissimilarity = _mean((1 - box_ssim_map(prediction, target)) / 2, weight)
     pixels = l1_loss(prediction, target, weight)
     return pixels + SSIM_WEIGHT * dissimilarity + GRADIENT_WEIGHT * gradient_loss(prediction, target, weight)
 
 
 def l1_msssim_grad_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """L1, multi-scale structural dissimilarity and difference of gradients; needs no downloaded weights."""
-    dissimilarity = (1 - ms_ssim(prediction, target, weight)).mean()
+    dissimilarity = (1 - weighted_ms_ssim(prediction, target, weight)).mean()
     pixels = l1_loss(prediction, target, weight)
     return pixels + MSSSIM_WEIGHT * dissimilarity + GRADIENT_WEIGHT * gradient_loss(prediction, target, weight)
 
@@ -143,7 +143,7 @@ def _dilated(matte: Tensor) -> Tensor:
     return F.max_pool2d(touched, MATTE_DILATION, stride=1, padding=MATTE_DILATION // 2)
 
 
-def psnr(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+def weighted_psnr(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Peak signal to noise ratio in dB of colours clamped to 0..1 (with weights): the mean over the samples."""
     squared = (prediction.clamp(0, 1) - target.clamp(0, 1)) ** 2
     mse = channel_means(squared, torch.ones_like(squared[:, :1]) if weight is None else weight).mean(dim=1)

@@ -14,7 +14,7 @@ MSSSIM_FLOOR = 0.01  # of a scale's similarity: a power below 1 has no bounded s
 TINY = 1e-12  # a sum of weights that is divided by
 
 
-def ssim_map(a: Tensor, b: Tensor) -> Tensor:
+def box_ssim_map(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity ``[B, 3, H, W]`` over square windows; borders by replication."""
 
     def window(x: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     return numerator / ((mean_a**2 + mean_b**2 + SSIM_C1) * (var_a + var_b + SSIM_C2))
 
 
-def ms_ssim(
+def weighted_ms_ssim(
     a: Tensor,  # [B, C, H, W]
     b: Tensor,  # [B, C, H, W]
     weight: Tensor,  # [B, 1, H, W]

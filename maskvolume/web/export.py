@@ -439,7 +439,7 @@ class WebExport:
             layers = assemble(grid, parts)
             for number, (target, path) in enumerate(zip(_looks(viewpoints), self._truth(frame), strict=True)):
                 made = self._view(mpi, layers, target)
-                found["edges" if number else "center"].append(psnr(made, read_image(path)))
+                found["edges" if number else "center"].append(picture_psnr(made, read_image(path)))
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _put_in_place(self, fresh: Path) -> None:
@@ -471,7 +471,7 @@ def _damaged(path: Path) -> InputError:
     return InputError(f"{path}: damaged; export again with --overwrite")
 
 
-def psnr(made: np.ndarray, truth: np.ndarray) -> float:
+def picture_psnr(made: np.ndarray, truth: np.ndarray) -> float:
     """PSNR in dB of pictures uint8 ``[H, W, 3]``; 99, which JSON can hold, where they are the same."""
     picture, true = (torch.from_numpy(np.array(x, order="C")).permute(2, 0, 1) / 255 for x in (made, truth))
     return min(99.0, float(metrics.psnr(picture, true)))

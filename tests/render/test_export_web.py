@@ -22,7 +22,7 @@ from maskvolume.io.video import VideoFrames
 from maskvolume.mpi.image import MultiplaneImage
 from maskvolume.ops.filling import fill_unseen
 from maskvolume.rendering.pictures import to_uint8
-from maskvolume.web.export import WebExport, psnr
+from maskvolume.web.export import WebExport, picture_psnr
 from maskvolume.web.tiles import Atlas, TileGrid, assemble
 from render import export_web
 
@@ -95,8 +95,8 @@ def test_a_folder_is_made_that_shows_what_the_renderer_shows(export, render, tin
     same = ["--indices", *[str(i) for i in (1, 0, 2)], "--time", "fix:1", "--num_planes", 6]
     render(tiny_rig, tmp_path / "video", "--path", path, *same).check()
     wanted = read_image(tmp_path / "video/frames/00000.png")
-    assert psnr(made, wanted) > LEAST + 4
-    assert psnr(made[:, 1:], wanted[:, :-1]) < psnr(made, wanted) - 4  # a pixel off would be seen
+    assert picture_psnr(made, wanted) > LEAST + 4
+    assert picture_psnr(made[:, 1:], wanted[:, :-1]) < picture_psnr(made, wanted) - 4  # a pixel off would be seen
     assert manifest["made"]["fidelity"]["center"] > LEAST
 
 
@@ -115,7 +115,7 @@ def test_the_manifest_names_what_is_there(export, tiny_rig: Path, tmp_path: Path
     for index, camera in enumerate(manifest["cameras"]):
         video = VideoFrames(out / camera["video"])
         assert (video.count, video.size, video.fps) == (3, (48, 64), 12)
-        assert psnr(video.read(1), clip.read(index, 1)) > LEAST - 2
+        assert picture_psnr(video.read(1), clip.read(index, 1)) > LEAST - 2
     assert read_image(out / "poster.jpg").shape == (48, 64, 3)
     if manifest["dynamic"] is not None:
         video = VideoFrames(out / "dynamic.mp4")

@@ -17,7 +17,7 @@ from web_helpers import COLORS, DEPTHS, LIMITS, NAMES, FakeExport, make_fake_exp
 
 from maskvolume.geometry.cameras import Camera
 from maskvolume.io.llff import read_path
-from maskvolume.web.export import psnr
+from maskvolume.web.export import picture_psnr
 
 OpenPage = Callable[..., Any]
 
@@ -98,7 +98,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def test_the_first_picture_is_there_without_a_complaint(open_page: OpenPage, fake: FakeExport) -> None:
     opened = start(open_page, fake.folder)
-    assert psnr(shown(opened), fake.render(0, fake.view_from((0, 0, 0)))) > FAITHFUL
+    assert picture_psnr(shown(opened), fake.render(0, fake.view_from((0, 0, 0)))) > FAITHFUL
     assert opened.page.title().startswith("fake")
     assert not opened.page.locator("#loading").is_visible()
     files = ("manifest.json", "static.webp", "dynamic.mp4")
@@ -118,8 +118,8 @@ def test_views_are_those_of_the_renderer(
         "async ([frame, offset]) => { await player.seek(frame); player.setOffset(...offset); }", [frame, [*offset]]
     )
     expected = fake.render(frame, fake.view_from(offset))
-    assert psnr(shown(opened), expected) > FAITHFUL
-    assert psnr(shown(opened), fake.render(frame, fake.view_from((0, 0, 0)))) < 30  # it is no other view
+    assert picture_psnr(shown(opened), expected) > FAITHFUL
+    assert picture_psnr(shown(opened), fake.render(frame, fake.view_from((0, 0, 0)))) < 30  # it is no other view
 
 
 def test_an_exact_pose_and_another_size(open_page: OpenPage, fake: FakeExport) -> None:
@@ -131,7 +131,7 @@ def test_an_exact_pose_and_another_size(open_page: OpenPage, fake: FakeExport) -
     opened.run("([T, K]) => player.setPose(T, K)", [T.flatten().tolist(), K.flatten().tolist()])
     target = Camera(T, K, fake.view.size).scaled((105, 187))
     expected = fake.render(0, target)
-    assert psnr(shown(opened, (105, 187)), expected) > FAITHFUL
+    assert picture_psnr(shown(opened, (105, 187)), expected) > FAITHFUL
 
 
 def test_every_frame_is_exact_in_any_order(open_page: OpenPage, fake: FakeExport) -> None:
@@ -243,7 +243,7 @@ def test_a_clip_in_which_nothing_moves_plays_too(open_page: OpenPage, tmp_path: 
     still = make_fake_export(tmp_path / "still", moves=False)
     opened = start(open_page, still.folder)
     opened.run("async () => { await player.seek(3); player.setOffset(0.2, -0.1, 0.1); }")
-    assert psnr(shown(opened), still.render(0, still.view_from(PLACE))) > FAITHFUL
+    assert picture_psnr(shown(opened), still.render(0, still.view_from(PLACE))) > FAITHFUL
     opened.run("() => player.play()")
     wait(opened, "() => player.state.frame === 1")  # over the end
     opened.check()
@@ -276,7 +276,7 @@ def test_layers_apart_are_cards_seen_from_the_side(open_page: OpenPage, fake: Fa
     assert 300 < np.ptp(columns) < 620
     assert np.ptp(rows) < 350
     opened.run("() => player.setOffset(0.3, 0, 0)")
-    assert psnr(shown(opened, (360, 640)), middle.astype(np.uint8)) < 30  # it turns
+    assert picture_psnr(shown(opened, (360, 640)), middle.astype(np.uint8)) < 30  # it turns
 
 
 def test_sharpness_follows_the_screen_up_to_what_the_picture_has(open_page: OpenPage, fake: FakeExport) -> None:
@@ -442,7 +442,7 @@ def test_presets_are_the_cameras_exactly_and_moving_on_turns_back(open_page: Ope
     wait(opened, "() => player.state.camera === 'left'")
     wait(opened, f"() => Math.abs(player.state.pose.T_cam_world[3] - ({expected[3]})) < 1e-9")
     np.testing.assert_allclose(state(opened, "pose")["T_cam_world"], expected, atol=1e-9)
-    assert psnr(shown(opened), fake.render(0, fake.cameras[0])) > FAITHFUL
+    assert picture_psnr(shown(opened), fake.render(0, fake.cameras[0])) > FAITHFUL
     opened.page.keyboard.down("ArrowRight")
     wait(opened, "() => player.state.offset[0] > -0.15")
     opened.page.keyboard.up("ArrowRight")
@@ -644,7 +644,7 @@ def test_browsers_that_can_do_less_show_the_same(open_page: OpenPage, fake: Fake
     assert opened.run("() => player.stats.frameBuffer") == ("RGBA8" if what == "no float pictures" else "RGBA16F")
     for frame in (4, 1):
         opened.run("async (frame) => { await player.seek(frame); player.setOffset(0.2, -0.1, 0.1); }", frame)
-        assert psnr(shown(opened), fake.render(frame, fake.view_from(PLACE))) > FAITHFUL
+        assert picture_psnr(shown(opened), fake.render(frame, fake.view_from(PLACE))) > FAITHFUL
     opened.run("() => player.play()")
     wait(opened, "() => player.state.frame >= 3")
     opened.check()
@@ -663,7 +663,7 @@ def test_a_large_video_is_loaded_while_it_plays(open_page: OpenPage, copied: Pat
 def test_a_double_click_plays_without_a_server(open_page: OpenPage, fake: FakeExport) -> None:
     opened = start(open_page, fake.folder, served=False)
     opened.run("async () => { await player.seek(4); player.setOffset(0.2, -0.1, 0.1); }")
-    assert psnr(shown(opened), fake.render(4, fake.view_from(PLACE))) > FAITHFUL
+    assert picture_psnr(shown(opened), fake.render(4, fake.view_from(PLACE))) > FAITHFUL
     opened.page.keyboard.press("c")
     wait(opened, "() => player.state.compare === 'right'")
     opened.run("() => player.compared().then(() => null)")

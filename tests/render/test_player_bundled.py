@@ -20,7 +20,7 @@ from maskvolume.geometry.paths import join_paths
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
 from maskvolume.runtime.processes import ALONE
-from maskvolume.web.export import psnr
+from maskvolume.web.export import picture_psnr
 from maskvolume.web.viewpoints import SCALES, Viewpoints
 from render.render_llff_video import RenderOptions, render
 
@@ -86,7 +86,7 @@ def test_the_player_shows_what_the_renderer_shows(
     found = []
     for offset, picture in zip(offsets, [wanted[0], *wanted[edges : edges + 4]], strict=True):
         page.run("(offset) => player.setOffset(...offset)", list(offset))
-        found.append(psnr(picture_of(page), picture))
+        found.append(picture_psnr(picture_of(page), picture))
     assert found[0] >= CENTER, found
     assert min(found[1:]) >= EDGES, found
     page.check()
@@ -101,8 +101,8 @@ def test_it_plays_scrubs_and_moves(bundled: tuple[Path, list[np.ndarray]], open_
         page.run("(frame) => player.seek(frame)", frame)
         assert page.run("() => player.state.frame") == frame
         still.append(picture_of(page))
-    assert psnr(still[0], still[2]) > 50
-    assert psnr(still[0], still[1]) < 40  # someone walks
+    assert picture_psnr(still[0], still[2]) > 50
+    assert picture_psnr(still[0], still[1]) < 40  # someone walks
     page.run("() => player.play()")
     page.page.wait_for_function("() => player.state.frame > 0")
     page.run("() => player.pause()")
@@ -121,5 +121,5 @@ def test_a_double_click_shows_the_same(bundled: tuple[Path, list[np.ndarray]], o
     page = open_page(root, served=False, viewport={"width": 640, "height": 480}).goto()
     page.run("() => window.playerReady")
     page.run("(frame) => player.seek(frame)", LOOKED_AT)
-    assert psnr(picture_of(page), wanted[0]) >= CENTER
+    assert picture_psnr(picture_of(page), wanted[0]) >= CENTER
     page.check()

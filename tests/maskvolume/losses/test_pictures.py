@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from loss_helpers import samples
 from torch import Tensor
 
 from maskvolume.losses import LOSS_NAMES, make_image_loss, mask_loss, masked_l1_loss, temporal_loss, weighted_psnr
@@ -40,18 +41,6 @@ ALL_LOSSES: dict[str, Loss] = {
     "masked_l1": masked_l1_of,
     "temporal": temporal_loss_of,
 }
-
-
-def samples(count: int = 3, size: tuple[int, int] = (26, 35)) -> tuple[Tensor, Tensor, Tensor]:
-    """Predictions, targets and weights, float64; the samples differ in error and in the sum of their weights."""
-    generator = torch.Generator().manual_seed(0)
-    target = torch.rand(count, 3, *size, generator=generator, dtype=torch.float64)
-    noise = torch.randn(count, 3, *size, generator=generator, dtype=torch.float64)
-    level = torch.linspace(0.02, 0.2, count, dtype=torch.float64)[:, None, None, None]
-    weight = torch.rand(count, 1, *size, generator=generator, dtype=torch.float64)
-    for index in range(count):
-        weight[index, :, :, : index * size[1] // count] = 0
-    return target + level * noise, target, weight
 
 
 @pytest.mark.parametrize("name", ALL_LOSSES)

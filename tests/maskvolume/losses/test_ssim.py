@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from loss_helpers import samples
 from skimage.metrics import structural_similarity
 
 from maskvolume.losses import ssim

@@ -34,7 +34,7 @@ from benchmarks.record import (
 from maskvolume.io.images import read_image_size
 from maskvolume.io.realestate10k import SceneCameras
 from maskvolume.io.shards import SceneShards
-from maskvolume.options import option, parse_options
+from maskvolume.options import Size, check_ranges, option, parse_options
 from maskvolume.runtime.errors import InputError, run_program
 from preprocessing.compress_data import CompressOptions, compress_data
 from preprocessing.extract_frames import ExtractOptions, extract_frames
@@ -53,11 +53,11 @@ class DataReadingOptions:
     """The options of this program."""
 
     root_dir: str | None = option(None, "folder of frames by extract_frames.py; none: made ones")
-    num_scenes: int = option(3, "scenes that are made, or taken from root_dir")
-    num_frames: int = option(90, "frames of each scene that is made")
-    triplets: int = option(20, "triplets of a turn")
-    repeats: int = option(7, "turns; one more before them does not count")
-    threads: int = option(1, "processor threads of the JPEG decoder")
+    num_scenes: int = option(3, "scenes that are made, or taken from root_dir", low=1)
+    num_frames: int = option(90, "frames of each scene that is made", low=VIEWS)
+    triplets: int = option(20, "triplets of a turn", low=1)
+    repeats: int = option(7, "turns; one more before them does not count", low=1)
+    threads: int = option(1, "processor threads of the JPEG decoder", low=1)
     out: str = option(str(RESULTS_FOLDER / "data_reading.json"), "where the figures are written")
 
 
@@ -161,7 +161,7 @@ def write_original(folder: Path, scenes: Sequence[tuple[SceneCameras, np.ndarray
 def main() -> None:
     """Write all forms, measure, print the tables, write the figures."""
     options = parse_options(DataReadingOptions, prog="data_reading.py", description=__doc__ or "")
-    _check_options(options)
+    check_ranges(options)
     cv2.setNumThreads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -197,7 +197,7 @@ def measure(root: Path, work: Path, options: DataReadingOptions) -> dict[str, An
     if first is None:
         raise InputError(f"{root}: no frames (SCENE/TIMESTAMP.jpg) there; name the folder that extract_frames.py wrote")
     size = read_image_size(first)
-    packing = CompressOptions(limit=options.num_scenes, img_wh=(size[1], size[0]), min_frames=VIEWS)
+    packing = CompressOptions(limit=options.num_scenes, img_wh=Size(*size), min_frames=VIEWS)
     compress_data(root, data, packing)
     shards = SceneShards(data)
     names = list(shards.names)
@@ -325,13 +325,6 @@ def _print_result(result: dict[str, Any]) -> None:
         shown = "-" if read is None else f"{read / 1e6:.2f}"
         rows.append([name, f"{time_['median']:.1f} +{time_['spread']:.1f}", shown, f"{ratio:.1f}"])
     print(markdown_table(["form", "ms (median, spread)", "MB read", "times as fast as the original's"], rows))
-
-
-def _check_options(options: DataReadingOptions) -> None:
-    least = {"num_scenes": 1, "num_frames": VIEWS, "triplets": 1, "repeats": 1, "threads": 1}
-    for name, value in least.items():
-        if getattr(options, name) < value:
-            raise InputError(f"--{name} {getattr(options, name)}: at least {value} expected")
 
 
 if __name__ == "__main__":

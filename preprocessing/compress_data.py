@@ -46,7 +46,7 @@ from maskvolume.io.shards import (
     rebuild_index,
 )
 from maskvolume.io.triplets import draw_triplets, write_triplets
-from maskvolume.options import option, parse_options
+from maskvolume.options import Size, option, parse_options
 from maskvolume.runtime.errors import InputError, run_program
 from preprocessing.report import Entry, Report
 from preprocessing.workers import run_jobs
@@ -64,14 +64,14 @@ class CompressOptions:
     root_dir: str | None = option(None, "folder of frames by extract_frames.py, or of the original's 640x360.h5")
     out_dir: str | None = option(None, "folder for the shards, made when missing; always needed")
     bounds: str | None = option(None, "file of lines `SCENE NEAR FAR`, depths in the unit of the poses")
-    img_wh: tuple[int, int] = option((640, 360), "width and height of the pictures")
-    quality: int = option(92, "JPEG quality of pictures that are resized or converted, 1 to 100")
-    min_frames: int = option(10, "scenes with fewer good frames are dropped")
-    shard_mb: int = option(256, "megabytes after which a shard is closed")
-    num_triplets: int = option(100, "views to validate on, drawn where triplets.txt is not there yet")
+    img_wh: Size = option(Size(360, 640), "width and height of the pictures", low=1)
+    quality: int = option(92, "JPEG quality of pictures that are resized or converted, 1 to 100", low=1, high=100)
+    min_frames: int = option(10, "scenes with fewer good frames are dropped", low=3)
+    shard_mb: int = option(256, "megabytes after which a shard is closed", low=1)
+    num_triplets: int = option(100, "views to validate on, drawn where triplets.txt is not there yet", low=0)
     seed: int = option(0, "of these views")
-    workers: int = option(1, "processes that verify pictures")
-    limit: int | None = option(None, "only so many scenes, the first ones by name")
+    workers: int = option(1, "processes that verify pictures", low=1)
+    limit: int | None = option(None, "only so many scenes, the first ones by name", low=1)
     allow_pickle: bool = option(False, "load the original's int.npy and ext.npy, which can run code")
     overwrite: bool = option(False, "remove the shards that are there and make all of it again")
     rebuild_index: bool = option(False, "only make index and data.json anew from the shards, checking every picture")
@@ -255,8 +255,7 @@ def compress_data(root: Path, out: Path, options: CompressOptions) -> None:
     if options.overwrite:
         remove_data(out)
     report = Report(out / REPORT_NAME, "scene")
-    width, height = options.img_wh
-    form = PictureForm((height, width), options.quality, options.min_frames)
+    form = PictureForm(options.img_wh, options.quality, options.min_frames)
     with ShardWriter(out, form.size, quality=form.quality, shard_mb=options.shard_mb) as writer:
         todo = [name for name in names if name not in writer]
         if todo:
@@ -325,14 +324,6 @@ def _check_options(options: CompressOptions) -> None:
         raise InputError("--out_dir: this option is missing; name the folder of the shards")
     if options.root_dir is None and not options.rebuild_index:
         raise InputError("--root_dir: this option is missing; name the folder that extract_frames.py wrote")
-    if min(options.img_wh) < 1:
-        raise InputError(f"--img_wh {options.img_wh[0]} {options.img_wh[1]}: numbers above 0 expected")
-    if not 1 <= options.quality <= 100:
-        raise InputError(f"--quality {options.quality}: a number from 1 to 100 expected")
-    for name, least in {"min_frames": 3, "shard_mb": 1, "num_triplets": 0, "workers": 1, "limit": 1}.items():
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise InputError(f"--{name} {value}: at least {least} expected")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.realestate10k import list_scene_files, read_video_url, video_stem
 from maskvolume.io.video import FrameStream
-from maskvolume.options import option, parse_options, required
+from maskvolume.options import check_ranges, option, parse_options, required
 from maskvolume.runtime.errors import InputError, run_program
 from preprocessing.report import Entry, Report
 
@@ -67,13 +67,13 @@ class DownloadOptions:
 
     root_dir: str = required("folder with the scenes' text files, such as RealEstate10K/train")
     out_dir: str = required("folder for the videos and the report, made when missing")
-    height: int = option(360, "largest height of a video, in pixels")
-    workers: int = option(2, "videos at a time")
-    limit: int | None = option(None, "only so many videos, the first ones by the names of their scenes")
-    retries: int = option(3, "how often to try again after a failure, each time after a longer wait")
-    backoff: float = option(5.0, "seconds before the first retry; they double each time")
-    timeout: float = option(30.0, "seconds that a server may be silent")
-    min_free_gb: float = option(5.0, "gigabytes of the disk to leave free")
+    height: int = option(360, "largest height of a video, in pixels", low=1)
+    workers: int = option(2, "videos at a time", low=1)
+    limit: int | None = option(None, "only so many videos, the first ones by the names of their scenes", low=1)
+    retries: int = option(3, "how often to try again after a failure, each time after a longer wait", low=0)
+    backoff: float = option(5.0, "seconds before the first retry; they double each time", low=0)
+    timeout: float = option(30.0, "seconds that a server may be silent", above=0)
+    min_free_gb: float = option(5.0, "gigabytes of the disk to leave free", low=0)
     again: tuple[Literal["gone", "private"], ...] = option((), "ask again for videos that were gone, or private")
     cookies: str | None = option(None, "file of cookies in Netscape's form, for a site that wants a login")
 
@@ -376,19 +376,7 @@ def _summarize(report: Report, stems: Sequence[str], errors: Sequence[InputError
 
 
 def _check_options(options: DownloadOptions) -> None:
-    for name, least in (
-        ("height", 1),
-        ("workers", 1),
-        ("limit", 1),
-        ("retries", 0),
-        ("backoff", 0),
-        ("min_free_gb", 0),
-    ):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise InputError(f"--{name} {value:g}: at least {least} expected")
-    if options.timeout <= 0:
-        raise InputError(f"--timeout {options.timeout:g}: a number above 0 expected")
+    check_ranges(options)
     if options.cookies is not None and not Path(options.cookies).is_file():
         raise InputError(f"{options.cookies}: no such file; --cookies names a file of cookies in Netscape's form")
 

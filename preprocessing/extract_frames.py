@@ -40,7 +40,7 @@ from maskvolume.io.realestate10k import (
     write_scene_cameras,
 )
 from maskvolume.io.video import FrameStream
-from maskvolume.options import option, parse_options, required
+from maskvolume.options import Size, check_ranges, option, parse_options, required
 from maskvolume.runtime.errors import InputError, run_program
 from preprocessing.report import Entry, Report
 from preprocessing.workers import run_jobs
@@ -67,10 +67,10 @@ class ExtractOptions:
     root_dir: str = required("folder with the scenes' text files, such as RealEstate10K/train")
     video_dir: str = required("folder with the videos ID.mp4, such as OUT/videos of download_data.py")
     out_dir: str = required("folder for the frames, made when missing")
-    img_wh: tuple[int, int] = option((640, 360), "width and height of the frames")
-    quality: int = option(92, "JPEG quality, 1 to 100")
-    workers: int = option(1, "videos at a time, each in a process of its own")
-    limit: int | None = option(None, "only so many scenes, the first ones by name")
+    img_wh: Size = option(Size(360, 640), "width and height of the frames", low=1)
+    quality: int = option(92, "JPEG quality, 1 to 100", low=1, high=100)
+    workers: int = option(1, "videos at a time, each in a process of its own", low=1)
+    limit: int | None = option(None, "only so many scenes, the first ones by name", low=1)
     overwrite: bool = option(False, "make everything again, also scenes that are complete")
 
 
@@ -208,7 +208,7 @@ def extract_frames(options: ExtractOptions) -> None:
     Raises:
         InputError: bad options or folders, or no frame of any scene could be taken.
     """
-    _check_options(options)
+    check_ranges(options)
     scene_files = list_scene_files(options.root_dir)[: options.limit]
     video_dir = Path(options.video_dir)
     if not video_dir.is_dir():
@@ -218,7 +218,7 @@ def extract_frames(options: ExtractOptions) -> None:
     report = Report(out / REPORT_NAME, "scene")
     missing = [path for path in scene_files if not (out / path.stem / CAMERAS_NAME).exists()]
     jobs, unusable = plan_jobs(missing, video_dir)
-    form = FrameForm(out, (options.img_wh[1], options.img_wh[0]), options.quality)
+    form = FrameForm(out, options.img_wh, options.quality)
     workers = min(options.workers, max(1, len(jobs)))
     threads = max(1, (os.cpu_count() or 1) // workers)
     total = sum(len(job.scene_files) for job in jobs)
@@ -250,7 +250,7 @@ def _summarize(entries: Sequence[Entry], total: int, report: Path) -> None:
 def _prepare_folder(out: Path, options: ExtractOptions, scene_files: Sequence[Path]) -> None:
     """See to it that all frames in the folder are of one size and quality."""
     record = out / SETTINGS_NAME
-    settings = {"img_wh": list(options.img_wh), "quality": options.quality}
+    settings = {"img_wh": list(options.img_wh.wh), "quality": options.quality}
     complete = [path / CAMERAS_NAME for path in out.iterdir() if (path / CAMERAS_NAME).exists()]
     try:
         is_same = json.loads(record.read_text(encoding="utf-8")) == settings
@@ -258,7 +258,7 @@ def _prepare_folder(out: Path, options: ExtractOptions, scene_files: Sequence[Pa
         is_same = not complete
     if not is_same and complete and not options.overwrite:
         raise InputError(
-            f"{out}: holds frames of another size or quality than {options.img_wh[0]} x {options.img_wh[1]}, "
+            f"{out}: holds frames of another size or quality than {options.img_wh.w} x {options.img_wh.h}, "
             f"{options.quality}; choose another --out_dir, or give --overwrite to replace them"
         )
     if options.overwrite:
@@ -268,17 +268,6 @@ def _prepare_folder(out: Path, options: ExtractOptions, scene_files: Sequence[Pa
                 path.unlink()
     with atomic_path(record) as temporary:
         temporary.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-
-
-def _check_options(options: ExtractOptions) -> None:
-    if min(options.img_wh) < 1:
-        raise InputError(f"--img_wh {options.img_wh[0]} {options.img_wh[1]}: numbers above 0 expected")
-    if not 1 <= options.quality <= 100:
-        raise InputError(f"--quality {options.quality}: a number from 1 to 100 expected")
-    if options.workers < 1:
-        raise InputError(f"--workers {options.workers}: at least 1 expected")
-    if options.limit is not None and options.limit < 1:
-        raise InputError(f"--limit {options.limit}: at least 1 expected")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -40,7 +40,7 @@ from maskvolume.io.realestate10k import (
     write_scene_cameras,
 )
 from maskvolume.io.video import VideoWriter
-from maskvolume.options import option, parse_options, required
+from maskvolume.options import Size, check_ranges, option, parse_options, required
 from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import InputError, run_program
 
@@ -63,13 +63,13 @@ class ExampleOptions:
     """Options of make_example_data."""
 
     out_dir: str = required("folder for the data set, made when missing")
-    num_videos: int = option(4, "videos, each through a world of its own")
+    num_videos: int = option(4, "videos, each through a world of its own", low=1)
     test_videos: int = option(1, "how many of them, the last ones, go to cameras/test")
-    clips_per_video: int = option(2, "scenes of each video")
-    frames_per_clip: int = option(60, "frames of each scene")
-    img_wh: tuple[int, int] = option((640, 360), "width and height of the videos, even numbers")
-    fps: float = option(30.0, "frames a second")
-    seed: int = option(0, "another number gives other worlds")
+    clips_per_video: int = option(2, "scenes of each video", low=1)
+    frames_per_clip: int = option(60, "frames of each scene", low=1)
+    img_wh: Size = option(Size(360, 640), "width and height of the videos, even numbers", low=16)
+    fps: float = option(30.0, "frames a second", above=0, high=240)
+    seed: int = option(0, "another number gives other worlds", low=0)
     url_prefix: str = option("http://127.0.0.1:8000", "what the videos' addresses begin with; OUT/served belongs there")
     device: Literal["auto", "cuda", "mps", "cpu"] = option(
         "auto", "where to render; auto takes cuda, then mps, then cpu"
@@ -106,7 +106,7 @@ def plan_video(options: ExampleOptions, index: int) -> ExampleVideo:
     """Draw the world and the path of a video; the same again for the same options and index."""
     path_seed, clip_seed, world_seed = np.random.SeedSequence([options.seed, index]).spawn(3)
     rng = np.random.default_rng(clip_seed)
-    h, w = options.img_wh[::-1]
+    h, w = options.img_wh
     world_options = WorldOptions(size=(h, w), far_ratio=FAR_RATIO, focal=FOCAL, num_textures=64)
     device = resolve_device(options.device)
     world = StaticWorld(world_options, int(world_seed.generate_state(1)[0]), device)
@@ -206,7 +206,7 @@ def _prepare_folder(out: Path, options: ExampleOptions) -> dict[str, tuple[float
     settings = dataclasses.asdict(options)
     for name in ("out_dir", "device", "overwrite"):
         del settings[name]
-    settings["img_wh"] = list(options.img_wh)
+    settings["img_wh"] = list(options.img_wh.wh)
     try:
         is_same = json.loads(record.read_text(encoding="utf-8")) == settings
     except FileNotFoundError:
@@ -225,20 +225,14 @@ def _prepare_folder(out: Path, options: ExampleOptions) -> dict[str, tuple[float
 
 
 def _check_options(options: ExampleOptions) -> None:
-    for name in ("num_videos", "clips_per_video", "frames_per_clip"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name} {getattr(options, name)}: at least 1 expected")
+    check_ranges(options)
     if not 0 <= options.test_videos <= options.num_videos:
         raise InputError(
             f"--test_videos {options.test_videos}: 0 to {options.num_videos} expected, the number of videos"
         )
-    if min(options.img_wh) < 16 or any(side % 2 for side in options.img_wh):
-        w, h = options.img_wh
-        raise InputError(f"--img_wh {w} {h}: even numbers of at least 16 expected, since videos need them")
-    if not 0 < options.fps <= 240:
-        raise InputError(f"--fps {options.fps:g}: a number above 0, up to 240, expected")
-    if options.seed < 0:
-        raise InputError(f"--seed {options.seed}: 0 or more expected")
+    if any(side % 2 for side in options.img_wh):
+        h, w = options.img_wh
+        raise InputError(f"--img_wh {w} {h}: even numbers expected, since videos need them")
     if not options.url_prefix.startswith(("http://", "https://")) or len(options.url_prefix.split()) != 1:
         raise InputError(f"--url_prefix {options.url_prefix}: the beginning of an address expected, http://...")
 

@@ -9,6 +9,7 @@ import pytest
 from realestate10k_helpers import MadeData, VideoServer, make_cameras, serve_videos, write_numbered_video
 
 from maskvolume.io.realestate10k import SceneCameras, write_scene_cameras
+from maskvolume.options import Size
 from preprocessing.make_example_data import ExampleOptions, make_example_data
 
 
@@ -17,7 +18,7 @@ def made_realestate10k(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
     """2 videos, one of them for tests, with 2 clips of 16 frames of 96 x 64 each; not to be changed."""
     folder = tmp_path_factory.mktemp("realestate10k")
     options = ExampleOptions(
-        out_dir=str(folder), num_videos=2, clips_per_video=2, frames_per_clip=16, img_wh=(96, 64), device="cpu"
+        out_dir=str(folder), num_videos=2, clips_per_video=2, frames_per_clip=16, img_wh=Size(h=64, w=96), device="cpu"
     )
     make_example_data(options)
     return MadeData(folder, options)

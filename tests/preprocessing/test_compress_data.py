@@ -372,10 +372,10 @@ def test_the_index_is_made_anew(frames: Path, tmp_path: Path, run_program) -> No
         (("--out_dir", "OUT", "--root_dir", "."), "neither frames by extract_frames.py"),
         (("--out_dir", "OUT", "--root_dir", "OUT"), "a folder of their own"),
         (("--out_dir", "OUT", "--rebuild_index"), "holds no shards"),
-        (("--out_dir", "OUT", "--root_dir", ".", "--quality", "0"), "--quality 0"),
-        (("--out_dir", "OUT", "--root_dir", ".", "--workers", "0"), "--workers 0: at least 1"),
-        (("--out_dir", "OUT", "--root_dir", ".", "--min_frames", "2"), "--min_frames 2: at least 3"),
-        (("--out_dir", "OUT", "--root_dir", ".", "--img_wh", "0", "9"), "--img_wh 0 9"),
+        (("--out_dir", "OUT", "--root_dir", ".", "--quality", "0"), "--quality: 1 to 100 expected, got 0"),
+        (("--out_dir", "OUT", "--root_dir", ".", "--workers", "0"), "--workers: 1 or more expected, got 0"),
+        (("--out_dir", "OUT", "--root_dir", ".", "--min_frames", "2"), "--min_frames: 3 or more expected, got 2"),
+        (("--out_dir", "OUT", "--root_dir", ".", "--img_wh", "0", "9"), "--img_wh: 1 or more expected, got 0"),
     ],
 )
 def test_bad_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str) -> None:

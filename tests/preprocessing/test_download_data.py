@@ -19,6 +19,7 @@ from tqdm import TMonitor
 
 from maskvolume.io.mp4 import read_frame_times
 from maskvolume.io.realestate10k import video_stem
+from maskvolume.options import Size
 from maskvolume.runtime.errors import InputError
 from preprocessing import download_data as program
 from preprocessing.download_data import Downloader, DownloadOptions, check_video, main, plan_downloads
@@ -444,11 +445,11 @@ def test_a_video_without_a_frame_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--height", "0"], "--height 0: at least 1"),
-        (["--workers", "0"], "--workers 0: at least 1"),
-        (["--limit", "0"], "--limit 0: at least 1"),
-        (["--retries", "-1"], "--retries -1: at least 0"),
-        (["--timeout", "0"], "--timeout 0: a number above 0"),
+        (["--height", "0"], "--height: 1 or more expected, got 0"),
+        (["--workers", "0"], "--workers: 1 or more expected, got 0"),
+        (["--limit", "0"], "--limit: 1 or more expected, got 0"),
+        (["--retries", "-1"], "--retries: 0 or more expected, got -1"),
+        (["--timeout", "0"], "--timeout: above 0 expected, got 0"),
         (["--again", "failed"], "--again"),
         (["--cookies", "none.txt"], "none.txt: no such file; --cookies"),
         (["--root_dir", "none"], "none: no such folder"),
@@ -489,7 +490,7 @@ def test_from_addresses_to_frames(
             test_videos=0,
             clips_per_video=2,
             frames_per_clip=3,
-            img_wh=(32, 16),
+            img_wh=Size(h=16, w=32),
             url_prefix=server.address,
             device="cpu",
         )

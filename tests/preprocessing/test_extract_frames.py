@@ -392,10 +392,10 @@ def test_a_run_of_several_workers_can_be_stopped(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workers", "0"], "--workers 0: at least 1"),
-        (["--limit", "0"], "--limit 0: at least 1"),
-        (["--quality", "101"], "--quality 101: a number from 1 to 100"),
-        (["--img_wh", "0", "5"], "--img_wh 0 5: numbers above 0"),
+        (["--workers", "0"], "--workers: 1 or more expected, got 0"),
+        (["--limit", "0"], "--limit: 1 or more expected, got 0"),
+        (["--quality", "101"], "--quality: 1 to 100 expected, got 101"),
+        (["--img_wh", "0", "5"], "--img_wh: 1 or more expected, got 0"),
         (["--video_dir", "none"], "none: no such folder; name the one with the videos"),
         (["--root_dir", "none"], "none: no such folder"),
         (["--root_dir", "videos"], "videos: holds no text file"),

@@ -22,6 +22,7 @@ from maskvolume.io.realestate10k import (
     video_stem,
 )
 from maskvolume.io.video import VideoFrames
+from maskvolume.options import Size
 from maskvolume.runtime.errors import InputError
 from preprocessing.make_example_data import (
     FAR_RATIO,
@@ -191,7 +192,7 @@ def small_options(folder: Path, **changes: object) -> ExampleOptions:
             "num_videos": 2,
             "clips_per_video": 1,
             "frames_per_clip": 4,
-            "img_wh": (32, 16),
+            "img_wh": Size(h=16, w=32),
             "device": "cpu",
             **changes,
         }
@@ -238,12 +239,12 @@ def test_other_options_need_another_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--num_videos", "0"], "--num_videos 0: at least 1"),
-        (["--frames_per_clip", "0"], "--frames_per_clip 0"),
+        (["--num_videos", "0"], "--num_videos: 1 or more expected, got 0"),
+        (["--frames_per_clip", "0"], "--frames_per_clip: 1 or more expected, got 0"),
         (["--test_videos", "9"], "--test_videos 9: 0 to 4"),
         (["--img_wh", "63", "32"], "--img_wh 63 32: even numbers"),
-        (["--fps", "0"], "--fps 0"),
-        (["--seed", "-1"], "--seed -1"),
+        (["--fps", "0"], "--fps: above 0 and at most 240 expected, got 0"),
+        (["--seed", "-1"], "--seed: 0 or more expected, got -1"),
         (["--url_prefix", "example"], "--url_prefix example"),
     ],
 )

@@ -44,7 +44,7 @@ from maskvolume.io.files import (
 )
 from maskvolume.io.images import write_image
 from maskvolume.io.llff import write_poses_bounds
-from maskvolume.options import option, parse_options, positional
+from maskvolume.options import Size, option, parse_options, positional
 from maskvolume.runtime.errors import InputError, run_program
 
 PARTIAL_NAME = ".partial"  # frames that lack a picture as yet
@@ -65,12 +65,12 @@ class CollectOptions:
     bg_dir: str | None = option(
         None, "folder for the backgrounds; none: background in the output folder, or in NAME with --exclude"
     )
-    img_wh: tuple[int, int] | None = option(
-        None, "width and height to bring the pictures to; none: files are linked, not encoded again"
+    img_wh: Size | None = option(
+        None, "width and height to bring the pictures to; none: files are linked, not encoded again", low=1
     )
     ext: Literal["jpg", "png"] | None = option(None, "form of the pictures; none: the original's, jpg for videos")
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
-    bg_frames: int = option(100, "frames, evenly spaced over the recording, that the backgrounds are made of")
+    bg_frames: int = option(100, "frames, evenly spaced over the recording, that the backgrounds are made of", low=1)
     overwrite: bool = option(False, "make everything again, also what is there")
 
 
@@ -211,10 +211,6 @@ def _check_options(options: CollectOptions) -> None:
             f"NAME {options.name!r}: a plain folder name expected, that is not a number, a camera or "
             f"background, such as qual; NAME stands fourth, after FRAMES FIRST END"
         )
-    if options.img_wh is not None and min(options.img_wh) < 1:
-        raise InputError(f"--img_wh {options.img_wh[0]} {options.img_wh[1]}: numbers above 0 expected")
-    if options.bg_frames < 1:
-        raise InputError(f"--bg_frames {options.bg_frames}: at least 1 frame is needed")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -234,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         clip,
         choose_cameras(clip.layout, options.exclude),
         choose_frames(clip.layout, options.first, options.end),
-        (options.img_wh[1], options.img_wh[0]) if options.img_wh else None,
+        options.img_wh,
         f".{options.ext}" if options.ext else None,
     )
     out_dir = Path(options.out_dir or options.frames)

@@ -31,12 +31,7 @@ from maskvolume.io.files import require_writable_folder
 from maskvolume.io.images import resize_image
 from maskvolume.io.rig_h5 import CAMERAS_ATTRIBUTE, RigScene, poses_file
 from maskvolume.io.rig_h5_writer import SceneForm, write_rig_scene
-from maskvolume.options import (
-    option,
-    parse_options,
-    positional,
-    required,
-)
+from maskvolume.options import Size, option, parse_options, positional, required
 from maskvolume.runtime.errors import InputError, run_program
 
 SETTINGS_ATTRIBUTE = "made_of"
@@ -56,9 +51,11 @@ class CompressRigOptions:
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
     first: int | None = option(None, "number of the first frame; none: the clip's first")
     end: int | None = option(None, "number after that of the last frame; none: after the clip's last")
-    img_wh: tuple[int, int] | None = option(None, "width and height to bring the pictures to; none: as they are")
+    img_wh: Size | None = option(None, "width and height to bring the pictures to; none: as they are", low=1)
     compact: bool = option(False, "keep pictures as JPEG, mattes and backgrounds as PNG")
-    quality: int = option(92, "JPEG quality, 1 to 100, of pictures that --compact encodes; JPEGs are kept as they are")
+    quality: int = option(
+        92, "JPEG quality, 1 to 100, of pictures that --compact encodes; JPEGs are kept as they are", low=1, high=100
+    )
     overwrite: bool = option(False, "make the scene again if it is there")
 
 
@@ -176,10 +173,6 @@ def compress_scene(scene: ClipScene, path: Path, form: SceneForm, *, overwrite: 
 def _check_options(options: CompressRigOptions) -> None:
     if not _SCENE_NAME.fullmatch(options.name) or options.name.endswith(".h5"):
         raise InputError(f"--name {options.name!r}: a plain name without suffix expected, such as scene000")
-    if options.img_wh is not None and min(options.img_wh) < 1:
-        raise InputError(f"--img_wh {options.img_wh[0]} {options.img_wh[1]}: numbers above 0 expected")
-    if not 1 <= options.quality <= 100:
-        raise InputError(f"--quality {options.quality}: a number from 1 to 100 expected")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -197,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Path(options.matte_dir) if options.matte_dir else clip.root_dir / MATTES_NAME,
         choose_cameras(clip.layout, options.exclude),
         tuple(choose_frames(clip.layout, options.first, options.end).values()),
-        (options.img_wh[1], options.img_wh[0]) if options.img_wh else clip.size,
+        options.img_wh or clip.size,
     )
     path = require_writable_folder(options.out_dir) / f"{options.name}.h5"
     form = SceneForm(options.compact, options.quality)

@@ -75,7 +75,7 @@ class ConvertOptions:
         None, "depths of the nearest and the farthest thing, in the unit of the poses; none: as the input says"
     )
     ext: Literal["jpg", "png"] | None = option(None, "form of the pictures; none: as they are, jpg for videos")
-    fps: float | None = option(None, "frames a second of videos; none: those of the input's, or 30")
+    fps: float | None = option(None, "frames a second of videos; none: those of the input's, or 30", above=0)
     keep_all: bool = option(False, "keep all that pictures show that are taken anew; their border is black in part")
     overwrite: bool = option(False, "make everything again, also what is there")
 
@@ -199,8 +199,6 @@ def _rig_poses(cameras: Sequence[PosedCamera]) -> RigPoses:
 def _check_options(options: ConvertOptions) -> None:
     if options.bounds is not None and not 0 < options.bounds[0] < options.bounds[1]:
         raise InputError(f"--bounds {options.bounds[0]:g} {options.bounds[1]:g}: 0 < NEAR < FAR expected")
-    if options.fps is not None and options.fps <= 0:
-        raise InputError(f"--fps {options.fps:g}: a number above 0 expected")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -61,7 +61,9 @@ class PoseOptions:
     frames: str = positional("the clip, of any layout; needs no poses")
     out: str | None = option(None, "file to write; none: poses_bounds.npy where the clip's poses belong")
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
-    focal: float | None = option(None, "known focal length of all cameras, in pixels of these pictures; kept as it is")
+    focal: float | None = option(
+        None, "known focal length of all cameras, in pixels of these pictures; kept as it is", above=0
+    )
     calibration: str | None = option(
         None, "known calibration of all cameras, or a folder with cam00.json ... or all.json; kept as it is"
     )
@@ -77,14 +79,18 @@ class PoseOptions:
     prior: str | None = option(
         None, "poses_bounds.npy to start from; the result is refined, and keeps its place, direction and unit"
     )
-    baseline: float | None = option(None, "distance in metres between two neighbours, or the cameras of --between")
+    baseline: float | None = option(
+        None, "distance in metres between two neighbours, or the cameras of --between", above=0
+    )
     between: tuple[str, str] | None = option(None, "the two cameras that --baseline is between")
-    count: int = option(30, "frames, evenly spaced, that the medians are made of")
-    instants: int = option(4, "frames of these that are looked at one by one, for features and for the depth of movers")
+    count: int = option(30, "frames, evenly spaced, that the medians are made of", low=1)
+    instants: int = option(
+        4, "frames of these that are looked at one by one, for features and for the depth of movers", low=0
+    )
     merge: Literal["auto", "always", "never"] = option(
         "auto", "add the features of the instants to those of the medians; auto: where a median has few"
     )
-    features: int = option(4096, "most features of a picture")
+    features: int = option(4096, "most features of a picture", low=100)
     allow_missing: bool = option(False, "write the poses that were found even if cameras are without")
     seed: int = option(0, "of all that is drawn")
     overwrite: bool = option(False, "replace poses and calibrations that are there")
@@ -355,16 +361,6 @@ def _num_instants(options: PoseOptions, layout: Layout) -> int:
 
 
 def _check_options(options: PoseOptions) -> None:
-    for name, value, least in (
-        ("count", options.count, 1),
-        ("instants", options.instants, 0),
-        ("features", options.features, 100),
-    ):
-        if value < least:
-            raise InputError(f"--{name} {value}: at least {least} expected")
-    for name, length in (("focal", options.focal), ("baseline", options.baseline)):
-        if length is not None and length <= 0:
-            raise InputError(f"--{name} {length:g}: a length above 0 expected")
     if options.calibration is not None and (options.focal is not None or options.distortion != "none"):
         raise InputError("--calibration: says focal length and distortion; leave --focal and --distortion out")
     if options.between is not None and options.baseline is None:

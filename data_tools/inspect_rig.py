@@ -32,7 +32,7 @@ from maskvolume.geometry.paths import focus_distance
 from maskvolume.geometry.planes import disparity_planes
 from maskvolume.io.files import atomic_path, require_writable_folder
 from maskvolume.options import option, parse_options, positional
-from maskvolume.runtime.errors import InputError, run_program
+from maskvolume.runtime.errors import run_program
 
 REPORT_NAME, PICTURE_NAME = "inspect_rig.txt", "inspect_rig.png"
 MAX_STEP = 1.5  # pixels from plane to plane
@@ -53,10 +53,10 @@ class InspectOptions:
 
     frames: str = positional("the clip, of any layout, with poses_bounds.npy")
     out_dir: str | None = option(None, f"folder for {PICTURE_NAME} and {REPORT_NAME}; none: FRAMES")
-    num_planes: int = option(32, "planes of the multiplane image that the disparities are compared with")
+    num_planes: int = option(32, "planes of the multiplane image that the disparities are compared with", low=2)
     first: int | None = option(None, "number of the first frame to look at; none: the clip's first")
     end: int | None = option(None, "number after that of the last frame; none: after the clip's last")
-    count: int = option(300, "look at so many frames at most, from the first on")
+    count: int = option(300, "look at so many frames at most, from the first on", low=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,8 +267,6 @@ def draw(found: Findings, png: Path) -> None:
 
 
 def _frames(clip: RigClip, options: InspectOptions) -> list[int]:
-    if options.count < 1 or options.num_planes < 2:
-        raise InputError("--count and --num_planes: at least 1 frame and 2 planes expected")
     return list(choose_frames(clip.layout, options.first, options.end).values())[: options.count]
 
 

@@ -64,10 +64,14 @@ class MatteOptions:
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
     first: int | None = option(None, "number of the first frame; none: the clip's first")
     end: int | None = option(None, "number after that of the last frame; none: after the clip's last")
-    threshold: float = option(4.0, "difference: what counts as moving, in standard deviations of the clip's noise")
+    threshold: float = option(
+        4.0, "difference: what counts as moving, in standard deviations of the clip's noise", above=0
+    )
     keep_shadows: bool = option(False, "difference: shadows count as moving")
-    min_area: float = option(0.0005, "difference: smallest region, as part of the picture; smaller holes are filled")
-    feather: float = option(1.0, "difference: softness of the edge in pixels; 0: hard")
+    min_area: float = option(
+        0.0005, "difference: smallest region, as part of the picture; smaller holes are filled", low=0, below=1
+    )
+    feather: float = option(1.0, "difference: softness of the edge in pixels; 0: hard", low=0)
     model: Literal[
         "deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large", "maskrcnn_resnet50_fpn"
     ] = option("deeplabv3_resnet50", "segmentation: network of torchvision")
@@ -244,12 +248,6 @@ def choose_method(options: MatteOptions, layout: Layout, cameras: Sequence[int],
 
 
 def _check_options(options: MatteOptions) -> None:
-    if options.threshold <= 0:
-        raise InputError(f"--threshold {options.threshold}: a number above 0 expected")
-    if options.feather < 0:
-        raise InputError(f"--feather {options.feather}: a number of pixels expected, 0 for a hard edge")
-    if not 0 <= options.min_area < 1:
-        raise InputError(f"--min_area {options.min_area}: a part of the picture expected, from 0 to below 1")
     if not options.classes:
         raise InputError("--classes: name at least one class, such as person")
 

@@ -70,11 +70,13 @@ class UndistortOptions:
         None, "model of the lenses, of calibrations that do not say it and with --board; none: pinhole"
     )
     keep_all: bool = option(False, "keep all that the pictures show; the border of the new ones is black in part")
-    focal: float | None = option(None, "focal length of the new cameras in pixels; none: as wide as nothing is black")
-    board: tuple[int, int] | None = option(
-        None, "calibrate: columns and rows of inner corners of the chessboard, where four squares meet"
+    focal: float | None = option(
+        None, "focal length of the new cameras in pixels; none: as wide as nothing is black", above=0
     )
-    square: float = option(1.0, "side of a square of the chessboard, in any unit")
+    board: tuple[int, int] | None = option(
+        None, "calibrate: columns and rows of inner corners of the chessboard, where four squares meet", low=3
+    )
+    square: float = option(1.0, "side of a square of the chessboard, in any unit", above=0)
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
     overwrite: bool = option(False, "make everything again, also what is there")
 
@@ -209,12 +211,8 @@ def undistort_clip(options: UndistortOptions) -> None:
 def _check_options(options: UndistortOptions) -> None:
     if (options.board is None) == (options.calibration is None):
         raise InputError("give --calibration to undistort a clip, or --board COLUMNS ROWS to calibrate from pictures")
-    if options.board is not None and min(options.board) < 3:
-        raise InputError(f"--board {options.board[0]} {options.board[1]}: at least 3 inner corners each way are needed")
-    if options.square <= 0:
-        raise InputError(f"--square {options.square:g}: a length above 0 expected")
-    if options.focal is not None and (options.focal <= 0 or options.keep_all):
-        raise InputError(f"--focal {options.focal:g}: a length above 0 expected, and --keep_all not beside it")
+    if options.focal is not None and options.keep_all:
+        raise InputError(f"--focal {options.focal:g}: --keep_all not beside it")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -421,7 +421,7 @@ def test_calibration_and_picture_of_another_size(tmp_path):
     ("options", "message"),
     [
         (["--bounds", "3", "2"], "--bounds 3 2: 0 < NEAR < FAR"),
-        (["--fps", "0"], "--fps 0: a number above 0"),
+        (["--fps", "0"], "--fps: above 0 expected, got 0"),
         (["--first", "2"], "--first 2 --end 2: .* has 2 frames"),
         (["--end", "3"], "--first 0 --end 3: .* has 2 frames"),
     ],

@@ -242,13 +242,13 @@ def test_bad_input_ends_with_one_line(tmp_path, tiny_rig, run_program):
     ("arguments", "words"),
     [
         (["--exclude", "cam01", "cam02"], "one camera"),
-        (["--focal", "0"], "--focal 0"),
+        (["--focal", "0"], "--focal: above 0 expected, got 0"),
         (["--between", "cam00", "cam01"], "--baseline"),
         (["--baseline", "0.1", "--between", "cam00", "cam00"], "--between cam00 cam00"),
         (["--focal", "60", "--calibration", "x"], "leave --focal"),
         (["--prior", "none.npy"], "none.npy: no such file"),
         (["--out", "poses.txt"], ".npy"),
-        (["--count", "0"], "--count 0"),
+        (["--count", "0"], "--count: 1 or more expected, got 0"),
     ],
 )
 def test_bad_options(tiny_rig, arguments, words):

@@ -352,9 +352,9 @@ def test_boards_that_do_not_tell_the_lens(tmp_path):
     [
         ([], "give --calibration to undistort a clip, or --board"),
         (["--calibration", "a.json", "--board", "7", "5"], "give --calibration to undistort a clip, or --board"),
-        (["--board", "7", "2"], "--board 7 2: at least 3"),
-        (["--board", "7", "5", "--square", "0"], "--square 0: a length above 0"),
-        (["--calibration", "a.json", "--focal", "-1"], "--focal -1: a length above 0"),
+        (["--board", "7", "2"], "--board: 3 or more expected, got 2"),
+        (["--board", "7", "5", "--square", "0"], "--square: above 0 expected, got 0"),
+        (["--calibration", "a.json", "--focal", "-1"], "--focal: above 0 expected, got -1"),
         (["--calibration", "a.json", "--focal", "5", "--keep_all"], "--keep_all not beside it"),
     ],
 )

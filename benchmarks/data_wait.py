@@ -40,8 +40,8 @@ class DataWaitOptions:
     """Options of the program."""
 
     root_dir: str = option("", "training shards; made when empty")
-    steps: int = option(40, "training steps; the first ten, in which the workers start, don't count")
-    num_workers: tuple[int, ...] = option((0, 2), "numbers of worker processes, one training each")
+    steps: int = option(40, "training steps; the first ten, in which the workers start, don't count", low=20)
+    num_workers: tuple[int, ...] = option((0, 2), "numbers of worker processes, one training each", low=0)
     img_hw: tuple[int, int] = option((256, 256), "height and width of the crops")
     num_planes: int = option(32, "planes")
     device: str = option("auto", "where to train", choices=("auto", "cuda", "mps", "cpu"))
@@ -86,8 +86,8 @@ def measure(shards: Path, num_workers: int, options: DataWaitOptions) -> dict[st
 def main() -> None:
     """Measure, print a table, write the figures."""
     options = parse_options(DataWaitOptions, prog="data_wait.py", description=__doc__ or "")
-    if options.steps < 20 or min(options.num_workers, default=-1) < 0:
-        raise InputError("--steps, --num_workers: at least 20 steps, and one number or more, 0 or above, expected")
+    if not options.num_workers:
+        raise InputError("--num_workers: one number or more expected")
     with tempfile.TemporaryDirectory() as scratch:
         shards = Path(options.root_dir) if options.root_dir else make_shards(Path(scratch))
         found = {workers: measure(shards, workers, options) for workers in options.num_workers}

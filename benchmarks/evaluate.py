@@ -68,7 +68,7 @@ from maskvolume.io.files import atomic_path, require_writable_folder
 from maskvolume.io.images import write_image
 from maskvolume.mpi.checkpoints import load_model
 from maskvolume.mpi.model import MaskVolumeModel
-from maskvolume.options import option, parse_options
+from maskvolume.options import Size, check_ranges, option, parse_options
 from maskvolume.rendering.output_folder import digest
 from maskvolume.runtime.allocator import give_back_large_blocks
 from maskvolume.runtime.devices import resolve_device, resolve_precision
@@ -91,13 +91,13 @@ class EvaluateOptions:
     root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
     target_dir: str | None = option(None, "its held-out cameras and mattes; root_dir/targets by default")
     bg_dir: str | None = option(None, "its background pictures; made for the run where there are none")
-    every: int = option(1, "look at every k-th frame of the clip")
-    img_wh: tuple[int, int] | None = option(None, "width and height of the clip's pictures; its own by default")
-    num_static: int = option(100, "worlds of the static set")
-    num_moving: int = option(40, "worlds of the moving set")
-    world_wh: tuple[int, int] = option((256, 192), "width and height of their pictures; the sets are those of 256 192")
-    stereo_planes: int = option(64, "planes of the stereo pair, whose range is deep")
-    shrink: int = option(1, "divide the size of the stereo pair by this")
+    every: int = option(1, "look at every k-th frame of the clip", low=1)
+    img_wh: Size | None = option(None, "width and height of the clip's pictures; its own by default")
+    num_static: int = option(100, "worlds of the static set", low=1)
+    num_moving: int = option(40, "worlds of the moving set", low=1)
+    world_wh: Size = option(Size(192, 256), "width and height of their pictures; the sets are those of 256 192")
+    stereo_planes: int = option(64, "planes of the stereo pair, whose range is deep", low=2)
+    shrink: int = option(1, "divide the size of the stereo pair by this", low=1, high=8)
     lpips_weights: str | None = option(
         None, "torchvision's weights of AlexNet, VGG-16 or SqueezeNet 1.1, for LPIPS; without them it is left out"
     )
@@ -186,11 +186,12 @@ def main() -> None:
 
 
 def check_options(options: EvaluateOptions) -> tuple[str, ...]:
-    """Find what can't be meant; returns the methods.
+    """Reject options that do not go together before any work starts; returns the methods.
 
     Raises:
         InputError: names the option and what is expected.
     """
+    check_ranges(options)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown or not options.parts:
         raise InputError(f"--parts: one or more of {', '.join(PARTS)} expected, got {' '.join(options.parts)}")
@@ -203,17 +204,12 @@ def check_options(options: EvaluateOptions) -> tuple[str, ...]:
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise InputError(f"--methods: some of {QUOTED_METHODS} expected, got {', '.join(unknown)}")
-    for name in ("every", "num_static", "num_moving"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name}: 1 or more expected, got {getattr(options, name)}")
     smallest = SMALLEST_SIDE if options.lpips_weights else SMALLEST_PICTURE
     for name in ("img_wh", "world_wh"):
-        sides = getattr(options, name)
-        if sides is not None and min(sides) < smallest:
+        size: Size | None = getattr(options, name)
+        if size is not None and min(size) < smallest:
             why = ", which LPIPS needs" if options.lpips_weights else ""
-            raise InputError(f"--{name}: at least {smallest} x {smallest} expected{why}, got {sides[0]} {sides[1]}")
-    if options.stereo_planes < 2 or not 1 <= options.shrink <= 8:
-        raise InputError("--stereo_planes, --shrink: at least 2, and 1 to 8 expected")
+            raise InputError(f"--{name}: at least {smallest} x {smallest} expected{why}, got {size.w} {size.h}")
     if options.contact_sheet and Path(options.contact_sheet).suffix.lower() not in SHEET_SUFFIXES:
         raise InputError(
             f"--contact_sheet: {options.contact_sheet}: a name with {' or '.join(SHEET_SUFFIXES)} expected"
@@ -253,7 +249,7 @@ def open_views(options: EvaluateOptions) -> dict[str, list[KnownView]]:
 
 def clip_size(options: EvaluateOptions, clip: RigClip) -> tuple[int, int]:
     """``(h, w)`` at which the clip is read."""
-    return (options.img_wh[1], options.img_wh[0]) if options.img_wh else clip.size
+    return options.img_wh or clip.size
 
 
 def target_folder(options: EvaluateOptions) -> Path:
@@ -342,7 +338,7 @@ def _counted(moments: Iterable[Moment], bar: Any) -> Iterator[Moment]:
 
 def measure_worlds(run: Evaluation, part: str, count: int) -> dict[str, Any]:
     """The figures of the first worlds of a set; the sheet shows one of each band."""
-    world_set = WorldSet(part == MOVING, (run.options.world_wh[1], run.options.world_wh[0]))
+    world_set = WorldSet(part == MOVING, run.options.world_wh)
     worlds = []
     for index in tqdm(range(count), desc=part, unit="world", disable=None):
 

@@ -36,7 +36,7 @@ from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
 from maskvolume.mpi.renderer import ClipRenderer
 from maskvolume.mpi.tiles import Tiling
 from maskvolume.networks import ARCHITECTURES
-from maskvolume.options import option, parse_options
+from maskvolume.options import Size, option, parse_options
 from maskvolume.runtime.allocator import give_back_large_blocks
 from maskvolume.runtime.devices import Precision
 from maskvolume.runtime.errors import InputError, run_program
@@ -45,7 +45,7 @@ MARK = "memory:"
 NETWORKS = ("mpi", "mask")
 VIEWS = (2, 4)
 REPEATS = 3  # of the work in a process: what is freed is not always given back
-SMALL = (64, 48)  # width and height of a first run, which pays for what is loaded once
+SMALL = Size(48, 64)  # of a first run, which pays for what is loaded once
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class MemoryOptions:
     """The options of this program."""
 
     root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
-    img_wh: tuple[int, int] = option((640, 360), "picture width and height")
+    img_wh: Size = option(Size(360, 640), "picture width and height", low=16)
     num_planes: int = option(32, "planes")
-    tile_wh: tuple[int, int] | None = option(None, "width and height of tiles; none: whole frames")
+    tile_wh: Size | None = option(None, "width and height of tiles; none: whole frames")
     memory_of: str | None = option(
         None, "only run this and print its memory: mpi, mask or frame", choices=(*NETWORKS, "frame")
     )
@@ -95,7 +95,7 @@ def main() -> None:
             bar.update()
     result = {
         **run_record(),
-        "size_wh": list(options.img_wh),
+        "size_wh": list(options.img_wh.wh),
         "num_planes": options.num_planes,
         "networks": networks,
         "frames": frames,
@@ -120,7 +120,7 @@ def _measure(options: MemoryOptions, what: str) -> tuple[int, int, int]:
         "precision": [options.precision],
         "views": [options.views],
         "root_dir": [options.root_dir],
-        "img_wh": options.img_wh,
+        "img_wh": options.img_wh.wh,
         "num_planes": [options.num_planes],
     }
     words = [word for name, values in arguments.items() for word in (f"--{name}", *map(str, values))]
@@ -145,8 +145,8 @@ def _run_alone(options: MemoryOptions) -> None:
         print(f"{MARK} {taken} {before} {planned}")
         return
     with torch.no_grad():
-        for width, height in (SMALL, options.img_wh):
-            taken, before = network_memory(model, options, (height, width))
+        for size in (SMALL, options.img_wh):
+            taken, before = network_memory(model, options, size)
     print(f"{MARK} {taken} {before} {math.prod(options.img_wh) * options.num_planes}")
 
 
@@ -183,16 +183,15 @@ def frame_memory(model: MaskVolumeModel, options: MemoryOptions) -> tuple[int, i
         renderer = make_renderer(clip, model, options, options.img_wh)
         tiling = Tiling(renderer.camera.size, renderer.camera.size)
         if options.tile_wh:
-            tiling = Tiling(renderer.camera.size, (options.tile_wh[1], options.tile_wh[0]))
+            tiling = Tiling(renderer.camera.size, options.tile_wh)
             renderer.use_tiles(tiling)
         for frame in range(min(REPEATS, clip.num_frames)):
             renderer.render(frame, renderer.sources[0])
     return peak_bytes() - before, before, need(renderer.job(renderer.size), tiling).total - before
 
 
-def make_renderer(clip: RigClip, model: MaskVolumeModel, options: MemoryOptions, wh: tuple[int, int]) -> ClipRenderer:
+def make_renderer(clip: RigClip, model: MaskVolumeModel, options: MemoryOptions, size: tuple[int, int]) -> ClipRenderer:
     """A renderer of so many cameras of the clip."""
-    size = (wh[1], wh[0])
     indices = tuple(range(options.views))
     targets = clip.cameras(size)[: options.views]
     return ClipRenderer(clip, model, indices, targets=targets, size=size, num_planes=options.num_planes)

@@ -64,7 +64,7 @@ from benchmarks.record import (
 )
 from maskvolume.geometry.cameras import nearest_cameras
 from maskvolume.mpi.renderer import ClipRenderer
-from maskvolume.options import option, parse_options
+from maskvolume.options import Size, option, parse_options
 from maskvolume.runtime.allocator import give_back_large_blocks
 from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import InputError, run_program
@@ -82,10 +82,10 @@ class SpeedOptions:
     target_dir: str | None = option(None, "its held-out cameras; root_dir/targets by default")
     ckpt_path: str | None = option(None, "our checkpoint; the shipped one of stage two by default")
     device: Literal["auto", "cuda", "cpu"] = option("auto", "where both compute; auto: a GPU where there is one")
-    img_wh: tuple[int, int] = option((640, 360), "picture width and height, multiples of 8")
+    img_wh: Size = option(Size(360, 640), "picture width and height, multiples of 8")
     num_planes: int = option(32, "planes of both, a multiple of 8")
     most_planes: int = option(128, "up to so many planes time is measured as their number grows")
-    repeats: int = option(3, "frames of both; views are rendered five times as often")
+    repeats: int = option(3, "frames of both; views are rendered five times as often", low=1)
     threads: int | None = option(None, "processor threads; all cores by default")
     precision: str = option("auto", "of our networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
     memory_of: str | None = option(
@@ -99,11 +99,8 @@ class SpeedOptions:
 def main() -> None:
     """Measure, print the tables, write the figures."""
     options = parse_options(SpeedOptions, prog="speed.py", description=__doc__ or "")
-    width, height = options.img_wh
-    if width % 8 or height % 8 or options.num_planes % 8:
+    if any(side % 8 for side in options.img_wh) or options.num_planes % 8:
         raise InputError("--img_wh, --num_planes: multiples of 8 expected, as the plain reading takes no other")
-    if options.repeats < 1:
-        raise InputError(f"--repeats: 1 or more expected, got {options.repeats}")
     device = resolve_device(options.device)
     if device.type == "mps":
         raise InputError("--device auto: an Apple GPU, which this program can't time; give --device cpu")
@@ -113,9 +110,9 @@ def main() -> None:
     # Before this process grows: until it starts a program, a child counts the memory of its parent.
     memory = {} if options.memory_of else {side: _peak_memory(options, side) for side in ("ours", "original")}
     with open_with_background(root, None) as clip:
-        targets = Targets.open(Path(options.target_dir) if options.target_dir else root / "targets", (height, width))
+        targets = Targets.open(Path(options.target_dir) if options.target_dir else root / "targets", options.img_wh)
         indices = nearest_cameras(clip.cameras(targets.size), targets.camera(0), 2)
-        setting = Setting(clip, (height, width), options.num_planes, indices, targets.camera(0), device)
+        setting = Setting(clip, options.img_wh, options.num_planes, indices, targets.camera(0), device)
         if options.memory_of:
             _run_alone(setting, options)
             return

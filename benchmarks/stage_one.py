@@ -63,13 +63,13 @@ class StageOneOptions:
         (str(CHECKPOINTS_FOLDER / "mpi.safetensors"),), "checkpoints to compare, of stage one or two"
     )
     parts: tuple[str, ...] = option(PARTS, "what to measure: worlds, background, stereo")
-    num_worlds: int = option(50, "held-out random worlds")
-    img_hw: tuple[int, int] = option((144, 192), "height and width of their pictures")
-    margin: int = option(24, "pixels that their planes are wider on each side, where the architecture takes it")
+    num_worlds: int = option(50, "held-out random worlds", low=1)
+    img_hw: tuple[int, int] = option((144, 192), "height and width of their pictures", low=16)
+    margin: int = option(24, "pixels that their planes are wider on each side, where the architecture takes it", low=0)
     root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
     target_dir: str | None = option(None, "its held-out cameras; root_dir/targets by default")
-    stereo_planes: int = option(64, "planes of the stereo pair, whose range is deep")
-    shrink: int = option(1, "divide the size of the stereo pair by this")
+    stereo_planes: int = option(64, "planes of the stereo pair, whose range is deep", low=2)
+    shrink: int = option(1, "divide the size of the stereo pair by this", low=1, high=8)
     device: str = option("auto", "auto, cuda, mps or cpu", choices=("auto", "cuda", "mps", "cpu"))
     precision: str = option("auto", "of the networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
     out: str = option(str(RESULTS_FOLDER / "stage_one.json"), "where the figures are written")
@@ -113,10 +113,6 @@ def main() -> None:
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown or not options.parts or not options.ckpt_path:
         raise InputError(f"--parts, --ckpt_path: one or more expected, the parts of {', '.join(PARTS)}; got {unknown}")
-    if options.num_worlds < 1 or min(options.img_hw) < 16 or options.margin < 0:
-        raise InputError("--num_worlds, --img_hw, --margin: at least 1, 16 and 0 expected")
-    if options.stereo_planes < 2 or not 1 <= options.shrink <= 8:
-        raise InputError("--stereo_planes, --shrink: at least 2, and 1 to 8 expected")
     models = load_models(options)
     start = time.perf_counter()
     measures: dict[str, Callable[[], dict[str, Any]]] = {

@@ -52,12 +52,12 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class TrainSpeedOptions:
     """The options of this program."""
 
-    img_hw: tuple[int, int] = option((256, 256), "height and width of the pictures, multiples of 8")
-    num_planes: int = option(32, "planes of both, a multiple of 8")
-    batch_size: tuple[int, ...] | None = option(None, "batch sizes of ours; 1 on the CPU, 1 2 4 8 16 elsewhere")
-    margin: int = option(24, "pixels that ours adds to the planes on each side, where the architecture does")
+    img_hw: tuple[int, int] = option((256, 256), "height and width of the pictures, multiples of 8", low=16)
+    num_planes: int = option(32, "planes of both, a multiple of 8", low=8)
+    batch_size: tuple[int, ...] | None = option(None, "batch sizes of ours; 1 on the CPU, 1 2 4 8 16 elsewhere", low=1)
+    margin: int = option(24, "pixels that ours adds to the planes on each side, where the architecture does", low=0)
     loss_type: str = option("l1", "loss of both: l1 or mse", choices=tuple(LOSSES))
-    repeats: int = option(3, "turns; the first step of each side does not count")
+    repeats: int = option(3, "turns; the first step of each side does not count", low=1)
     threads: int | None = option(None, "processor threads; all cores by default")
     device: str = option("auto", "auto, cuda, mps or cpu", choices=("auto", "cuda", "mps", "cpu"))
     precision: str = option("auto", "of our networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
@@ -149,10 +149,8 @@ class Row:
 def main() -> None:
     """Measure, print the table, write the figures."""
     options = parse_options(TrainSpeedOptions, prog="train_speed.py", description=__doc__ or "")
-    if any(side % 8 or side < 16 for side in options.img_hw) or options.num_planes % 8 or options.num_planes < 8:
+    if any(side % 8 for side in options.img_hw) or options.num_planes % 8:
         raise InputError("--img_hw, --num_planes: multiples of 8 expected, as the plain reading takes no other")
-    if options.repeats < 1 or options.margin < 0 or min(options.batch_size or (1,), default=0) < 1:
-        raise InputError("--repeats and --batch_size: 1 or more expected, --margin 0 or more")
     if options.threads:
         torch.set_num_threads(options.threads)
     device = resolve_device(options.device)

@@ -59,7 +59,7 @@ class WebOptions:
 
     root_dir: str = option(str(REPO_ROOT / "examples/rig"), "the clip")
     ckpt_path: str | None = option(None, "checkpoint; the shipped one of stage two by default")
-    every: int = option(10, "compare every k-th frame")
+    every: int = option(10, "compare every k-th frame", low=1)
     layers: int | None = option(None, "layers of the export; none: as it chooses")
     fps: float = option(30.0, "frames a second of the clip")
     crf: int = option(23, "quality of what moves")
@@ -203,8 +203,6 @@ def table_of(figures: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print, write."""
     options = parse_options(WebOptions, prog="web.py", description=__doc__ or "")
-    if options.every < 1:
-        raise InputError(f"--every: 1 or more expected, got {options.every}")
     chromium = find_chromium()
     if chromium is None:
         raise InputError(MISSING)

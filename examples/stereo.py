@@ -48,10 +48,10 @@ class StereoOptions:
 
     ckpt_path: str = option(str(ROOT / "checkpoints/mpi.safetensors"), "weights of stage one (or two)")
     out_dir: str = option(str(ROOT / "out/stereo"), "where the video and the pictures go")
-    num_frames: int = option(60, "pictures of the video, from left to right and back")
-    num_planes: int = option(64, "planes; the range is deep, so more of them than in training help")
-    shrink: int = option(1, "divide the pictures' size by this to save time")
-    fps: float = option(30.0, "frames a second")
+    num_frames: int = option(60, "pictures of the video, from left to right and back", low=2)
+    num_planes: int = option(64, "planes; the range is deep, so more of them than in training help", low=2)
+    shrink: int = option(1, "divide the pictures' size by this to save time", low=1, high=16)
+    fps: float = option(30.0, "frames a second", low=0.1, high=1000)
     device: str = option("auto", "where to compute", choices=("auto", "cuda", "mps", "cpu"))
     precision: str = option("auto", "of the networks", choices=("auto", "fp32", "bf16"))
 
@@ -135,10 +135,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="stereo.py",
         description="Fly between the photographs of a real stereo pair; compare its disparity with the true one.",
     )
-    if options.num_frames < 2 or options.num_planes < 2 or not 1 <= options.shrink <= 16:
-        raise InputError("--num_frames, --num_planes and --shrink: at least 2, 2 and 1 (at most 16) are needed")
-    if not 0.1 <= options.fps <= 1000:
-        raise InputError(f"--fps: 0.1 to 1000 expected, got {options.fps:g}")
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     model = load_model(options.ckpt_path, device, precision, stage="mpi")

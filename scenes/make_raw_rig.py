@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 
 from maskvolume.io.files import atomic_path, require_writable_folder
-from maskvolume.options import option, parse_options
+from maskvolume.options import Size, option, parse_options
 from maskvolume.runtime.errors import InputError, run_program
 from scenes.make_example_rig import (
     Job,
@@ -66,10 +66,10 @@ class RawRigOptions:
 
     out: str = option(str(ROOT / "out" / "raw_rig"), "folder for the videos")
     masters: str | None = option(None, "folder of the lossless frames; none: OUT_masters")
-    frames: int = option(20, "instants of the loop")
-    samples: int = option(6, "light paths per pixel")
-    img_wh: tuple[int, int] = option((640, 360), "width and height of the videos")
-    fps: float = option(10.0, "frames a second of the videos")
+    frames: int = option(20, "instants of the loop", low=1)
+    samples: int = option(6, "light paths per pixel", low=1)
+    img_wh: Size = option(Size(360, 640), "width and height of the videos", low=1)
+    fps: float = option(10.0, "frames a second of the videos", above=0)
 
 
 def raw_views() -> list[View]:
@@ -174,7 +174,7 @@ def render_missing(jobs: Sequence[Job], views: Sequence[View], masters: Path, op
     from scenes.livingroom.movers import Toys
     from scenes.livingroom.scene import build_living_room
 
-    size = (options.img_wh[1], options.img_wh[0])
+    size = options.img_wh
     wide = [wide_view(view, size) for view in views]
     build_living_room()
     studio = Studio(Toys(), wide, wide_size(size), options.samples, options.frames, SOFTNESS)
@@ -204,7 +204,7 @@ def write_clip(jobs: Sequence[Job], out: Path, masters: Path, options: RawRigOpt
             f"all frames are rendered, but this Python cannot write videos ({error}); run the same command once more "
             f"under the one that maskvolume is installed for"
         ) from None
-    size = (options.img_wh[1], options.img_wh[0])
+    size = options.img_wh
     for path in sorted({job.path for job in jobs}):
         own = [job for job in jobs if job.path == path]
         if path.endswith(".png"):
@@ -224,15 +224,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="make_raw_rig.py",
         description="Render a clip as it comes from real cameras: videos with distortion, and no poses.",
     )
-    if min(*options.img_wh, options.samples, options.frames) < 1 or options.fps <= 0:
-        raise InputError("--img_wh, --samples and --frames must be at least 1, --fps above 0")
     out = require_writable_folder(options.out)
     masters = require_writable_folder(options.masters or out.with_name(f"{out.name}_masters"))
-    check_settings(masters, options.img_wh, options.samples, options.frames)
+    check_settings(masters, options.img_wh.wh, options.samples, options.frames)
     views = raw_views()
     jobs = [job for job in list_jobs(views, options.frames) if not (out / job.path).exists()]
     missing = [job for job in jobs if not (masters / job.master).exists()]
-    wide = {view.name: wide_view(view, (options.img_wh[1], options.img_wh[0])) for view in views}
+    wide = {view.name: wide_view(view, options.img_wh) for view in views}
     if missing or not (out / TRUE_CAMERAS).exists():
         render_missing([replace(job, view=wide[job.view.name]) for job in missing], views, masters, options)
     write_clip(jobs, out, masters, options)

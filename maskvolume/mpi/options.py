@@ -25,7 +25,7 @@ class StageOptions(TrainOptions):
     margin: int = option(
         24, "pixels that the MPI's frustum is wider than the reference view, on each side", low=0, high=4096
     )
-    arch: str = option("semiglobal", "architecture of the networks", choices=("semiglobal", "matching", "original"))
+    arch: str = option("semiglobal", "architecture of the networks", choices=tuple(ARCHITECTURES))
     dataset_name: str = option("synthetic", "where views come from: synthetic (random worlds)")
     root_dir: str = option("", "training data (not for synthetic)", marks=(FREE, PRIVATE))
     val_dir: str = option("", "validation data (not for synthetic)", marks=(FREE, PRIVATE))

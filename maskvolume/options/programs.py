@@ -111,7 +111,10 @@ def _plain(value: Any) -> Any:
 
 
 class _Parser(configargparse.ArgumentParser):
-    """The parser, whose own errors are one line as well."""
+    """The parser; its errors are one line.
+
+    Values stay text here, without ``type`` and ``choices``: argparse's errors don't name the line of a config file.
+    """
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; --help lists the options")
@@ -160,7 +163,10 @@ def _add_argument(parser: configargparse.ArgumentParser, field: OptionField) -> 
 
 
 def _settle_flags(arguments: Sequence[str], fields: dict[str, OptionField]) -> list[str]:
-    """Turn ``--flag`` and ``--no-flag`` into ``--flag=...``, so that no flag takes the word after it."""
+    """Turn ``--flag`` and ``--no-flag`` into ``--flag=...``, so that no flag takes the word after it.
+
+    argparse's ``BooleanOptionalAction`` takes no value, and an optional value would swallow a positional word.
+    """
     flags = {f"--{name}" for name, field in fields.items() if field.kind is bool}
     settled = []
     for index, text in enumerate(arguments):
@@ -175,7 +181,10 @@ def _settle_flags(arguments: Sequence[str], fields: dict[str, OptionField]) -> l
 
 
 def _take_positionals(namespace: Any, words: list[str], fields: dict[str, OptionField]) -> None:
-    """Give the words that belong to no option to the positional fields, in order."""
+    """Give the words that belong to no option to the positional fields, in order.
+
+    A positional argument of argparse can't be given by name too, on the command line or in a config file.
+    """
     free = [field for field in fields.values() if field.positional and not hasattr(namespace, field.name)]
     for word in words:
         if word.startswith("--") or not free:
@@ -225,7 +234,10 @@ def _find_config(name: str) -> str:
 
 
 class _ConfigFile:
-    """The config file of one run: where each key stands in it, for messages."""
+    """The config file of one run, and the line of each key, for messages.
+
+    Not one of configargparse's own parsers: they drop line numbers, quotes and keys that are given twice.
+    """
 
     def __init__(self, fields: dict[str, OptionField]) -> None:
         self.fields = fields

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from maskvolume.mpi.checkpoints import save_checkpoint
-from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
-from maskvolume.mpi.stages import load_start
 from maskvolume.networks import (
     ARCHITECTURES,
-    MatchingMPINet,
-    SemiglobalMPINet,
     matching,
     semiglobal,
 )
@@ -27,7 +20,6 @@ from maskvolume.networks.semiglobal import (
     aggregate,
     robust_costs,
 )
-from maskvolume.runtime.errors import InputError
 
 
 def aggregated_by_the_book(cost: np.ndarray, guide: np.ndarray) -> np.ndarray:
@@ -132,26 +124,6 @@ def test_what_only_near_planes_show_twice_does_not_seem_near() -> None:
     weights = (alpha * nearer)[..., 2:12].mean(dim=(1, 2))
     assert weights.argmax() == 2
     assert weights[5:].sum() < 0.1
-
-
-def test_training_may_start_from_a_matching_network(tmp_path: Path) -> None:
-    torch.manual_seed(7)
-    matching_model = MaskVolumeModel(CheckpointMeta("mask", "matching"))
-    torch.nn.init.normal_(matching_model.mpi_net.unet.head.weight)  # type: ignore[union-attr, arg-type]
-    save_checkpoint(tmp_path / "matching.safetensors", matching_model)
-    model = load_start(str(tmp_path / "matching.safetensors"), "mask", "semiglobal")
-    assert model.meta.arch == "semiglobal"
-    features = torch.rand(1, SemiglobalMPINet.FEATURES, 4, 8, 8)
-    torch.testing.assert_close(
-        model.mpi_net.unet(features),  # type: ignore[operator]
-        matching_model.mpi_net.unet(features[:, : MatchingMPINet.FEATURES]),  # type: ignore[operator]
-    )
-    assert model.mask_net is not None
-    assert matching_model.mask_net is not None
-    for found, wanted in zip(model.mask_net.parameters(), matching_model.mask_net.parameters(), strict=True):
-        assert torch.equal(found, wanted)
-    with pytest.raises(InputError, match="make them agree"):
-        load_start(str(tmp_path / "matching.safetensors"), "mask", "original")
 
 
 def test_a_part_of_a_picture_is_told_what_is_around() -> None:

@@ -24,7 +24,7 @@ test: $(INSTALLED_DEV) ## run the tests; ARGS="-k planes" chooses some
 gpu: $(INSTALLED_DEV) ## run the tests of a CUDA GPU, and measure time and memory there
 	@$(VENV_PYTHON) -c "import sys, torch; torch.cuda.is_available() or sys.exit(2)" || \
 		{ echo "make gpu: error: PyTorch sees no CUDA GPU on this machine" >&2; exit 2; }
-	@$(VENV_PYTHON) -m pytest -q tests/test_gpu_pipeline.py tests/ops $(ARGS)
+	@$(VENV_PYTHON) -m pytest -q tests/test_gpu_pipeline.py tests/maskvolume/ops $(ARGS)
 	@$(VENV_PYTHON) benchmarks/speed.py --device cuda
 
 lint: $(INSTALLED_DEV) ## check style, formatting and types

@@ -25,12 +25,17 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.record import RESULTS_FOLDER, markdown_table, run_record, write_result
-from maskvolume.errors import InputError, run_program
+from benchmarks.record import (
+    RESULTS_FOLDER,
+    markdown_table,
+    run_record,
+    write_result,
+)
 from maskvolume.io.images import read_image_size
 from maskvolume.io.realestate10k import SceneCameras
 from maskvolume.io.shards import SceneShards
 from maskvolume.options import option, parse_options
+from maskvolume.runtime.errors import InputError, run_program
 from preprocessing.compress_data import CompressOptions, compress_data
 from preprocessing.extract_frames import ExtractOptions, extract_frames
 from preprocessing.make_example_data import ExampleOptions, make_example_data

@@ -19,10 +19,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from benchmarks.record import RESULTS_FOLDER, markdown_table, run_record, write_result
-from maskvolume.errors import InputError, run_program
+from benchmarks.record import (
+    RESULTS_FOLDER,
+    markdown_table,
+    run_record,
+    write_result,
+)
+from maskvolume.mpi.stages import new_model, run_training
 from maskvolume.options import option, parse_options
-from maskvolume.tasks import new_model, run_training
+from maskvolume.runtime.errors import InputError, run_program
 from maskvolume.training import Processes
 from preprocessing.compress_data import CompressOptions, compress_data
 from preprocessing.extract_frames import ExtractOptions, extract_frames

@@ -23,27 +23,56 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contact_sheet import sheet_row
-from benchmarks.figures import Moment, borders, mean_of, means, measure
-from benchmarks.held_out_worlds import BANDS, WorldSet, describe, seen_disparity, world_moments
-from benchmarks.holdout import Mattes, Targets, open_with_background
-from benchmarks.kept import Kept, Made
-from benchmarks.learned_similarity import SMALLEST_SIDE, LearnedSimilarity
-from benchmarks.methods import METHODS, MORE_CAMERAS, Row, choose_rows, first_stage
-from benchmarks.motorcycle import measure_stereo
-from benchmarks.record import REPO_ROOT, RESULTS_FOLDER, default_checkpoint, run_record, shown_path
-from benchmarks.report import report, write_json
-from benchmarks.rig_views import KnownView, held_out_views, outside_views, view_moments
-from maskvolume.checkpoints import load_model
-from maskvolume.devices import resolve_device, resolve_precision
-from maskvolume.errors import InputError, run_program
-from maskvolume.heap import give_back_large_blocks
+from benchmarks.quality.contact_sheet import sheet_row
+from benchmarks.quality.figures import (
+    Moment,
+    borders,
+    mean_of,
+    means,
+    measure,
+)
+from benchmarks.quality.held_out_worlds import (
+    BANDS,
+    WorldSet,
+    describe,
+    seen_disparity,
+    world_moments,
+)
+from benchmarks.quality.holdout import Mattes, Targets, open_with_background
+from benchmarks.quality.kept import Kept, Made
+from benchmarks.quality.learned_similarity import SMALLEST_SIDE, LearnedSimilarity
+from benchmarks.quality.methods import (
+    METHODS,
+    MORE_CAMERAS,
+    Row,
+    choose_rows,
+    first_stage,
+)
+from benchmarks.quality.motorcycle import measure_stereo
+from benchmarks.quality.report import report, write_json
+from benchmarks.quality.rig_views import (
+    KnownView,
+    held_out_views,
+    outside_views,
+    view_moments,
+)
+from benchmarks.record import (
+    REPO_ROOT,
+    RESULTS_FOLDER,
+    default_checkpoint,
+    run_record,
+    shown_path,
+)
+from maskvolume.clips.rig import RigClip
 from maskvolume.io.files import atomic_path, require_writable_folder
 from maskvolume.io.images import write_image
-from maskvolume.model import MaskVolumeModel
+from maskvolume.mpi.checkpoints import load_model
+from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.options import option, parse_options
-from maskvolume.outputs import digest
-from maskvolume.rig import RigClip
+from maskvolume.rendering.output_folder import digest
+from maskvolume.runtime.allocator import give_back_large_blocks
+from maskvolume.runtime.devices import resolve_device, resolve_precision
+from maskvolume.runtime.errors import InputError, run_program
 
 CLIP, EXTRAPOLATION, STATIC, MOVING, MOTORCYCLE = "clip", "extrapolation", "static", "moving", "motorcycle"
 PARTS = (CLIP, EXTRAPOLATION, STATIC, MOVING, MOTORCYCLE)

@@ -1,7 +1,7 @@
 """How much memory the networks take while they run, and whether plans of whole frames hold.
 
-Each figure is the peak of a process of its own, minus what the process held before. ``maskvolume/memory.py`` plans by
-the bytes a voxel that are printed here.
+Each figure is the peak of a process of its own, minus what the process held before. ``maskvolume/mpi/memory.py`` plans
+by the bytes per voxel that are printed here.
 """
 
 from __future__ import annotations
@@ -19,20 +19,27 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.costs import peak_bytes
-from benchmarks.holdout import open_with_background
-from benchmarks.record import REPO_ROOT, RESULTS_FOLDER, markdown_table, run_record, write_result
-from maskvolume.cameras import Camera, stack_cameras
-from maskvolume.errors import InputError, run_program
-from maskvolume.heap import give_back_large_blocks
-from maskvolume.memory import GB, need, resident_bytes
-from maskvolume.model import CheckpointMeta, MaskVolumeModel, Precision
+from benchmarks.cost.costs import peak_bytes
+from benchmarks.quality.holdout import open_with_background
+from benchmarks.record import (
+    REPO_ROOT,
+    RESULTS_FOLDER,
+    markdown_table,
+    run_record,
+    write_result,
+)
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera, stack_cameras
+from maskvolume.geometry.planes import disparity_planes
+from maskvolume.mpi.memory import GB, need, resident_bytes
+from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.tiles import Tiling
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.options import option, parse_options
-from maskvolume.pipeline import ClipRenderer
-from maskvolume.planes import disparity_planes
-from maskvolume.rig import RigClip
-from maskvolume.tiles import Tiling
+from maskvolume.runtime.allocator import give_back_large_blocks
+from maskvolume.runtime.devices import Precision
+from maskvolume.runtime.errors import InputError, run_program
 
 MARK = "memory:"
 NETWORKS = ("mpi", "mask")

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path
+from maskvolume.runtime.errors import InputError
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 RESULTS_FOLDER = REPO_ROOT / "benchmarks" / "results"

@@ -20,27 +20,54 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import original
-from benchmarks.costs import gflop, peak_bytes
-from benchmarks.growth import PLANES, measure_growth, measure_pipeline, print_growth, print_pipeline
-from benchmarks.holdout import Targets, open_with_background
-from benchmarks.operations import (
+from benchmarks.cost import original
+from benchmarks.cost.costs import gflop, peak_bytes
+from benchmarks.cost.growth import (
+    PLANES,
+    measure_growth,
+    measure_pipeline,
+    print_growth,
+    print_pipeline,
+)
+from benchmarks.cost.operations import (
     measure_blend,
     measure_path,
     measure_planes,
     measure_sweep,
     measure_views,
 )
-from benchmarks.record import REPO_ROOT, RESULTS_FOLDER, markdown_table, run_record, shown_path, write_result
-from benchmarks.sides import Setting, load_ours, make_renderer, our_frame, their_frame, their_networks
-from benchmarks.timing import Clock, Seconds, copy_bandwidth, ratio, shown, summary
-from benchmarks.traffic import network_bytes
-from maskvolume.cameras import nearest_cameras
-from maskvolume.devices import resolve_device
-from maskvolume.errors import InputError, run_program
-from maskvolume.heap import give_back_large_blocks
+from benchmarks.cost.sides import (
+    Setting,
+    load_ours,
+    make_renderer,
+    our_frame,
+    their_frame,
+    their_networks,
+)
+from benchmarks.cost.timing import (
+    Clock,
+    Seconds,
+    copy_bandwidth,
+    ratio,
+    shown,
+    summary,
+)
+from benchmarks.cost.traffic import network_bytes
+from benchmarks.quality.holdout import Targets, open_with_background
+from benchmarks.record import (
+    REPO_ROOT,
+    RESULTS_FOLDER,
+    markdown_table,
+    run_record,
+    shown_path,
+    write_result,
+)
+from maskvolume.geometry.cameras import nearest_cameras
+from maskvolume.mpi.renderer import ClipRenderer
 from maskvolume.options import option, parse_options
-from maskvolume.pipeline import ClipRenderer
+from maskvolume.runtime.allocator import give_back_large_blocks
+from maskvolume.runtime.devices import resolve_device
+from maskvolume.runtime.errors import InputError, run_program
 
 MEMORY_MARK = "peak bytes:"
 PIPELINE_FRAMES = {"cpu": 3, "cuda": 1000}  # at most; the clip ends it

@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.classical import plane_sweep_stereo
-from benchmarks.holdout import Targets, open_with_background, to_tensor
-from benchmarks.motorcycle import measure_stereo, stereo_table
+from benchmarks.quality.classical import plane_sweep_stereo
+from benchmarks.quality.holdout import Targets, open_with_background, to_tensor
+from benchmarks.quality.motorcycle import measure_stereo, stereo_table
 from benchmarks.record import (
     CHECKPOINTS_FOLDER,
     REPO_ROOT,
@@ -35,19 +35,19 @@ from benchmarks.record import (
     write_result,
 )
 from maskvolume import losses
-from maskvolume.background import temporal_median
-from maskvolume.cameras import Camera, nearest_cameras, stack_cameras
-from maskvolume.checkpoints import load_model
-from maskvolume.devices import resolve_device, resolve_precision
-from maskvolume.errors import InputError, run_program
-from maskvolume.filling import fill_unseen
+from maskvolume.clips.backgrounds import temporal_median
+from maskvolume.clips.rig import RigClip
+from maskvolume.data.synthetic import WorldOptions, sample_worlds
+from maskvolume.geometry.cameras import Camera, nearest_cameras, stack_cameras
 from maskvolume.metrics import psnr, ssim
-from maskvolume.model import MaskVolumeModel
+from maskvolume.mpi.checkpoints import load_model
+from maskvolume.mpi.model import MaskVolumeModel
+from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.stages import mpi_frustum
+from maskvolume.ops.filling import fill_unseen
 from maskvolume.options import option, parse_options
-from maskvolume.pipeline import ClipRenderer
-from maskvolume.rig import RigClip
-from maskvolume.synthetic import WorldOptions, sample_worlds
-from maskvolume.tasks import mpi_frustum
+from maskvolume.runtime.devices import resolve_device, resolve_precision
+from maskvolume.runtime.errors import InputError, run_program
 
 PARTS = ("worlds", "background", "stereo")
 HELD_OUT_SEED = 876_543_210_000  # a number that samples of no training reach, and apart from tasks.VALIDATION_SEED

@@ -21,15 +21,20 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import original
-from benchmarks.record import RESULTS_FOLDER, markdown_table, run_record, write_result
-from maskvolume.cameras import Camera
-from maskvolume.devices import resolve_device, resolve_precision
-from maskvolume.errors import InputError, run_program
-from maskvolume.model import Precision
+from benchmarks.cost import original
+from benchmarks.record import (
+    RESULTS_FOLDER,
+    markdown_table,
+    run_record,
+    write_result,
+)
+from maskvolume.data.draws import BatchPlan
+from maskvolume.data.samples import ViewBatch
+from maskvolume.geometry.cameras import Camera
+from maskvolume.mpi.stages import new_model
 from maskvolume.options import option, parse_options
-from maskvolume.samples import BatchPlan, ViewBatch
-from maskvolume.tasks import new_model
+from maskvolume.runtime.devices import Precision, resolve_device, resolve_precision
+from maskvolume.runtime.errors import InputError, run_program
 from maskvolume.training.schedule import Averaged, make_optimizer
 from train_mpi.train import MPITask, MPITrainOptions
 

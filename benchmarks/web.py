@@ -19,7 +19,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.browser import MISSING, OpenPage, find_chromium, launch_chromium, new_page
+from benchmarks.cost.browser import (
+    MISSING,
+    OpenPage,
+    find_chromium,
+    launch_chromium,
+    new_page,
+)
 from benchmarks.record import (
     REPO_ROOT,
     RESULTS_FOLDER,
@@ -29,13 +35,14 @@ from benchmarks.record import (
     shown_path,
     write_result,
 )
-from maskvolume.cameras import Camera
-from maskvolume.devices import resolve_device
-from maskvolume.errors import InputError, run_program
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.paths import join_paths
 from maskvolume.options import option, parse_options
-from maskvolume.paths import join_paths
-from maskvolume.rendering import make_backgrounds, to_uint8
-from maskvolume.rig import RigClip
+from maskvolume.rendering.loop import make_backgrounds
+from maskvolume.rendering.pictures import to_uint8
+from maskvolume.runtime.devices import resolve_device
+from maskvolume.runtime.errors import InputError, run_program
 from maskvolume.web.export import WebReport, psnr
 from maskvolume.web.viewpoints import Viewpoints
 from render.export_web import ExportOptions, export

@@ -25,16 +25,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
+from data_tools.clips.selection import choose_cameras, choose_frames
 from data_tools.make_backgrounds import update_backgrounds
-from data_tools.selection import choose_cameras, choose_frames
-from maskvolume.background import evenly_spaced
-from maskvolume.errors import InputError, run_program
-from maskvolume.io.files import atomic_path, is_current, link_or_copy, require_writable_folder
-from maskvolume.io.frames import BACKGROUND_NAME, COLLECTED_NAME, POSES_NAME, Videos
+from maskvolume.clips.backgrounds import evenly_spaced
+from maskvolume.clips.layouts import (
+    BACKGROUND_NAME,
+    COLLECTED_NAME,
+    POSES_NAME,
+    Videos,
+)
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.poses import RigPoses
+from maskvolume.io.files import (
+    atomic_path,
+    is_current,
+    link_or_copy,
+    require_writable_folder,
+)
 from maskvolume.io.images import write_image
-from maskvolume.io.llff import RigPoses, write_poses_bounds
+from maskvolume.io.llff import write_poses_bounds
 from maskvolume.options import option, parse_options, positional
-from maskvolume.rig import RigClip
+from maskvolume.runtime.errors import InputError, run_program
 
 PARTIAL_NAME = ".partial"  # frames that lack a picture as yet
 # What a frame's folder may hold for --overwrite to remove it.

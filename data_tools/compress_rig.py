@@ -22,17 +22,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from tqdm import tqdm
 
-from data_tools.selection import choose_cameras, choose_frames
-from maskvolume.errors import InputError, run_program
+from data_tools.clips.selection import choose_cameras, choose_frames
+from maskvolume.clips.layouts import list_pictures
+from maskvolume.clips.mattes import MATTES_NAME, matte_file, read_matte
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.files import require_writable_folder
-from maskvolume.io.frames import list_pictures
 from maskvolume.io.images import resize_image
-from maskvolume.io.llff import RigPoses
-from maskvolume.io.mattes import MATTES_NAME, matte_file, read_matte
 from maskvolume.io.rig_h5 import CAMERAS_ATTRIBUTE, RigScene, poses_file
 from maskvolume.io.rig_h5_writer import SceneForm, write_rig_scene
-from maskvolume.options import option, parse_options, positional, required
-from maskvolume.rig import RigClip
+from maskvolume.options import (
+    option,
+    parse_options,
+    positional,
+    required,
+)
+from maskvolume.runtime.errors import InputError, run_program
 
 SETTINGS_ATTRIBUTE = "made_of"
 JPEG_START = b"\xff\xd8"

@@ -21,18 +21,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from data_tools.clip_writing import OutputCamera, OutputClip, prepare_output, write_clip
-from data_tools.recordings import BOUNDS_NAME, Recording, open_recording
-from maskvolume.cameras import Camera
-from maskvolume.errors import InputError, run_program
-from maskvolume.io.colmap import IMAGES_FOLDER, MODEL_FOLDER, colmap_obstacle, write_colmap
-from maskvolume.io.frames import POSES_NAME
-from maskvolume.io.llff import RigPoses, write_poses_bounds
+from data_tools.clips.writing import (
+    OutputCamera,
+    OutputClip,
+    prepare_output,
+    write_clip,
+)
+from maskvolume.clips.layouts import POSES_NAME
+from maskvolume.clips.recordings import BOUNDS_NAME, Recording, open_recording
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.lenses import (
+    Lens,
+    llff_obstacles,
+    pinhole,
+    straight,
+)
+from maskvolume.geometry.poses import PosedCamera, RigPoses
+from maskvolume.io.colmap import (
+    IMAGES_FOLDER,
+    MODEL_FOLDER,
+    colmap_obstacle,
+    write_colmap,
+)
+from maskvolume.io.llff import write_poses_bounds
 from maskvolume.io.nerfstudio import TRANSFORMS_NAME, nerfstudio_obstacle, write_nerfstudio
-from maskvolume.io.posed import PosedCamera
 from maskvolume.io.realestate10k import write_bounds
-from maskvolume.lenses import Lens, llff_obstacles, pinhole, straight
-from maskvolume.options import option, parse_options, positional, required
+from maskvolume.options import (
+    option,
+    parse_options,
+    positional,
+    required,
+)
+from maskvolume.runtime.errors import InputError, run_program
 
 _CAMERA_NAME = re.compile(r"cam(era)?[_-]?\d+", re.IGNORECASE)
 _RESERVED_NAMES = ("background", "images", "masks", "calibration")

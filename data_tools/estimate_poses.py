@@ -26,23 +26,28 @@ import numpy as np
 import pycolmap
 import torch
 
-from data_tools import rig_mapping
-from data_tools.pose_confidence import align, centres, verdict
-from data_tools.pose_solving import Estimate, solve
-from data_tools.rig_features import CameraFeatures, find_features
-from data_tools.rig_mapping import Problem
-from data_tools.selection import choose_cameras
-from maskvolume.background import evenly_spaced
-from maskvolume.cameras import Camera
-from maskvolume.errors import InputError, run_program
+from data_tools.clips.selection import choose_cameras
+from data_tools.poses import mapping as rig_mapping
+from data_tools.poses.confidence import align, centres, verdict
+from data_tools.poses.features import CameraFeatures, find_features
+from data_tools.poses.mapping import Problem
+from data_tools.poses.solving import Estimate, solve
+from maskvolume.clips.backgrounds import evenly_spaced
+from maskvolume.clips.layouts import POSES_NAME, Layout, open_layout
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.lenses import (
+    Lens,
+    fit_lens,
+    llff_obstacles,
+    pinhole,
+)
+from maskvolume.geometry.poses import PosedCamera, RigPoses
 from maskvolume.io.calibrations import read_calibrations, write_calibration
 from maskvolume.io.colmap import write_colmap
 from maskvolume.io.files import require_writable_folder
-from maskvolume.io.frames import POSES_NAME, Layout, open_layout
-from maskvolume.io.llff import RigPoses, read_poses_bounds, write_poses_bounds
-from maskvolume.io.posed import PosedCamera
-from maskvolume.lenses import Lens, fit_lens, llff_obstacles, pinhole
+from maskvolume.io.llff import read_poses_bounds, write_poses_bounds
 from maskvolume.options import option, parse_options, positional
+from maskvolume.runtime.errors import InputError, run_program
 
 CALIBRATION_NAME = "calibration"
 FEW_FEATURES = 600  # in a median: then the instants are merged with it

@@ -13,13 +13,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_tools.rig_plot import plot_rig
-from maskvolume.cameras import Camera
-from maskvolume.errors import InputError, run_program
+from data_tools.inspection.plot import plot_rig
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.paths import (
+    PATH_KINDS,
+    PathKind,
+    join_paths,
+    render_path,
+)
+from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.files import require_writable_folder
-from maskvolume.io.llff import RigPoses, read_poses_bounds, write_path
+from maskvolume.io.llff import read_poses_bounds, write_path
 from maskvolume.options import option, parse_options, positional
-from maskvolume.paths import PATH_KINDS, PathKind, join_paths, render_path
+from maskvolume.runtime.errors import InputError, run_program
 
 POSES_NAME = "poses_bounds.npy"
 PATH_NAME = "qual_path.txt"
@@ -67,7 +73,7 @@ def make_path(
     focus: float | None = None,
     scale: float = 1.0,
 ) -> Camera:
-    """The cameras ``[P]`` of several paths, one after the other; see ``maskvolume.paths.render_path``."""
+    """The cameras ``[P]`` of several paths, one after the other; see ``maskvolume.geometry.paths.render_path``."""
     if not kinds:
         raise InputError(f"--kind: name at least one path of {', '.join(PATH_KINDS)}")
     return join_paths([render_path(poses, kind, num, focus=focus, scale=scale) for kind in kinds])

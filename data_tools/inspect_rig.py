@@ -18,16 +18,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from data_tools.rig_geometry import Pair, colour_gains, neighbour_pairs
-from data_tools.rig_plot import draw_rig, save_figure
-from data_tools.rig_signals import CameraSignals, Offset, find_offsets, read_signals
-from data_tools.selection import choose_frames
-from maskvolume.errors import InputError, run_program
+from data_tools.clips.selection import choose_frames
+from data_tools.inspection.geometry import Pair, colour_gains, neighbour_pairs
+from data_tools.inspection.plot import draw_rig, save_figure
+from data_tools.inspection.signals import (
+    CameraSignals,
+    Offset,
+    find_offsets,
+    read_signals,
+)
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.paths import focus_distance
+from maskvolume.geometry.planes import disparity_planes
 from maskvolume.io.files import atomic_path, require_writable_folder
 from maskvolume.options import option, parse_options, positional
-from maskvolume.paths import focus_distance
-from maskvolume.planes import disparity_planes
-from maskvolume.rig import RigClip
+from maskvolume.runtime.errors import InputError, run_program
 
 REPORT_NAME, PICTURE_NAME = "inspect_rig.txt", "inspect_rig.png"
 MAX_STEP = 1.5  # pixels from plane to plane

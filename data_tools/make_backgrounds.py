@@ -17,12 +17,17 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_tools.selection import FrameChoice, choose_cameras
-from maskvolume.background import MedianMethod, make_backgrounds
-from maskvolume.errors import InputError, run_program
+from data_tools.clips.selection import FrameChoice, choose_cameras
+from maskvolume.clips.backgrounds import MedianMethod, make_backgrounds
+from maskvolume.clips.layouts import (
+    BACKGROUND_NAME,
+    Layout,
+    list_pictures,
+    open_layout,
+)
 from maskvolume.io.files import require_writable_folder
-from maskvolume.io.frames import BACKGROUND_NAME, Layout, list_pictures, open_layout
 from maskvolume.options import option, parse_options, positional
+from maskvolume.runtime.errors import InputError, run_program
 
 
 @dataclass(frozen=True)

@@ -24,18 +24,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from tqdm import tqdm
 
-from data_tools.matte_difference import BackgroundModel, DifferenceSettings, soften
-from data_tools.matte_import import OtherMattes
-from data_tools.matte_segmentation import Segmenter
-from data_tools.selection import choose_cameras, choose_frames
-from maskvolume.background import evenly_spaced
-from maskvolume.devices import resolve_device
-from maskvolume.errors import InputError, run_program
+from data_tools.clips.selection import choose_cameras, choose_frames
+from data_tools.mattes.difference import BackgroundModel, DifferenceSettings, soften
+from data_tools.mattes.other_layouts import OtherMattes
+from data_tools.mattes.segmentation import Segmenter
+from maskvolume.clips.backgrounds import evenly_spaced
+from maskvolume.clips.layouts import (
+    Layout,
+    Videos,
+    background_folder,
+    find_background,
+    open_layout,
+)
+from maskvolume.clips.mattes import MATTES_NAME, matte_file
 from maskvolume.io.files import atomic_path, is_current, require_writable_folder
-from maskvolume.io.frames import Layout, Videos, background_folder, find_background, open_layout
 from maskvolume.io.images import read_image, write_image
-from maskvolume.io.mattes import MATTES_NAME, matte_file
 from maskvolume.options import option, parse_options, positional
+from maskvolume.runtime.devices import resolve_device
+from maskvolume.runtime.errors import InputError, run_program
 
 RECORD_NAME = ".made_of.json"
 NOISE_SAMPLES = 30  # frames, evenly spaced over the clip, that the noise of a camera is estimated from

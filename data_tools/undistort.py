@@ -21,17 +21,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from data_tools.chessboard import board_folders, calibrate, find_boards
-from data_tools.clip_writing import OutputCamera, OutputClip, prepare_output, write_clip
-from maskvolume.cameras import Camera
-from maskvolume.errors import InputError, run_program
+from data_tools.clips.writing import (
+    OutputCamera,
+    OutputClip,
+    prepare_output,
+    write_clip,
+)
+from data_tools.poses.chessboard import board_folders, calibrate, find_boards
+from maskvolume.clips.layouts import (
+    POSES_NAME,
+    Layout,
+    Videos,
+    open_layout,
+)
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.lenses import (
+    fit_lens,
+    llff_obstacles,
+    pinhole,
+    straight,
+)
+from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.calibrations import read_calibrations, write_calibration
 from maskvolume.io.files import require_writable_folder
-from maskvolume.io.frames import POSES_NAME, Layout, Videos, open_layout
-from maskvolume.io.llff import RigPoses, read_poses_bounds, write_poses_bounds
+from maskvolume.io.llff import read_poses_bounds, write_poses_bounds
 from maskvolume.io.posed import kept_names
-from maskvolume.lenses import fit_lens, llff_obstacles, pinhole, straight
-from maskvolume.options import option, parse_options, positional, required
+from maskvolume.options import (
+    option,
+    parse_options,
+    positional,
+    required,
+)
+from maskvolume.runtime.errors import InputError, run_program
 
 CALIBRATION_NAME = "calibration"
 # Poses of undistorted pictures and a calibration agree better than this; poses of distorted ones seldom do.

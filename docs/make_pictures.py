@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from PIL import Image
 
-from maskvolume.errors import InputError, run_program
+from maskvolume.clips.layouts import list_pictures
 from maskvolume.io.files import atomic_path
-from maskvolume.io.frames import list_pictures
 from maskvolume.options import option, parse_options
+from maskvolume.runtime.errors import InputError, run_program
 
 ROOT = Path(__file__).resolve().parents[1]
 

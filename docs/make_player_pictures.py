@@ -17,10 +17,16 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.browser import MISSING, OpenPage, find_chromium, launch_chromium, new_page
-from maskvolume.errors import InputError, run_program
+from benchmarks.cost.browser import (
+    MISSING,
+    OpenPage,
+    find_chromium,
+    launch_chromium,
+    new_page,
+)
 from maskvolume.io.files import atomic_path
 from maskvolume.options import option, parse_options
+from maskvolume.runtime.errors import InputError, run_program
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 40  # pictures of the animation

@@ -14,16 +14,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from examples.sheets import Row, draw_sheet
-from maskvolume.devices import resolve_device
-from maskvolume.errors import run_program
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.paths import render_path
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
 from maskvolume.options import option, parse_options
-from maskvolume.paths import render_path
-from maskvolume.processes import ALONE
-from maskvolume.rendering import RenderReport, background_folder, color_map, read_disparity
-from maskvolume.rig import RigClip
+from maskvolume.rendering.loop import RenderReport, background_folder
+from maskvolume.rendering.pictures import color_map, read_disparity
+from maskvolume.runtime.devices import resolve_device
+from maskvolume.runtime.errors import run_program
+from maskvolume.runtime.processes import ALONE
 from render.render_llff_video import RenderOptions, render
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,15 +22,17 @@ import skimage.data
 import torch
 
 from examples.sheets import Row, draw_sheet
-from maskvolume.cameras import Camera
-from maskvolume.checkpoints import load_model
-from maskvolume.devices import resolve_device, resolve_precision
-from maskvolume.errors import InputError, run_program
+from maskvolume.geometry.cameras import Camera
 from maskvolume.io.images import resize_image
+from maskvolume.mpi.checkpoints import load_model
+from maskvolume.mpi.renderer import ClipRenderer
 from maskvolume.options import option, parse_options
-from maskvolume.outputs import RenderFolder, digest
-from maskvolume.pipeline import ClipRenderer
-from maskvolume.rendering import color_map, path_shots, render_clip, to_uint8
+from maskvolume.rendering.loop import render_clip
+from maskvolume.rendering.output_folder import RenderFolder, digest
+from maskvolume.rendering.pictures import color_map, to_uint8
+from maskvolume.rendering.shots import path_shots
+from maskvolume.runtime.devices import resolve_device, resolve_precision
+from maskvolume.runtime.errors import InputError, run_program
 
 ROOT = Path(__file__).resolve().parents[1]
 FOCAL, CENTER_X, CENTER_Y = 994.978, 311.193, 254.877  # pixels, of the left camera

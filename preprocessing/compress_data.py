@@ -32,15 +32,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from tqdm import tqdm
 
-from maskvolume.errors import InputError, run_program
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.images import read_image, resize_image
 from maskvolume.io.original_h5 import OriginalData, OriginalScene, find_original
 from maskvolume.io.realestate10k import SceneCameras, read_bounds, read_scene_cameras
 from maskvolume.io.shard_index import DATA_NAME, list_shards
-from maskvolume.io.shards import MB, SceneShards, ShardWriter, check_scene_name, encode_jpeg, rebuild_index
+from maskvolume.io.shards import (
+    MB,
+    SceneShards,
+    ShardWriter,
+    check_scene_name,
+    encode_jpeg,
+    rebuild_index,
+)
 from maskvolume.io.triplets import draw_triplets, write_triplets
 from maskvolume.options import option, parse_options
+from maskvolume.runtime.errors import InputError, run_program
 from preprocessing.report import Entry, Report
 from preprocessing.workers import run_jobs
 

@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import imageio_ffmpeg
 from tqdm import tqdm
 
-from maskvolume.errors import InputError, run_program
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.realestate10k import list_scene_files, read_video_url, video_stem
 from maskvolume.io.video import FrameStream
 from maskvolume.options import option, parse_options, required
+from maskvolume.runtime.errors import InputError, run_program
 from preprocessing.report import Entry, Report
 
 VIDEOS, PARTIAL, REPORT_NAME = "videos", ".download", "downloads.jsonl"

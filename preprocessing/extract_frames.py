@@ -30,7 +30,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from maskvolume.errors import InputError, run_program
 from maskvolume.io.files import atomic_path, require_writable_folder
 from maskvolume.io.realestate10k import (
     SceneCameras,
@@ -42,6 +41,7 @@ from maskvolume.io.realestate10k import (
 )
 from maskvolume.io.video import FrameStream
 from maskvolume.options import option, parse_options, required
+from maskvolume.runtime.errors import InputError, run_program
 from preprocessing.report import Entry, Report
 from preprocessing.workers import run_jobs
 

@@ -29,14 +29,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from maskvolume.devices import resolve_device
-from maskvolume.errors import InputError, run_program
+from maskvolume.data.synthetic import StaticWorld, WorldOptions
+from maskvolume.data.synthetic.rigs import rotation_about
 from maskvolume.io.files import atomic_path, link_or_copy, require_writable_folder
-from maskvolume.io.realestate10k import SceneCameras, read_bounds, video_stem, write_bounds, write_scene_cameras
+from maskvolume.io.realestate10k import (
+    SceneCameras,
+    read_bounds,
+    video_stem,
+    write_bounds,
+    write_scene_cameras,
+)
 from maskvolume.io.video import VideoWriter
 from maskvolume.options import option, parse_options, required
-from maskvolume.synthetic import StaticWorld, WorldOptions
-from maskvolume.synthetic.rigs import rotation_about
+from maskvolume.runtime.devices import resolve_device
+from maskvolume.runtime.errors import InputError, run_program
 
 CAMERAS, VIDEOS, SERVED, BOUNDS_NAME, SETTINGS_NAME = "cameras", "videos", "served", "bounds.txt", "example.json"
 # What of a world is seen lies between the default planes of training, 1 and 100, once the poses are scaled.

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path
+from maskvolume.runtime.errors import InputError
 
 Entry = dict[str, Any]
 

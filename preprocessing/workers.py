@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import cv2
 
-from maskvolume.errors import InputError
+from maskvolume.runtime.errors import InputError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -16,15 +16,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
 
-from maskvolume.devices import resolve_device
-from maskvolume.errors import InputError, run_program
-from maskvolume.heap import give_back_large_blocks
+from maskvolume.clips.rig import RigClip
 from maskvolume.options import option, parse_options, required
-from maskvolume.outputs import RenderFolder
-from maskvolume.processes import ALONE
-from maskvolume.rendering import Shots, background_folder, make_backgrounds
-from maskvolume.rig import RigClip
-from maskvolume.web.export import ATLAS, LAYERS, WORK, WebReport, WebSettings
+from maskvolume.rendering.loop import background_folder, make_backgrounds
+from maskvolume.rendering.output_folder import RenderFolder
+from maskvolume.rendering.shots import Shots
+from maskvolume.runtime.allocator import give_back_large_blocks
+from maskvolume.runtime.devices import resolve_device
+from maskvolume.runtime.errors import InputError, run_program
+from maskvolume.runtime.processes import ALONE
+from maskvolume.web.export import (
+    ATLAS,
+    LAYERS,
+    WORK,
+    WebReport,
+    WebSettings,
+)
 from maskvolume.web.viewpoints import Viewpoints
 from render.render_llff_video import (
     RenderOptions,

@@ -4,7 +4,7 @@
     python render_llff_video.py --config render_video.txt --root_dir FRAMES --path circle --out_dir OUT
     torchrun --nproc_per_node 8 render_llff_video.py --config render_video.txt    # each process a share of the frames
 
-What is written where is told by maskvolume/outputs.py. An interrupted run goes on when it is started again.
+maskvolume/rendering/output_folder.py documents the output. An interrupted run continues when it is started again.
 """
 
 from __future__ import annotations
@@ -25,34 +25,46 @@ if __name__ == "__main__":
 import torch
 
 import maskvolume
-from maskvolume.blending import BlendedRenderer
-from maskvolume.cameras import Camera, nearest_cameras
-from maskvolume.checkpoints import load_model
-from maskvolume.devices import resolve_device, resolve_precision
-from maskvolume.errors import InputError, run_program
-from maskvolume.heap import give_back_large_blocks
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera, nearest_cameras
+from maskvolume.geometry.paths import (
+    PATH_KINDS,
+    PathKind,
+    join_paths,
+    render_path,
+)
 from maskvolume.io.llff import read_path
-from maskvolume.memory import GB, SHARE, budget_of, make_plan
-from maskvolume.model import MaskVolumeModel
+from maskvolume.mpi.blending import BlendedRenderer
+from maskvolume.mpi.checkpoints import load_model
+from maskvolume.mpi.memory import (
+    GB,
+    SHARE,
+    budget_of,
+    make_plan,
+)
+from maskvolume.mpi.model import MaskVolumeModel
+from maskvolume.mpi.references import choose_references
+from maskvolume.mpi.renderer import ClipRenderer
 from maskvolume.ops import available_backends, missing_backends
 from maskvolume.options import option, parse_options, required
-from maskvolume.outputs import RenderFolder, digest
-from maskvolume.paths import PATH_KINDS, PathKind, join_paths, render_path
-from maskvolume.pipeline import ClipRenderer
-from maskvolume.processes import Processes, open_processes
-from maskvolume.references import choose_references
-from maskvolume.rendering import (
+from maskvolume.rendering.loop import (
     RenderReport,
-    Shots,
     background_folder,
-    fixed_camera,
-    fixed_shots,
     make_backgrounds,
-    path_shots,
     references_of_frames,
     render_clip,
 )
-from maskvolume.rig import RigClip
+from maskvolume.rendering.output_folder import RenderFolder, digest
+from maskvolume.rendering.shots import (
+    Shots,
+    fixed_camera,
+    fixed_shots,
+    path_shots,
+)
+from maskvolume.runtime.allocator import give_back_large_blocks
+from maskvolume.runtime.devices import resolve_device, resolve_precision
+from maskvolume.runtime.errors import InputError, run_program
+from maskvolume.runtime.processes import Processes, open_processes
 from maskvolume.web.export import WebExport, WebReport, WebSettings
 from maskvolume.web.viewpoints import Viewpoints
 

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
 
-from maskvolume.errors import InputError, run_program
 from maskvolume.options import option, parse_options, positional
-from maskvolume.web_server import LOOPBACK, FolderServer
+from maskvolume.runtime.errors import InputError, run_program
+from maskvolume.web.server import LOOPBACK, FolderServer
 
 FIRST_PORT, NUM_PORTS = 8000, 100
 NEEDED = ("manifest.json", "index.html")

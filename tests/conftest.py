@@ -156,8 +156,8 @@ def tiny_rig(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """a browser of benchmarks/browser.py for all tests of a process; skips where there is none."""
-    from benchmarks import browser
+    """a browser of benchmarks/cost/browser.py for all tests of a process; skips where there is none."""
+    from benchmarks.cost import browser
 
     program = browser.find_chromium()
     if program is None:
@@ -169,7 +169,7 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     """A function that opens a page of a folder: ``open_page(folder).goto("index.html")``; see browser.new_page."""
-    from benchmarks import browser
+    from benchmarks.cost import browser
 
     with ExitStack() as pages:
         yield lambda folder, **options: pages.enter_context(browser.new_page(chromium, folder, **options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskvolume.cameras import Camera
+from maskvolume.geometry.cameras import Camera
 
 
 def rotation(axis_angle: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from maskvolume.lenses import Lens
+from maskvolume.geometry.lenses import Lens
 
 SIZE = (96, 128)
 

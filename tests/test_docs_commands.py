@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from maskvolume.errors import InputError
 from maskvolume.options import parse_options
+from maskvolume.runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = "README.md"
@@ -249,4 +249,4 @@ def test_a_command_that_could_not_be_run_is_found(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(AssertionError, match="bake"):
         check_make(Command(("make", "bake"), ROOT))
     with pytest.raises(AssertionError, match="--nonsense"):
-        check_arguments(ROOT / "data_tools/make_example_rig.py", ["--nonsense"])
+        check_arguments(ROOT / "scenes/make_example_rig.py", ["--nonsense"])

@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from maskvolume.blending import BlendedRenderer
-from maskvolume.cameras import Camera, stack_cameras
-from maskvolume.graphs import Replayed
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera, stack_cameras
+from maskvolume.geometry.paths import render_path
 from maskvolume.io.images import read_image
-from maskvolume.model import CheckpointMeta, MaskVolumeModel, Precision
-from maskvolume.outputs import RenderFolder
-from maskvolume.paths import render_path
-from maskvolume.pipeline import ClipRenderer
-from maskvolume.references import choose_references
-from maskvolume.rendering import make_backgrounds, path_shots, render_clip, to_bytes, to_steps
-from maskvolume.rig import RigClip
-from maskvolume.streams import Download, Downloader, Uploader
+from maskvolume.mpi.blending import BlendedRenderer
+from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.mpi.references import choose_references
+from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.rendering.loop import make_backgrounds, render_clip
+from maskvolume.rendering.output_folder import RenderFolder
+from maskvolume.rendering.pictures import to_bytes, to_steps
+from maskvolume.rendering.shots import path_shots
+from maskvolume.runtime.cuda_graphs import Replayed
+from maskvolume.runtime.devices import Precision
+from maskvolume.runtime.transfers import Download, Downloader, Uploader
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda", 0)

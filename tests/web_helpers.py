@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskvolume.cameras import Camera, invert_rigid
-from maskvolume.filling import fill_unseen
+from maskvolume.geometry.cameras import Camera, invert_rigid
+from maskvolume.geometry.paths import look_at
 from maskvolume.io.video import VideoWriter
 from maskvolume.ops import render_mpi
-from maskvolume.paths import look_at
+from maskvolume.ops.filling import fill_unseen
 from maskvolume.web.offline import write_offline
 
 VIEWER = Path(__file__).resolve().parents[1] / "render" / "viewer"

@@ -12,11 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskvolume.cameras import nearest_cameras
-from maskvolume.errors import InputError
-from maskvolume.io.rig_h5 import RigScene, open_rig_scenes
-from maskvolume.planes import RIG_FAR_FACTOR, RIG_NEAR_FACTOR
-from maskvolume.recorded import (
+from maskvolume.data.recorded import (
     RecordedSamples,
     RecordedSource,
     View,
@@ -28,7 +24,11 @@ from maskvolume.recorded import (
     draw_window,
     stack_cameras_of,
 )
-from maskvolume.samples import MovingBatch
+from maskvolume.data.samples import MovingBatch
+from maskvolume.geometry.cameras import nearest_cameras
+from maskvolume.geometry.planes import RIG_FAR_FACTOR, RIG_NEAR_FACTOR
+from maskvolume.io.rig_h5 import RigScene, open_rig_scenes
+from maskvolume.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

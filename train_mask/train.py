@@ -19,14 +19,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskvolume.errors import InputError, run_program
-from maskvolume.losses import LOSS_NAMES, make_image_loss, mask_loss, masked_l1_loss, psnr, temporal_loss
-from maskvolume.model import Background, CheckpointMeta, FrameMPI, MaskVolumeModel
-from maskvolume.ops import Rendering
-from maskvolume.options import option, parse_options, required
-from maskvolume.samples import MovingBatch, SampleSource
-from maskvolume.synthetic import WorldOptions
-from maskvolume.tasks import (
+from maskvolume.data.draws import SampleSource
+from maskvolume.data.samples import MovingBatch
+from maskvolume.data.synthetic import WorldOptions
+from maskvolume.losses import (
+    LOSS_NAMES,
+    make_image_loss,
+    mask_loss,
+    masked_l1_loss,
+    psnr,
+    temporal_loss,
+)
+from maskvolume.mpi.model import (
+    Background,
+    CheckpointMeta,
+    FrameMPI,
+    MaskVolumeModel,
+)
+from maskvolume.mpi.stages import (
     SyntheticSource,
     check_data_options,
     choose_source,
@@ -36,6 +46,9 @@ from maskvolume.tasks import (
     run_training,
     side_by_side,
 )
+from maskvolume.ops import Rendering
+from maskvolume.options import option, parse_options, required
+from maskvolume.runtime.errors import InputError, run_program
 from maskvolume.training import Processes, TrainOptions, settle_options
 from train_mask.rigs import RigDrawing, open_rigs
 

@@ -10,11 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maskvolume.errors import InputError
-from maskvolume.io.shards import SceneShards
-from maskvolume.io.triplets import ViewChoice, read_triplets
-from maskvolume.planes import RIG_FAR_FACTOR, RIG_NEAR_FACTOR
-from maskvolume.recorded import (
+from maskvolume.data.recorded import (
     RecordedSamples,
     RecordedSource,
     View,
@@ -26,7 +22,11 @@ from maskvolume.recorded import (
     draw_window,
     stack_cameras_of,
 )
-from maskvolume.samples import ViewBatch
+from maskvolume.data.samples import ViewBatch
+from maskvolume.geometry.planes import RIG_FAR_FACTOR, RIG_NEAR_FACTOR
+from maskvolume.io.shards import SceneShards
+from maskvolume.io.triplets import ViewChoice, read_triplets
+from maskvolume.runtime.errors import InputError
 
 TRIPLETS_NAME = "triplets.txt"
 

@@ -19,15 +19,13 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
-from maskvolume.cameras import Camera
-from maskvolume.errors import InputError, run_program
+from maskvolume.data.draws import SampleSource
+from maskvolume.data.samples import ViewBatch
+from maskvolume.data.synthetic import WorldOptions
+from maskvolume.geometry.cameras import Camera
 from maskvolume.losses import LOSS_NAMES, make_image_loss, psnr
-from maskvolume.model import MaskVolumeModel
-from maskvolume.networks import ARCHITECTURES
-from maskvolume.options import option, parse_options
-from maskvolume.samples import SampleSource, ViewBatch
-from maskvolume.synthetic import WorldOptions
-from maskvolume.tasks import (
+from maskvolume.mpi.model import MaskVolumeModel
+from maskvolume.mpi.stages import (
     SyntheticSource,
     check_data_options,
     choose_source,
@@ -38,6 +36,9 @@ from maskvolume.tasks import (
     run_training,
     side_by_side,
 )
+from maskvolume.networks import ARCHITECTURES
+from maskvolume.options import option, parse_options
+from maskvolume.runtime.errors import InputError, run_program
 from maskvolume.training import Processes, TrainOptions, settle_options
 from train_mpi.realestate10k import ViewDrawing, open_realestate10k
 

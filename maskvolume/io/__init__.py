@@ -1,1 +1,1 @@
-"""Files in and out; each format is converted once, where it is read."""
+"""File formats, one module each; a format is converted to OpenCV cameras where it is read."""

@@ -12,9 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskvolume.errors import InputError
+from maskvolume.geometry.lenses import (
+    DISTORTION_COUNTS,
+    Lens,
+    LensModel,
+    shifted,
+)
 from maskvolume.io.files import atomic_path
-from maskvolume.lenses import DISTORTION_COUNTS, Lens, LensModel, shifted
+from maskvolume.runtime.errors import InputError
 
 CALIBRATION_SUFFIXES = (".json", ".yml", ".yaml", ".xml")
 ALL_CAMERAS = "all"  # stem of the calibration that holds for all cameras of a folder

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskvolume.errors import InputError
-from maskvolume.io.posed import PosedCamera, PosedImage
-from maskvolume.lenses import Lens, is_distorted, project
+from maskvolume.geometry.lenses import Lens, is_distorted, project
+from maskvolume.geometry.poses import PosedCamera, PosedImage
+from maskvolume.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import pycolmap

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from maskvolume.errors import InputError, describe_os_error
+from maskvolume.runtime.errors import InputError, describe_os_error
 
 # Reported by a write without the name of the file.
 _NAMELESS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+_DIGITS = re.compile(r"(\d+)")
 
 
 @contextmanager
@@ -104,3 +107,10 @@ def require_writable_folder(path: str | Path) -> Path:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
     return folder
+
+
+def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """Sort key by which cam2 comes before cam10."""
+    parts = (part for part in _DIGITS.split(name) if part)
+    key = [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
+    return key, name

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path
+from maskvolume.runtime.errors import InputError
 
 JPEG_QUALITY = 95
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")

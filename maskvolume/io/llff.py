@@ -7,16 +7,15 @@ focal length for both axes and the principal point in the middle of the picture.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from maskvolume.cameras import Camera, invert_rigid
-from maskvolume.errors import InputError
+from maskvolume.geometry.cameras import Camera, invert_rigid
+from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.files import atomic_path
+from maskvolume.runtime.errors import InputError
 
 PATH_SUFFIXES = (".txt", ".npy")
 
@@ -24,29 +23,6 @@ PATH_SUFFIXES = (".txt", ".npy")
 _ORTHONORMAL_TOLERANCE = 1e-2
 _INTRINSICS_TOLERANCE = 1e-6
 _PICKLE_START = b"\x80"
-
-
-@dataclass(frozen=True)
-class RigPoses:
-    """The cameras of a rig and the depths that each of them sees.
-
-    Attributes:
-        cameras: ``[N]`` float64, K at the picture size that the file names.
-        bounds: ``[N, 2]`` float64, nearest and farthest depth, in scene units.
-    """
-
-    cameras: Camera
-    bounds: Tensor
-
-    def __post_init__(self) -> None:
-        if self.cameras.batch_shape != self.bounds.shape[:1] or self.bounds.shape[1:] != (2,):
-            raise ValueError(
-                f"bounds: [N, 2] for cameras [N] expected, got {list(self.bounds.shape)} for "
-                f"{list(self.cameras.batch_shape)}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.cameras)
 
 
 def read_poses_bounds(path: str | Path) -> RigPoses:

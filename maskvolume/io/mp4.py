@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from maskvolume.errors import InputError
+from maskvolume.runtime.errors import InputError
 
 # A day at 100 frames a second; more is a damaged table.
 _MAX_FRAMES = 24 * 3600 * 100

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from maskvolume.errors import InputError
+from maskvolume.geometry.lenses import Lens
+from maskvolume.geometry.poses import PosedCamera, PosedImage
 from maskvolume.io.files import atomic_path
 from maskvolume.io.images import PICTURE_SUFFIXES, read_image_size
-from maskvolume.io.posed import PosedCamera, PosedImage
-from maskvolume.lenses import Lens
+from maskvolume.runtime.errors import InputError
 
 TRANSFORMS_NAME = "transforms.json"
 

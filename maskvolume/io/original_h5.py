@@ -15,8 +15,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from maskvolume.errors import InputError
 from maskvolume.io.realestate10k import SceneCameras
+from maskvolume.runtime.errors import InputError
 
 PICTURES_NAME = re.compile(r"\d+x\d+\.h5")
 _ORTHONORMAL_TOLERANCE = 1e-2

@@ -13,55 +13,17 @@ Convention: OpenCV axes, ``T_cam_world`` maps world to camera.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from maskvolume.errors import InputError
-from maskvolume.io.frames import natural_key
-from maskvolume.lenses import Lens
+from maskvolume.geometry.lenses import Lens
+from maskvolume.geometry.poses import PosedCamera, PosedImage
+from maskvolume.io.files import natural_key
+from maskvolume.runtime.errors import InputError
 
 _SAME_POSE = 1e-6
 _SAME_TIME = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class PosedImage:
-    """A picture and the camera that took it.
-
-    Attributes:
-        name: the file, relative to the folder of the pictures, with forward slashes.
-        lens: of the camera.
-        T_cam_world: ``[4, 4]`` float64.
-        time: when it was taken, in any unit; None: not known.
-        bounds: depths of the nearest and the farthest thing that it shows; None: not known.
-    """
-
-    name: str
-    lens: Lens
-    T_cam_world: np.ndarray
-    time: float | None = None
-    bounds: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class PosedCamera:
-    """A camera that stands still, and its pictures.
-
-    Attributes:
-        name: of the camera.
-        lens: of the camera.
-        T_cam_world: ``[4, 4]`` float64.
-        files: its pictures by frame, relative to the folder of the pictures, with forward slashes.
-        bounds: depths of the nearest and the farthest thing that it sees; None: not known.
-    """
-
-    name: str
-    lens: Lens
-    T_cam_world: np.ndarray
-    files: tuple[str, ...]
-    bounds: tuple[float, float] | None = None
 
 
 def kept_names(names: Sequence[str], exclude: Sequence[str], path: str | Path) -> list[str]:

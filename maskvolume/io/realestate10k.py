@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path
+from maskvolume.runtime.errors import InputError
 
 _MEND = "download the text files again"
 _NUM_COLUMNS = 19

@@ -29,10 +29,11 @@ import cv2
 import h5py
 import numpy as np
 
-from maskvolume.errors import InputError
-from maskvolume.io.frames import natural_key
-from maskvolume.io.llff import RigPoses, read_poses_bounds
+from maskvolume.geometry.poses import RigPoses
+from maskvolume.io.files import natural_key
+from maskvolume.io.llff import read_poses_bounds
 from maskvolume.io.original_h5 import PICTURES_NAME
+from maskvolume.runtime.errors import InputError
 
 COMPACT_FORMAT = "maskvolume compact rig scene"
 COMPACT_VERSION = 1

@@ -15,8 +15,9 @@ import cv2
 import h5py
 import numpy as np
 
+from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.files import atomic_path
-from maskvolume.io.llff import RigPoses, write_poses_bounds
+from maskvolume.io.llff import write_poses_bounds
 from maskvolume.io.rig_h5 import COMPACT_FORMAT, COMPACT_VERSION, poses_file
 from maskvolume.io.shards import encode_jpeg
 

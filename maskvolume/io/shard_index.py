@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path
+from maskvolume.runtime.errors import InputError
 
 FORMAT_NAME = "maskvolume scene shards"
 FORMAT_VERSION = 1

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, overload
 import cv2
 import numpy as np
 
-from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path, require_writable_folder
 from maskvolume.io.shard_index import (
     CAMERAS_MEMBER,
@@ -39,6 +38,7 @@ from maskvolume.io.shard_index import (
     shard_name,
     to_table,
 )
+from maskvolume.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from maskvolume.io.realestate10k import SceneCameras

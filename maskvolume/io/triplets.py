@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path
 from maskvolume.io.shards import SceneShards
+from maskvolume.runtime.errors import InputError
 
 _HEADING = "# scene, target, sources; timestamps in microseconds"
 _BETWEEN = 0.6  # of the targets stand between the two sources, the others up to a stride outside

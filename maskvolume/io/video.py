@@ -17,10 +17,10 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 
-from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path
 from maskvolume.io.images import resize_image
 from maskvolume.io.mp4 import read_frame_times
+from maskvolume.runtime.errors import InputError
 
 # A damaged file is reported by one error, not by the decoder's own lines as well.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

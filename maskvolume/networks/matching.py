@@ -337,7 +337,7 @@ def loops_for_floats(x: Tensor) -> ModuleType | None:
 @cache
 def _compiled_loops() -> ModuleType | None:
     try:
-        from maskvolume.networks import compiled_matching
+        from maskvolume.ops.cpu import matching as compiled_matching
     except (ImportError, RuntimeError):  # no Numba, or no place for what it compiles; the backends say so
         return None
     return compiled_matching

@@ -32,7 +32,8 @@ from maskvolume.networks.matching import (
     plane_chunk,
 )
 from maskvolume.networks.views import valid_views
-from maskvolume.ops import fused, triton_kernels
+from maskvolume.ops import operators as fused
+from maskvolume.ops import triton as triton_kernels
 
 GRADIENT_CAP, GRADIENT_GAIN = 0.25, 2.0  # of the differences of gradients
 ROBUST_UNSURE = 0.45  # where fewer than two views see a point, see COST_UNSURE

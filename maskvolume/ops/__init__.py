@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskvolume.cameras import Camera
+from maskvolume.geometry.cameras import Camera
 from maskvolume.ops import reference as _reference
-from maskvolume.ops.fused import FusedBackend
+from maskvolume.ops.operators import FusedBackend
 from maskvolume.ops.types import Backend, Rendering, Sampling
 
 __all__ = [
@@ -155,7 +155,7 @@ def render_blended(
     """Render ``mask * dynamic + (1 - mask) * background``, colour and opacity alike, without storing it.
 
     Blended texel by texel, then rendered as ``render_mpi`` does; see there for the arguments. Worth it for a view or
-    two of an MPI: for more, blend once (``maskvolume.mpi.blend``) and render that.
+    two of an MPI: for more, blend once (``maskvolume.mpi.image.blend``) and render that.
     """
     _check_mpi("dynamic", dynamic, camera, depths, target)
     if background.shape != dynamic.shape:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskvolume.cameras import Camera
-from maskvolume.homography import homography_grid, render_homographies, sweep_homographies
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.homography import homography_grid, render_homographies, sweep_homographies
 from maskvolume.ops.types import Rendering, Sampling
 
 NO_DATA = -1.0
@@ -92,7 +92,7 @@ class ReferenceBackend:
 def render_planes(
     rgba: Tensor, homographies: Tensor, inverse_depths: Tensor, size: tuple[int, int], premultiplied: bool
 ) -> Tensor:
-    """What ``maskvolume.ops.compiled.render_planes`` makes; differentiable."""
+    """What ``maskvolume.ops.cpu.warps.render_planes`` makes; differentiable."""
     h, w = rgba.shape[-2:]
     views = [
         _composite(_warped_chunks(rgba[b], H, (h, w), size), inverse_depths[b], premultiplied)

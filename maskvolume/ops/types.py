@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from maskvolume.cameras import Camera
+from maskvolume.geometry.cameras import Camera
 
 Sampling = Literal["exact", "original"]
 

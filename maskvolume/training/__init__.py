@@ -3,10 +3,15 @@
 A stage brings a ``Task``: where samples come from, what the loss is, what is validated.
 """
 
-from maskvolume.processes import Processes, open_processes
+from maskvolume.runtime.processes import Processes, open_processes
 from maskvolume.training.distributed import start_processes
 from maskvolume.training.loop import Task, train
-from maskvolume.training.options import TrainOptions, batch_plan, check_train_options, settle_options
+from maskvolume.training.options import (
+    TrainOptions,
+    batch_plan,
+    check_train_options,
+    settle_options,
+)
 
 __all__ = [
     "Processes",

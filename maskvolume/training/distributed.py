@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import torch
 
-from maskvolume.errors import InputError
+from maskvolume.runtime.errors import InputError
 
 
 def start_processes(num_gpus: int) -> None:

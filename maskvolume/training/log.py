@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from maskvolume.errors import describe_os_error
 from maskvolume.io.files import require_writable_folder
-from maskvolume.processes import Processes
+from maskvolume.runtime.errors import describe_os_error
+from maskvolume.runtime.processes import Processes
 from maskvolume.training.options import TrainOptions
 
 WRITER_THREAD = "_AsyncWriterThread"  # TensorBoard's

@@ -18,16 +18,21 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from maskvolume.errors import InputError
+from maskvolume.data.draws import READER_KILLED, Draw, SampleSource
 from maskvolume.io.files import require_writable_folder
-from maskvolume.model import MaskVolumeModel
+from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.options import save_options
-from maskvolume.processes import Processes
-from maskvolume.samples import READER_KILLED, Draw, SampleSource
+from maskvolume.runtime.errors import InputError
+from maskvolume.runtime.processes import Processes
 from maskvolume.training.distributed import StopFlag
 from maskvolume.training.log import TrainLog
 from maskvolume.training.options import TrainOptions, batch_plan, check_train_options
-from maskvolume.training.schedule import RATE_SHARE, Averaged, learning_rate, make_optimizer
+from maskvolume.training.schedule import (
+    RATE_SHARE,
+    Averaged,
+    learning_rate,
+    make_optimizer,
+)
 from maskvolume.training.state import RunState
 
 KILLED_WORKER = "DataLoader worker"  # in the error that a signal handler of torch raises anywhere

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from maskvolume.errors import InputError
+from maskvolume.data.draws import BatchPlan
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.options import option
-from maskvolume.processes import Processes
-from maskvolume.samples import BatchPlan
+from maskvolume.runtime.errors import InputError
+from maskvolume.runtime.processes import Processes
 
 # Options that a resumed run may change: the others decide what is learned from what.
 CHANGEABLE = frozenset(

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskvolume.checkpoints import save_checkpoint
-from maskvolume.errors import InputError
 from maskvolume.io.files import atomic_path, link_or_copy
-from maskvolume.model import MaskVolumeModel
-from maskvolume.processes import Processes
+from maskvolume.mpi.checkpoints import save_checkpoint
+from maskvolume.mpi.model import MaskVolumeModel
+from maskvolume.runtime.errors import InputError
+from maskvolume.runtime.processes import Processes
 from maskvolume.training.options import CHANGEABLE, PRIVATE, TrainOptions
 from maskvolume.training.schedule import Averaged
 

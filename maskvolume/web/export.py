@@ -21,22 +21,36 @@ import torch
 from PIL import Image
 
 from maskvolume import metrics
-from maskvolume.cameras import Camera, invert_rigid
-from maskvolume.errors import InputError
-from maskvolume.filling import fill_unseen
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera, invert_rigid
+from maskvolume.geometry.paths import join_paths
 from maskvolume.io.files import atomic_path, require_writable_folder
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoFrames, VideoWriter
-from maskvolume.mpi import MultiplaneImage
-from maskvolume.outputs import digest
-from maskvolume.paths import join_paths
-from maskvolume.pipeline import ClipRenderer
-from maskvolume.rendering import progress, to_uint8
-from maskvolume.rig import RigClip
-from maskvolume.threads import Writers, read_files, read_frames
-from maskvolume.web.layers import LayerPlan, merge_planes, plan_layers, to_layer_bytes, visible_weights
+from maskvolume.mpi.image import MultiplaneImage
+from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.ops.filling import fill_unseen
+from maskvolume.rendering.output_folder import digest
+from maskvolume.rendering.pictures import to_uint8
+from maskvolume.runtime.errors import InputError
+from maskvolume.runtime.prefetch import Writers, read_files, read_frames
+from maskvolume.runtime.progress import progress
+from maskvolume.web.layers import (
+    LayerPlan,
+    merge_planes,
+    plan_layers,
+    to_layer_bytes,
+    visible_weights,
+)
 from maskvolume.web.offline import write_offline
-from maskvolume.web.tiles import Atlas, Changes, TileGrid, Tiles, assemble, straight_slots
+from maskvolume.web.tiles import (
+    Atlas,
+    Changes,
+    TileGrid,
+    Tiles,
+    assemble,
+    straight_slots,
+)
 from maskvolume.web.viewpoints import Viewpoints
 from maskvolume.web.visibility import Visibility
 

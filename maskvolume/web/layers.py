@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from maskvolume.mpi import MultiplaneImage
+from maskvolume.mpi.image import MultiplaneImage
 
 HIDDEN_SHARE = 0.1  # that a plane shows where others hide it: it does from beside
 

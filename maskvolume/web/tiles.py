@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from maskvolume.errors import InputError
+from maskvolume.runtime.errors import InputError
 
 EMPTY = 4  # levels of opacity, up to which a texel is empty
 BLED = 24  # levels of opacity, below which a colour is taken in part from around it

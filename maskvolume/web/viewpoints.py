@@ -9,11 +9,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from maskvolume.cameras import Camera, invert_rigid
-from maskvolume.io.llff import RigPoses
+from maskvolume.geometry.cameras import Camera, invert_rigid
+from maskvolume.geometry.paths import (
+    Z_REACH,
+    average_pose,
+    close_depth,
+    focus_distance,
+    join_paths,
+    look_at,
+    path_radii,
+)
+from maskvolume.geometry.poses import RigPoses
 from maskvolume.metrics import psnr
 from maskvolume.ops import Rendering
-from maskvolume.paths import Z_REACH, average_pose, close_depth, focus_distance, join_paths, look_at, path_radii
 
 DIRECTIONS = 12  # around the centre, in which the border is looked at
 SEEN = 0.985  # share of a view at the border that some plane covers; of the worst direction
@@ -46,7 +54,7 @@ class Viewpoints:
 
     @classmethod
     def of(cls, poses: RigPoses, size: tuple[int, int]) -> Viewpoints:
-        """Those as far as the rig reaches: limits as the radii of its paths (see ``maskvolume.paths``)."""
+        """Those as far as the rig reaches: limits as the radii of its paths (see ``maskvolume.geometry.paths``)."""
         cameras = poses.cameras
         T_world_center = average_pose(cameras)
         focus = focus_distance(poses.bounds)

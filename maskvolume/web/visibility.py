@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from maskvolume.cameras import Camera, relative_pose
+from maskvolume.geometry.cameras import Camera, relative_pose
 
 COARSER = 2  # how much coarser than the layers visibility is looked at
 AROUND = 3  # coarse texels by which what is seen is widened, for viewpoints between those that are looked from

@@ -73,7 +73,7 @@ void main() {
   gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0, 0.0, 1.0);
 }`;
 
-// A level of half the size: as avg_pool2d and the division of maskvolume/filling.py, borders repeated.
+// A level of half the size: as avg_pool2d and the division of maskvolume/ops/filling.py, borders repeated.
 export const PULL_FRAGMENT = `#version 300 es
 precision highp float;
 precision highp sampler2D;

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.holdout import Targets
+from benchmarks.quality.holdout import Targets
 from benchmarks.record import markdown_table
-from maskvolume.cameras import nearest_cameras, stack_cameras
-from maskvolume.checkpoints import save_checkpoint
-from maskvolume.errors import InputError
-from maskvolume.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.geometry.cameras import nearest_cameras, stack_cameras
+from maskvolume.mpi.checkpoints import save_checkpoint
+from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.runtime.errors import InputError
 
 SIZE = (48, 64)
 CAMERAS = ("cam00", "cam01", "cam02", "cam03")

@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from realestate10k_helpers import make_cameras
 
-from benchmarks.data_reading import ORIGINAL, ORIGINAL_AT_ONCE, OURS, DataReadingOptions, main, measure
-from maskvolume.errors import InputError
+from benchmarks.data_reading import (
+    ORIGINAL,
+    ORIGINAL_AT_ONCE,
+    OURS,
+    DataReadingOptions,
+    main,
+    measure,
+)
 from maskvolume.io.realestate10k import write_scene_cameras
 from maskvolume.io.shards import encode_jpeg
+from maskvolume.runtime.errors import InputError
 
 SIZE = (90, 160)
 

@@ -15,14 +15,30 @@ import torch
 from torchvision.models import squeezenet1_1
 
 from benchmarks import evaluate
-from benchmarks.figures import MEASURES, TRUTH, Moment, mean_of, means, measure
-from benchmarks.held_out_worlds import WorldSet
-from benchmarks.methods import CLASSICAL, FRAME_MPI, MASK_2D, MASK_VOLUME, METHODS, MORE, NEAREST, WARPING
-from maskvolume.checkpoints import save_checkpoint
-from maskvolume.errors import InputError
+from benchmarks.quality.figures import (
+    MEASURES,
+    TRUTH,
+    Moment,
+    mean_of,
+    means,
+    measure,
+)
+from benchmarks.quality.held_out_worlds import WorldSet
+from benchmarks.quality.methods import (
+    CLASSICAL,
+    FRAME_MPI,
+    MASK_2D,
+    MASK_VOLUME,
+    METHODS,
+    MORE,
+    NEAREST,
+    WARPING,
+)
 from maskvolume.io.images import read_image
 from maskvolume.metrics import ms_ssim, psnr, ssim
-from maskvolume.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.mpi.checkpoints import save_checkpoint
+from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.runtime.errors import InputError
 
 SIZE = (48, 64)
 CAMERAS = ("cam00", "cam01", "cam02", "cam03")

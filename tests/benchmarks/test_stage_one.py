@@ -10,13 +10,18 @@ import pytest
 import torch
 
 from benchmarks import stage_one
-from benchmarks.holdout import Targets, open_with_background
-from benchmarks.motorcycle import SGBM, SGBM_BARE
-from benchmarks.stage_one import CLASSICAL, HELD_OUT_SEED, PARTS, EmptyClip
-from maskvolume.checkpoints import save_checkpoint
-from maskvolume.errors import InputError
-from maskvolume.model import CheckpointMeta, MaskVolumeModel
-from maskvolume.tasks import SAMPLES_PER_SEED, VALIDATION_SEED
+from benchmarks.quality.holdout import Targets, open_with_background
+from benchmarks.quality.motorcycle import SGBM, SGBM_BARE
+from benchmarks.stage_one import (
+    CLASSICAL,
+    HELD_OUT_SEED,
+    PARTS,
+    EmptyClip,
+)
+from maskvolume.mpi.checkpoints import save_checkpoint
+from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.mpi.stages import SAMPLES_PER_SEED, VALIDATION_SEED
+from maskvolume.runtime.errors import InputError
 
 SIZE = (48, 64)
 CAMERAS = ("cam00", "cam01", "cam02", "cam03", "cam04")

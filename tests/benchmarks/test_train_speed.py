@@ -9,11 +9,16 @@ import pytest
 import torch
 
 from benchmarks import train_speed
-from benchmarks.train_speed import OriginalStep, OurStep, Row, TrainSpeedOptions
-from maskvolume.losses import l1_loss
-from maskvolume.model import CheckpointMeta, MaskVolumeModel
-from maskvolume.synthetic import SyntheticSample, WorldOptions, sample_worlds
-from maskvolume.tasks import mpi_frustum
+from benchmarks.train_speed import (
+    OriginalStep,
+    OurStep,
+    Row,
+    TrainSpeedOptions,
+)
+from maskvolume.data.synthetic import SyntheticSample, WorldOptions, sample_worlds
+from maskvolume.losses.pictures import l1_loss
+from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.mpi.stages import mpi_frustum
 
 CPU = torch.device("cpu")
 

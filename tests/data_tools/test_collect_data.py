@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_tools.clips.selection import choose_cameras, choose_frames
 from data_tools.collect_data import main
-from data_tools.selection import choose_cameras, choose_frames
-from maskvolume.background import evenly_spaced, make_backgrounds
-from maskvolume.errors import InputError
+from maskvolume.clips.backgrounds import evenly_spaced, make_backgrounds
+from maskvolume.clips.rig import RigClip
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.llff import read_poses_bounds
 from maskvolume.io.video import VideoWriter
-from maskvolume.rig import RigClip
+from maskvolume.runtime.errors import InputError
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from data_tools.compress_rig import main
-from maskvolume.errors import InputError
+from maskvolume.clips.rig import RigClip
 from maskvolume.io.images import read_image, resize_image, write_image
 from maskvolume.io.llff import read_poses_bounds
 from maskvolume.io.rig_h5 import RigScene, open_rig_scenes
-from maskvolume.rig import RigClip
+from maskvolume.runtime.errors import InputError
 
 CAMERAS = ("cam01", "cam03", "cam10")
 

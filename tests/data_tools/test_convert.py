@@ -14,18 +14,18 @@ import torch
 from lens_helpers import SIZE, distort, make_lens, take_picture, waves
 
 from data_tools.convert import main
-from maskvolume.cameras import Camera
-from maskvolume.errors import InputError
+from maskvolume.clips.layouts import open_layout
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.lenses import Lens, pinhole
+from maskvolume.geometry.poses import PosedCamera, RigPoses
 from maskvolume.io.calibrations import write_calibration
 from maskvolume.io.colmap import write_colmap
-from maskvolume.io.frames import open_layout
 from maskvolume.io.images import read_image, write_image
-from maskvolume.io.llff import RigPoses, read_poses_bounds, write_poses_bounds
+from maskvolume.io.llff import read_poses_bounds, write_poses_bounds
 from maskvolume.io.nerfstudio import write_nerfstudio
-from maskvolume.io.posed import PosedCamera
 from maskvolume.io.video import VideoWriter
-from maskvolume.lenses import Lens, pinhole
-from maskvolume.rig import RigClip
+from maskvolume.runtime.errors import InputError
 
 NAMES = ("cam00", "cam02", "cam10")
 FRAMES = ("00000", "00001")
@@ -376,7 +376,7 @@ def test_names_that_a_clip_could_not_be_told_by(tmp_path, capsys):
 
 
 def test_pictures_without_a_pose_are_named(tmp_path, capsys, monkeypatch):
-    import data_tools.recordings as recordings
+    import maskvolume.clips.recordings as recordings
 
     read = recordings.read_colmap
 

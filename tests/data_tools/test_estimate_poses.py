@@ -14,18 +14,30 @@ import pytest
 import torch
 
 from data_tools.estimate_poses import main
-from data_tools.pose_confidence import Confidence, align, differences, rig_width, verdict
-from data_tools.rig_features import Features, match_features
-from data_tools.rig_mapping import Problem
-from maskvolume.cameras import Camera
-from maskvolume.errors import InputError
+from data_tools.poses.confidence import (
+    Confidence,
+    align,
+    differences,
+    rig_width,
+    verdict,
+)
+from data_tools.poses.features import Features, match_features
+from data_tools.poses.mapping import Problem
+from maskvolume.clips.rig import RigClip
+from maskvolume.data.synthetic.options import WorldOptions
+from maskvolume.data.synthetic.static import StaticWorld
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.lenses import (
+    Lens,
+    pinhole,
+    project,
+    undistort_maps,
+)
+from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.calibrations import read_calibration, write_calibration
 from maskvolume.io.images import write_image
-from maskvolume.io.llff import RigPoses, read_poses_bounds, write_poses_bounds
-from maskvolume.lenses import Lens, pinhole, project, undistort_maps
-from maskvolume.rig import RigClip
-from maskvolume.synthetic.options import WorldOptions
-from maskvolume.synthetic.static import StaticWorld
+from maskvolume.io.llff import read_poses_bounds, write_poses_bounds
+from maskvolume.runtime.errors import InputError
 
 SIZE = (240, 320)
 NEAR, FAR = 1.0, 5.0

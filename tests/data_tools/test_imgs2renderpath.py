@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from data_tools.imgs2renderpath import find_poses, main
-from maskvolume.errors import InputError
+from maskvolume.geometry.paths import PATH_KINDS, render_path
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import read_path, read_poses_bounds
-from maskvolume.paths import PATH_KINDS, render_path
+from maskvolume.runtime.errors import InputError
 
 
 @pytest.fixture

@@ -10,15 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from data_tools.inspect_rig import PICTURE_NAME, REPORT_NAME, inspect, main, warnings
-from data_tools.rig_geometry import colour_gains, common_view, neighbour_pairs
-from data_tools.rig_signals import correlations, find_offsets, read_signals
-from maskvolume.cameras import Camera
-from maskvolume.io.frames import open_layout
+from data_tools.inspect_rig import (
+    PICTURE_NAME,
+    REPORT_NAME,
+    inspect,
+    main,
+    warnings,
+)
+from data_tools.inspection.geometry import colour_gains, common_view, neighbour_pairs
+from data_tools.inspection.signals import correlations, find_offsets, read_signals
+from maskvolume.clips.layouts import open_layout
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.images import read_image, write_image
-from maskvolume.io.llff import RigPoses, write_poses_bounds
+from maskvolume.io.llff import write_poses_bounds
 from maskvolume.io.video import VideoWriter
-from maskvolume.rig import RigClip
 
 NUM_FRAMES = 36
 CAMERAS = ("cam00", "cam01", "cam02", "cam03", "cam04")

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_tools.clips.selection import FrameChoice
 from data_tools.make_backgrounds import main
-from data_tools.selection import FrameChoice
-from maskvolume.background import make_backgrounds
-from maskvolume.errors import InputError
-from maskvolume.io.frames import open_layout
+from maskvolume.clips.backgrounds import make_backgrounds
+from maskvolume.clips.layouts import open_layout
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoWriter
+from maskvolume.runtime.errors import InputError
 
 CAMERAS = ("cam01", "cam03")
 
@@ -124,7 +124,7 @@ def test_excluded_cameras_and_another_folder(recording, tmp_path):
 
 
 def test_memory_of_the_histogram_does_not_grow_with_the_recording(tmp_path, make_rig):
-    """That of the exact median is bounded by its budget, which tests/test_background.py measures."""
+    """That of the exact median is bounded by its budget, which tests/maskvolume/clips/test_backgrounds.py measures."""
 
     def peak(num_frames: int) -> int:
         rig = make_rig(tmp_path / str(num_frames), cameras=["cam00"], num_frames=num_frames, size=(60, 80))

@@ -18,13 +18,13 @@ import torchvision
 
 from data_tools.make_backgrounds import main as make_backgrounds
 from data_tools.make_mattes import main
-from data_tools.matte_difference import BackgroundModel, DifferenceSettings, soften
-from data_tools.matte_segmentation import Segmenter
-from maskvolume.background import temporal_median
-from maskvolume.errors import InputError
+from data_tools.mattes.difference import BackgroundModel, DifferenceSettings, soften
+from data_tools.mattes.segmentation import Segmenter
+from maskvolume.clips.backgrounds import temporal_median
+from maskvolume.clips.mattes import read_matte
 from maskvolume.io.images import read_image, write_image
-from maskvolume.io.mattes import read_matte
 from maskvolume.io.video import VideoWriter
+from maskvolume.runtime.errors import InputError
 
 SIZE = (180, 320)
 FRAMES = 9

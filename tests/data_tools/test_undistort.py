@@ -11,15 +11,21 @@ import torch
 from lens_helpers import SIZE, make_lens, picture_rays, take_picture, waves
 
 from data_tools.undistort import main
-from maskvolume.cameras import Camera
-from maskvolume.errors import InputError
+from maskvolume.clips.layouts import open_layout
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.lenses import (
+    Lens,
+    RemapTables,
+    is_distorted,
+    pinhole,
+)
+from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.calibrations import read_calibration, write_calibration
-from maskvolume.io.frames import open_layout
 from maskvolume.io.images import read_image, write_image
-from maskvolume.io.llff import RigPoses, read_poses_bounds, write_poses_bounds
+from maskvolume.io.llff import read_poses_bounds, write_poses_bounds
 from maskvolume.io.video import VideoWriter
-from maskvolume.lenses import Lens, RemapTables, is_distorted, pinhole
-from maskvolume.rig import RigClip
+from maskvolume.runtime.errors import InputError
 
 NAMES = ("cam00", "cam02")
 LENSES = {"cam00": make_lens("barrel"), "cam02": make_lens("fisheye")}

@@ -10,11 +10,11 @@ import torch
 
 from examples import demo, stereo
 from examples.sheets import Row, draw_sheet
-from maskvolume.checkpoints import save_checkpoint
-from maskvolume.errors import InputError
 from maskvolume.io.images import read_image
 from maskvolume.io.video import VideoFrames
-from maskvolume.model import CheckpointMeta, MaskVolumeModel, Stage
+from maskvolume.mpi.checkpoints import save_checkpoint
+from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel, Stage
+from maskvolume.runtime.errors import InputError
 
 
 def untrained(path: Path, stage: Stage) -> Path:

@@ -17,13 +17,13 @@ import pytest
 from realestate10k_helpers import make_cameras
 
 from benchmarks.data_reading import write_original
-from maskvolume.errors import InputError
 from maskvolume.io.images import read_image, resize_image
 from maskvolume.io.original_h5 import OriginalData, OriginalScene
 from maskvolume.io.realestate10k import SceneCameras, write_scene_cameras
 from maskvolume.io.shards import SceneShards, encode_jpeg
 from maskvolume.io.triplets import read_triplets
 from maskvolume.metrics import psnr
+from maskvolume.runtime.errors import InputError
 from preprocessing.compress_data import (
     FramesScene,
     PictureForm,

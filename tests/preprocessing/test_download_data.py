@@ -17,9 +17,9 @@ import pytest
 from realestate10k_helpers import MadeData, Reply, VideoServer, ffmpeg, serve_videos
 from tqdm import TMonitor
 
-from maskvolume.errors import InputError
 from maskvolume.io.mp4 import read_frame_times
 from maskvolume.io.realestate10k import video_stem
+from maskvolume.runtime.errors import InputError
 from preprocessing import download_data as program
 from preprocessing.download_data import Downloader, DownloadOptions, check_video, main, plan_downloads
 from preprocessing.extract_frames import main as extract

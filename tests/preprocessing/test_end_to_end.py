@@ -13,7 +13,6 @@ import pytest
 from realestate10k_helpers import MadeData, Reply, VideoServer, make_cameras
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from maskvolume.checkpoints import load_model
 from maskvolume.io.realestate10k import (
     list_scene_files,
     read_bounds,
@@ -23,6 +22,7 @@ from maskvolume.io.realestate10k import (
 )
 from maskvolume.io.shards import SceneShards
 from maskvolume.io.triplets import read_triplets, write_triplets
+from maskvolume.mpi.checkpoints import load_model
 
 WIDTH, HEIGHT = 96, 64
 GONE = "vanished"

@@ -18,10 +18,10 @@ import pytest
 import torch
 from realestate10k_helpers import FPS, MadeData, ffmpeg, number_of, write_numbered_video
 
-from maskvolume.errors import InputError
 from maskvolume.io.images import read_image
 from maskvolume.io.realestate10k import list_scene_files, read_scene_cameras, video_stem
 from maskvolume.io.video import FrameStream
+from maskvolume.runtime.errors import InputError
 from preprocessing import extract_frames as program
 from preprocessing.extract_frames import DAMAGED, ENDED, NO_FRAME, main, nearest_frames
 from preprocessing.make_example_data import plan_video

@@ -13,10 +13,16 @@ import pytest
 import torch
 from realestate10k_helpers import MadeData
 
-from maskvolume.errors import InputError
-from maskvolume.io.realestate10k import SceneCameras, list_scene_files, read_bounds, read_scene_cameras, video_stem
+from maskvolume.data.synthetic import StaticWorld, WorldOptions
+from maskvolume.io.realestate10k import (
+    SceneCameras,
+    list_scene_files,
+    read_bounds,
+    read_scene_cameras,
+    video_stem,
+)
 from maskvolume.io.video import VideoFrames
-from maskvolume.synthetic import StaticWorld, WorldOptions
+from maskvolume.runtime.errors import InputError
 from preprocessing.make_example_data import (
     FAR_RATIO,
     FOCAL,

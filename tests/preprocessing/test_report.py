@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskvolume.errors import InputError
+from maskvolume.runtime.errors import InputError
 from preprocessing.report import Report
 
 

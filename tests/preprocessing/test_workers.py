@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from maskvolume.errors import InputError
+from maskvolume.runtime.errors import InputError
 from preprocessing.workers import run_jobs
 
 KILLED = "--workers: a process was killed, most likely for want of memory; give a lower number"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskvolume import errors
-from maskvolume.checkpoints import save_checkpoint
-from maskvolume.model import CheckpointMeta, MaskVolumeModel, Stage
+from maskvolume.mpi.checkpoints import save_checkpoint
+from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel, Stage
+from maskvolume.runtime import errors
 from render.render_llff_video import main
 
 NUM_PLANES = 6

@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from maskvolume.cameras import Camera
-from maskvolume.filling import fill_unseen
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
 from maskvolume.io.video import VideoFrames
-from maskvolume.mpi import MultiplaneImage
-from maskvolume.rendering import to_uint8
-from maskvolume.rig import RigClip
+from maskvolume.mpi.image import MultiplaneImage
+from maskvolume.ops.filling import fill_unseen
+from maskvolume.rendering.pictures import to_uint8
 from maskvolume.web.export import WebExport, psnr
 from maskvolume.web.tiles import Atlas, TileGrid, assemble
 from render import export_web

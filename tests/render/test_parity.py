@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskvolume.checkpoints import load_model
+from maskvolume.clips.rig import RigClip
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import read_path
-from maskvolume.pipeline import ClipRenderer
-from maskvolume.rig import RigClip
+from maskvolume.mpi.checkpoints import load_model
+from maskvolume.mpi.renderer import ClipRenderer
 
 # The original computes in float32 too; measured differences are below 2e-5.
 TOLERANCE = 2e-3

@@ -15,7 +15,7 @@ import pytest
 import torch
 from web_helpers import COLORS, DEPTHS, LIMITS, NAMES, FakeExport, make_fake_export
 
-from maskvolume.cameras import Camera
+from maskvolume.geometry.cameras import Camera
 from maskvolume.io.llff import read_path
 from maskvolume.web.export import psnr
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from maskvolume.cameras import Camera
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.paths import join_paths
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
-from maskvolume.paths import join_paths
-from maskvolume.processes import ALONE
-from maskvolume.rig import RigClip
+from maskvolume.runtime.processes import ALONE
 from maskvolume.web.export import psnr
 from maskvolume.web.viewpoints import SCALES, Viewpoints
 from render.render_llff_video import RenderOptions, render

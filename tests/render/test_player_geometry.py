@@ -14,10 +14,10 @@ import pytest
 import torch
 from helpers import make_camera
 
-from maskvolume.cameras import Camera, invert_rigid
-from maskvolume.homography import render_homographies, sweep_homographies
+from maskvolume.geometry.cameras import Camera, invert_rigid
+from maskvolume.geometry.homography import render_homographies, sweep_homographies
+from maskvolume.geometry.paths import look_at
 from maskvolume.io.llff import read_path
-from maskvolume.paths import look_at
 
 MODULE = Path(__file__).resolve().parents[2] / "render" / "viewer" / "camera.js"
 NODE = shutil.which("node")

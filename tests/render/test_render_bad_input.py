@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from maskvolume import rendering
-from maskvolume.checkpoints import load_model
+from maskvolume.clips.rig import RigClip
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoWriter
-from maskvolume.rig import RigClip
+from maskvolume.mpi.checkpoints import load_model
+from maskvolume.rendering import loop as rendering
 
 SHORT = ("--path", "circle", "--num_frames", 5)
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskvolume.io.images import read_image
-from maskvolume.processes import Processes
-from maskvolume.rendering import share_of
+from maskvolume.rendering.loop import share_of
+from maskvolume.runtime.processes import Processes
 
 WORLD = 2
 

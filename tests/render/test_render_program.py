@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 
 from data_tools.collect_data import main as collect
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.paths import render_path
 from maskvolume.io.images import read_image, read_image_size, write_image
 from maskvolume.io.llff import read_poses_bounds, write_path
 from maskvolume.io.video import VideoFrames, VideoWriter
-from maskvolume.memory import Job, Plan, make_plan, need
-from maskvolume.paths import render_path
-from maskvolume.rig import RigClip
-from maskvolume.tiles import Tiling
+from maskvolume.mpi.memory import (
+    Job,
+    Plan,
+    make_plan,
+    need,
+)
+from maskvolume.mpi.tiles import Tiling
 
 SHORT = ("--path", "circle", "--num_frames", 5)
 

@@ -16,8 +16,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from maskvolume.errors import InputError
-from maskvolume.web_server import FolderServer
+from maskvolume.runtime.errors import InputError
+from maskvolume.web.server import FolderServer
 from render import view
 
 SECRET = b"not for others"

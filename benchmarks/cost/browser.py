@@ -1,0 +1,131 @@
+"""A browser to try the player with: Chromium without a screen, WebGL2 drawn by the processor.
+
+Tests take the fixtures ``chromium`` and ``open_page`` of tests/conftest.py, which skip where there is no Chromium.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskvolume.runtime.errors import InputError
+from maskvolume.web.server import FolderServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Response
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--no-sandbox",  # which needs rights that containers lack
+    "--use-gl=angle",
+    "--use-angle=swiftshader",  # the same pixels on every machine, no GPU needed
+    "--enable-unsafe-swiftshader",
+    "--autoplay-policy=no-user-gesture-required",
+    "--force-color-profile=srgb",
+    "--disable-dev-shm-usage",  # 64 MB in containers: too little for videos
+)
+DEFAULT_TIMEOUT_MS = 30_000
+MISSING = "no Chromium here: install one (apt install chromium), or name one by MASKVOLUME_CHROMIUM"
+
+
+def find_chromium() -> str | None:
+    """The program of an installed Chromium; None where there is none."""
+    wanted = os.environ.get("MASKVOLUME_CHROMIUM")
+    if wanted:
+        assert shutil.which(wanted), f"MASKVOLUME_CHROMIUM: {wanted} is no program"
+        return wanted
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@contextmanager
+def launch_chromium(program: str, flags: tuple[str, ...] = FLAGS) -> Iterator[Browser]:
+    """A browser without a screen; starting one takes about a second.
+
+    Raises:
+        InputError: Playwright, of the dev extra, is not installed.
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise InputError(
+            "Playwright is not installed; make benchmark-web does it, or pip install -e '.[dev]'"
+        ) from None
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(flags))
+        yield browser
+        browser.close()
+
+
+@dataclass
+class OpenPage:
+    """A page of a served folder.
+
+    Attributes:
+        page: Playwright's page.
+        url: address of the folder, ``file:`` or ``http:``.
+        problems: what the page wrote to the console as an error or a warning, errors that no one caught,
+            and requests that failed.
+    """
+
+    page: Page
+    url: str
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", self._note_console)
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.page.on("response", self._note_answer)
+
+    def goto(self, path: str = "index.html") -> OpenPage:
+        """Load a page of the folder, and its scripts."""
+        self.page.goto(self.url + path)
+        return self
+
+    def run(self, script: str, argument: Any = None) -> Any:
+        """Run a JavaScript expression or function in the page; its value, or that of its promise."""
+        return self.page.evaluate(script, argument)
+
+    def check(self) -> None:
+        """Assert that nothing went wrong in the page."""
+        assert not self.problems, "\n".join(self.problems)
+
+    def _note_answer(self, answer: Response) -> None:
+        if answer.status >= 400:
+            self.problems.append(f"{answer.status}: {answer.url}")
+
+    def _note_console(self, message: ConsoleMessage) -> None:
+        # A reading of the GPU's pixels is slow, which the driver remarks; tests do it on purpose.
+        if message.type in ("error", "warning") and "GPU stall due to ReadPixels" not in message.text:
+            self.problems.append(f"{message.type}: {message.text}")
+
+
+@contextmanager
+def new_page(browser: Browser, folder: Path, served: bool = True, **options: Any) -> Iterator[OpenPage]:
+    """A page, in a context of its own, of a folder that is served for as long.
+
+    Args:
+        browser: of ``launch_chromium``.
+        folder: the folder.
+        served: over HTTP; False: the files are opened as by a double click.
+        options: of Playwright's ``new_context``, such as viewport, has_touch or device_scale_factor.
+    """
+    from playwright.sync_api import Error
+
+    context = browser.new_context(**options)
+    context.set_default_timeout(DEFAULT_TIMEOUT_MS)
+    try:
+        if not served:
+            yield OpenPage(context.new_page(), f"{folder.resolve().as_uri()}/")
+            return
+        with FolderServer(folder) as server:
+            yield OpenPage(context.new_page(), server.url)
+    finally:
+        try:
+            context.close()
+        except Error as error:  # the browser broke down, which the test has shown
+            print(f"browser: {error}")

@@ -1,0 +1,79 @@
+"""Figures of what is finished, kept beside the result until it is written, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.record import write_result
+from maskvolume.io.images import read_image, write_image
+from maskvolume.runtime.errors import InputError
+
+Made = tuple[dict[str, Any], np.ndarray | None]  # figures, and a picture uint8 [h, w, 3] where there is one
+
+
+class Kept:
+    """Finished units of a run: ``OUT.partial.json``, and ``OUT.partial.NAME.png`` of those with a picture.
+
+    Args:
+        out: where the result is going to be written.
+        key: what decides the figures; those of a run with another key don't count.
+        resume: whether to go on from what is there.
+
+    Raises:
+        InputError: the file can't be read.
+    """
+
+    def __init__(self, out: Path, key: str, *, resume: bool) -> None:
+        self.path = out.with_name(f"{out.stem}.partial.json")
+        self.key = key
+        self._units: dict[str, dict[str, Any]] = {}
+        if resume and self.path.is_file():
+            self._read()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._units
+
+    def take(self, name: str, make: Callable[[], Made]) -> Made:
+        """A unit, from an earlier run where it was finished there."""
+        if name in self._units:
+            unit, path = self._units[name], self._picture_path(name)
+            if not unit["pictured"]:
+                return unit["figures"], None
+            if path.is_file():
+                return unit["figures"], read_image(path)
+        figures, picture = make()
+        if picture is not None:
+            write_image(self._picture_path(name), picture)
+        self._units[name] = {"figures": figures, "pictured": picture is not None}
+        write_result(self.path, {"key": self.key, "units": self._units})
+        return figures, picture
+
+    def remove(self) -> None:
+        """Remove what was kept: the result is written."""
+        for name in self._units:
+            self._picture_path(name).unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            key, units = content["key"], dict(content["units"])
+        except (ValueError, TypeError, KeyError):
+            raise InputError(
+                f"{self.path}: not what an interrupted run keeps; remove it, or give --no-resume"
+            ) from None
+        if key == self.key:
+            self._units = units
+            print(f"{self.path}: {len(units)} finished parts of an earlier run are taken from it", file=sys.stderr)
+        else:
+            print(f"{self.path}: of other checkpoints, options or code; begun anew", file=sys.stderr)
+
+    def _picture_path(self, name: str) -> Path:
+        return self.path.with_suffix(f".{re.sub(r'[^a-zA-Z0-9]+', '_', name)}.png")

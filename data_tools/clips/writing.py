@@ -1,0 +1,259 @@
+"""Writes the pictures of some cameras of a clip anew, each as another camera would have taken it, or as they are.
+
+What lies in the output folder already and is up to date is kept, so that an interrupted program goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from maskvolume.clips.layouts import (
+    COLLECTED_NAME,
+    VIDEO_SUFFIXES,
+    FrameSource,
+    Videos,
+)
+from maskvolume.geometry.lenses import Lens, RemapTables, undistort_maps
+from maskvolume.io.files import (
+    atomic_path,
+    is_current,
+    link_or_copy,
+    require_writable_folder,
+)
+from maskvolume.io.images import write_image
+from maskvolume.io.video import VideoWriter
+from maskvolume.runtime.errors import InputError
+
+RECORD_NAME = ".made_of.json"
+
+Form = Literal["frames", "videos", "collected"]
+
+
+@dataclass(frozen=True, eq=False)
+class OutputCamera:
+    """A camera whose pictures are written.
+
+    Attributes:
+        name: what it is called in the output.
+        number: that of the camera in the source.
+        lens: of the pictures that there are.
+        target: of the pictures that are written; the same object as ``lens`` leaves them as they are.
+    """
+
+    name: str
+    number: int
+    lens: Lens
+    target: Lens
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the pictures stay as they are."""
+        return self.target is self.lens
+
+
+@dataclass(frozen=True, eq=False)
+class OutputClip:
+    """A clip to write.
+
+    Attributes:
+        source: the frames.
+        cameras: those that are written, in order.
+        frames: numbers of the frames in the source by their names in the output, in order.
+        folder: that of the cameras (or of the frames, if collected).
+        form: the layout.
+        suffix: of the pictures; None: as they are, .jpg for frames of videos.
+        fps: frames a second of videos.
+        takes_all: whether ``frames`` are all of the source, in its order, so that its videos can be linked.
+    """
+
+    source: FrameSource
+    cameras: tuple[OutputCamera, ...]
+    frames: Mapping[str, int]
+    folder: Path
+    form: Form
+    suffix: str | None = None
+    fps: float = 30.0
+    takes_all: bool = True
+
+    def picture(self, position: int, frame_name: str) -> Path:
+        """The picture of the camera at a position among ``cameras``."""
+        name = f"{frame_name}{self._picture_suffix(position)}"
+        if self.form == "collected":
+            return self.folder / frame_name / "images" / f"{position:03d}{self._picture_suffix(position)}"
+        return self.folder / self.cameras[position].name / name
+
+    def video(self, position: int) -> Path:
+        """The video of a camera."""
+        suffix = self._source_suffix(position) if self.links_video(position) else ".mp4"
+        return self.folder / f"{self.cameras[position].name}{suffix}"
+
+    def entries(self) -> list[str]:
+        """What is written, by the names in ``folder``."""
+        if self.form == "videos":
+            return [self.video(position).name for position in range(len(self.cameras))]
+        if self.form == "collected":
+            return [*self.frames, COLLECTED_NAME]
+        return [camera.name for camera in self.cameras]
+
+    def _source_suffix(self, position: int) -> str:
+        return self.source.file(self.cameras[position].number, next(iter(self.frames.values()))).suffix
+
+    def _picture_suffix(self, position: int) -> str:
+        own = self._source_suffix(position)
+        return self.suffix or (".jpg" if own.lower() in VIDEO_SUFFIXES else own)
+
+    def links_video(self, position: int) -> bool:
+        """Whether the video of a camera is taken as it is."""
+        is_video = self._source_suffix(position).lower() in VIDEO_SUFFIXES
+        return is_video and self.takes_all and self.cameras[position].is_kept
+
+    def settings(self, base: Path) -> dict[str, object]:
+        """All that the files depend on, the contents of the source apart; ``base`` is the whole output's folder."""
+        first = self.source.file(self.cameras[0].number, next(iter(self.frames.values())))
+        return {
+            "source": Path(os.path.relpath(first.resolve(), base.resolve())).as_posix(),
+            "form": self.form,
+            "suffix": self.suffix,
+            "fps": self.fps,
+            "frames": dict(self.frames),
+            "cameras": [
+                {
+                    "name": camera.name,
+                    "number": camera.number,
+                    "from": _values(camera.lens),
+                    "to": _values(camera.target),
+                }
+                for camera in self.cameras
+            ],
+        }
+
+
+def prepare_output(base: Path, settings: Mapping[str, object], entries: Sequence[str], *, overwrite: bool) -> None:
+    """Make the folder ``base`` ready: new, or that of an earlier run with the same settings.
+
+    Args:
+        base: the output folder.
+        settings: all that the output depends on.
+        entries: names in ``base`` of what will be written, so that ``overwrite`` can remove it later.
+        overwrite: remove what an earlier run has written.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    require_writable_folder(base)
+    record = base / RECORD_NAME
+    settings = json.loads(json.dumps(settings))  # as it is read back
+    try:
+        old = json.loads(record.read_text(encoding="utf-8"))
+        old_settings, old_entries = old["settings"], [str(name) for name in old["entries"]]
+    except FileNotFoundError:
+        old_settings, old_entries = None, []
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{record}: damaged; choose another --out_dir") from error
+    if old_settings == settings and not overwrite:
+        return
+    if old_settings is None:
+        foreign = sorted(path.name for path in base.iterdir() if not path.name.startswith("."))
+        if foreign:
+            raise InputError(f"{base}: holds {foreign[0]}, which this program did not write; choose a new --out_dir")
+    elif not overwrite:
+        raise InputError(
+            f"{base}: was made of other cameras, frames or settings; choose another --out_dir, or give --overwrite to "
+            f"replace it"
+        )
+    for name in old_entries:
+        path = base / Path(name).name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    with atomic_path(record) as partial:
+        text = json.dumps({"settings": settings, "entries": list(entries)}, indent=2)
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def write_clip(clip: OutputClip) -> None:
+    """Write all pictures or videos; those that are there and up to date are kept. One frame is held at a time.
+
+    Raises:
+        InputError: a frame cannot be read, or has another size than its camera.
+    """
+    total = len(clip.cameras) * len(clip.frames)
+    with tqdm(total=total, desc=clip.form, unit="picture", disable=None) as progress:
+        for position, camera in enumerate(clip.cameras):
+            if clip.form == "videos":
+                _write_video(clip, position, progress)
+            else:
+                _write_pictures(clip, position, progress)
+            if isinstance(clip.source, Videos):
+                # A decoder holds many pictures, and a rig has many cameras.
+                clip.source.videos[camera.number].close()
+    if clip.form == "collected":
+        with atomic_path(clip.folder / COLLECTED_NAME) as partial:
+            names = {"cameras": [camera.name for camera in clip.cameras]}
+            partial.write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_pictures(clip: OutputClip, position: int, progress: tqdm) -> None:
+    camera = clip.cameras[position]
+    tables: RemapTables | None = None
+    for frame_name, frame in clip.frames.items():
+        picture, source = clip.picture(position, frame_name), clip.source.file(camera.number, frame)
+        links = camera.is_kept and picture.suffix == source.suffix
+        if not is_current(picture, source, linked=links):
+            if links:
+                link_or_copy(source, picture)
+            else:
+                tables = tables or _tables(camera)
+                write_image(picture, _read(clip, camera, frame, tables))
+        progress.update()
+
+
+def _write_video(clip: OutputClip, position: int, progress: tqdm) -> None:
+    camera, video = clip.cameras[position], clip.video(position)
+    sources = {clip.source.file(camera.number, frame) for frame in clip.frames.values()}
+    links = clip.links_video(position)
+    if not all(is_current(video, source, linked=links) for source in sources):
+        if links:
+            link_or_copy(next(iter(sources)), video)
+        else:
+            tables = _tables(camera)
+            with VideoWriter(video, camera.target.size, clip.fps) as writer:
+                for frame in clip.frames.values():
+                    writer.append(_read(clip, camera, frame, tables))
+                    progress.update()
+            return
+    progress.update(len(clip.frames))
+
+
+def _tables(camera: OutputCamera) -> RemapTables | None:
+    return None if camera.is_kept else undistort_maps(camera.lens, camera.target.K, camera.target.size)
+
+
+def _read(clip: OutputClip, camera: OutputCamera, frame: int, tables: RemapTables | None) -> np.ndarray:
+    picture = clip.source.read(camera.number, frame)
+    if picture.shape[:2] != camera.lens.size:
+        (h, w), (expected_h, expected_w) = picture.shape[:2], camera.lens.size
+        raise InputError(
+            f"{clip.source.file(camera.number, frame)}: {w} x {h} pixels, but its camera has {expected_w} x "
+            f"{expected_h}; bring the pictures of a camera to one size"
+        )
+    return picture if tables is None else tables.apply(picture)
+
+
+def _values(lens: Lens) -> dict[str, object]:
+    return {
+        "model": lens.model,
+        "K": lens.K.tolist(),
+        "distortion": lens.distortion.tolist(),
+        "size": list(lens.size),
+    }

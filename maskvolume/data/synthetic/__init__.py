@@ -1,0 +1,7 @@
+"""Endless random worlds, rendered by ray casting, to train on without any data file."""
+
+from maskvolume.data.synthetic.options import SyntheticSample, WorldOptions
+from maskvolume.data.synthetic.sampling import sample_worlds
+from maskvolume.data.synthetic.static import StaticWorld
+
+__all__ = ["StaticWorld", "SyntheticSample", "WorldOptions", "sample_worlds"]

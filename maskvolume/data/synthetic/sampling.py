@@ -1,0 +1,209 @@
+"""Samples of random worlds: sources, backgrounds, target, matte and depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskvolume.data.synthetic.effects import CameraEffects, apply_effects, draw_effects
+from maskvolume.data.synthetic.options import SyntheticSample, WorldOptions
+from maskvolume.data.synthetic.raycast import Layer, RayCaster, start_layer
+from maskvolume.data.synthetic.rigs import draw_rig, rig_cameras
+from maskvolume.data.synthetic.shapes import Things
+from maskvolume.data.synthetic.textures import TextureBank, texture_bank
+from maskvolume.data.synthetic.worlds import (
+    MOVER_SHADES,
+    MOVER_SLOTS,
+    STATIC_SHADES,
+    STATIC_SLOTS,
+    draw_things,
+)
+from maskvolume.geometry.cameras import Camera
+
+Held = TypeVar("Held", Things, CameraEffects)
+
+NUM_CUTS = 64
+NEAR_CLIP = 0.5  # of a rig's near: guards the target that moves towards things
+EXPOSURES = (0.5, 2.2)  # between these, cameras expose as they like
+
+
+def sample_worlds(
+    options: WorldOptions,
+    batch: int,
+    *,
+    generator: torch.Generator | int,
+    device: torch.device | str,
+) -> SyntheticSample:
+    """Build ``batch`` random worlds and render them on ``device``.
+
+    Args:
+        options: what the worlds are like.
+        batch: how many worlds, B.
+        generator: a seed, or a generator of which one is drawn. A seed gives the same bits again on the
+            same device and version of torch.
+        device: where to render and where the sample will be.
+    """
+    if batch < 1:
+        raise ValueError(f"batch: at least 1 expected, got {batch}")
+    device = torch.device(device)
+    if isinstance(generator, torch.Generator):
+        generator = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    # Streams of their own: what is drawn for one does not change the others.
+    streams = [seed.spawn(6) for seed in np.random.SeedSequence(generator).spawn(batch)]
+    rig_rngs, thing_rngs, effect_rngs, rngs, step_rngs, calibration_rngs = (
+        [np.random.default_rng(seeds[i]) for seeds in streams] for i in range(6)
+    )
+    noise = torch.Generator(device).manual_seed(int(rngs[0].integers(2**62)))
+
+    bank = texture_bank(options.texture_seed, options.num_textures, NUM_CUTS, device)
+    rigs = [draw_rig(rng, options) for rng in rig_rngs]
+    sources, target = rig_cameras(rigs, options)
+    things, step = draw_things(thing_rngs, step_rngs, rigs, bank, options)
+    effects = draw_effects(effect_rngs, options)
+    brightness = torch.tensor([rng.uniform(*options.brightness) for rng in rngs]).float()
+    near = torch.tensor([rig.near for rig in rigs])
+    turn = torch.from_numpy(np.stack([_random_pose(rng) for rng in rngs])).float()
+
+    things, effects = to_device(things, device), to_device(effects, device)
+    sources, target = sources.to(device), target.to(device)
+    near, brightness, turn, step = near.to(device), brightness.to(device), turn.to(device), step.to(device)
+
+    instants = [replace(things, center=things.center + t * step) for t in range(options.instants)]
+    source_layers, target_layers = _render_all(instants, sources, target, bank, near, options)
+    found = source_layers[0].color.unflatten(1, (batch, -1)).mean((0, 2, 3, 4, 5))
+    exposure = (brightness / found).clamp(*EXPOSURES)
+    first = 1 if options.moving else 0
+    depth = torch.stack([layer.depth.unflatten(0, (batch, -1)) for layer in source_layers[first:]], dim=1)
+    images, backgrounds = (_resolve(source_layers[i], exposure) for i in (first, 0))
+    pictures = [_resolve(layer, exposure)[:, 0].clamp(0, 1) for layer in target_layers]
+    mattes, source_mattes = (
+        [(layer.depth < layers[0].depth).float().mean(1, keepdim=True) for layer in layers[first:]]
+        for layers in (target_layers, source_layers)
+    )
+    images, backgrounds = apply_effects(images, effects, noise), apply_effects(backgrounds, effects, noise)
+    later = {}
+    if options.instants > 1:
+        shown = [apply_effects(_resolve(layer, exposure), effects, noise) for layer in source_layers[2:]]
+        later = {
+            "later_images": torch.stack(shown, dim=1),
+            "later_target_images": torch.stack(pictures[2:], dim=1),
+            "later_mattes": torch.stack(mattes[1:], dim=1),
+        }
+    return SyntheticSample(
+        images=images,
+        backgrounds=backgrounds,
+        sources=replace(
+            sources,
+            T_cam_world=sources.T_cam_world @ turn[:, None],
+            K=sources.K + _calibration_errors(calibration_rngs, options, sources.K).to(device),
+        ),
+        target=replace(target, T_cam_world=target.T_cam_world @ turn),
+        target_image=pictures[first],
+        target_background=pictures[0],
+        matte=mattes[0],
+        target_depth=resolve_depth(target_layers[first].depth),
+        target_background_depth=resolve_depth(target_layers[0].depth),
+        source_mattes=torch.stack([matte.unflatten(0, (batch, -1)) for matte in source_mattes], dim=1),
+        near=0.9 * depth.amin((1, 2, 3, 4, 5)),
+        far=2.0 * depth.amax((1, 2, 3, 4, 5)),
+        source_depth=resolve_depth(source_layers[first].depth).unflatten(0, (batch, -1))
+        if options.source_depth
+        else None,
+        **later,
+    )
+
+
+def to_device(value: Held, device: torch.device) -> Held:
+    """The same with all tensors on ``device``."""
+    return replace(
+        value,
+        **{
+            field.name: getattr(value, field.name).to(device)
+            for field in fields(value)
+            if isinstance(getattr(value, field.name), Tensor)
+        },
+    )
+
+
+def _calibration_errors(rngs: list[np.random.Generator], options: WorldOptions, K: Tensor) -> Tensor:
+    """What is added to the intrinsics ``[B, V, 3, 3]`` of the sources."""
+    errors = np.zeros(K.shape)
+    for error, rng, given in zip(errors, rngs, K.cpu().numpy(), strict=True):
+        x, y, edge = rng.normal(0, options.calibration * rng.uniform(), (3, options.num_sources))
+        focal = edge / (0.5 * options.size[1])  # a change of the focal length by this share moves the edge so far
+        error[:, 0, 2], error[:, 1, 2] = x, y
+        error[:, 0, 0] = error[:, 1, 1] = focal * given[:, 0, 0]
+    return torch.from_numpy(errors).float()
+
+
+def _random_pose(rng: np.random.Generator) -> np.ndarray:
+    """``[4, 4]`` rigid: where the reference camera's frame lies in the world must not matter."""
+    q, _ = np.linalg.qr(rng.normal(0, 1, (3, 3)))
+    T = np.eye(4)
+    T[:3, :3] = q * np.sign(np.linalg.det(q))
+    T[:3, 3] = rng.normal(0, 1, 3)
+    return T
+
+
+def _render_all(
+    instants: Sequence[Things], sources: Camera, target: Camera, bank: TextureBank, near: Tensor, options: WorldOptions
+) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """Layers of the sources and of the target; cast together where their sizes are the same."""
+    if sources.size != target.size:
+        return (
+            _render(instants, sources, bank, near, options),
+            _render(instants, target[:, None], bank, near, options),
+        )
+    cameras = Camera(
+        torch.cat([sources.T_cam_world, target.T_cam_world[:, None]], dim=1),
+        torch.cat([sources.K, target.K[:, None]], dim=1),
+        sources.size,
+    )
+    layers = [
+        (layer.depth.unflatten(0, cameras.batch_shape), layer.color.unflatten(1, cameras.batch_shape))
+        for layer in _render(instants, cameras, bank, near, options)
+    ]
+    return (
+        tuple(Layer(depth[:, :-1].flatten(0, 1), color[:, :, :-1].flatten(1, 2)) for depth, color in layers),
+        tuple(Layer(depth[:, -1], color[:, :, -1]) for depth, color in layers),
+    )
+
+
+def _render(
+    instants: Sequence[Things], cameras: Camera, bank: TextureBank, near: Tensor, options: WorldOptions
+) -> tuple[Layer, ...]:
+    """The static world, and, if there are movers, everything at each instant."""
+    layer = start_layer(cameras, options.rays_per_side)
+    caster = RayCaster(instants[0], cameras, bank, near * NEAR_CLIP, options.rays_per_side)
+    caster.cast(layer, STATIC_SLOTS)
+    caster.shade(layer, STATIC_SHADES)
+    layers = [layer]
+    for number, things in enumerate(instants if options.moving else ()):
+        if number:
+            caster = RayCaster(things, cameras, bank, near * NEAR_CLIP, options.rays_per_side)
+        full = layer.clone()
+        caster.shade(full, MOVER_SHADES)
+        caster.cast(full, MOVER_SLOTS)
+        layers.append(full)
+    return tuple(layers)
+
+
+def _resolve(layer: Layer, exposure: Tensor) -> Tensor:
+    """``[B, V, 3, h, w]``: the mean over the rays of each pixel, exposed."""
+    color = layer.color.mean(2).transpose(0, 1)  # [L, 3, h, w]
+    return color.unflatten(0, (len(exposure), -1)) * exposure[:, None, None, None, None]
+
+
+def resolve_depth(depth: Tensor) -> Tensor:
+    """Depth of pixels ``[L, 1, h, w]`` from that of their rays ``[L, S, h, w]``.
+
+    At the pixel's centre where its rays hit one surface, else the nearest.
+    """
+    inverse = 1 / depth
+    nearest, mean = inverse.amax(1, keepdim=True), inverse.mean(1, keepdim=True)
+    return 1 / torch.where(nearest - mean < 0.02 * nearest, mean, nearest)

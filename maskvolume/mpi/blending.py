@@ -1,0 +1,247 @@
+"""Views from several references of a rig: each has a multiplane image, and what they show of a target is blended.
+
+A ``BlendedRenderer`` holds a ``ClipRenderer`` for each reference camera of a path. Of a frame only those multiplane
+images are made that some pose at this frame needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskvolume.clips.clip import Clip
+from maskvolume.geometry.cameras import Camera, relative_pose
+from maskvolume.geometry.homography import invert_intrinsics
+from maskvolume.mpi.memory import Job
+from maskvolume.mpi.model import MaskVolumeModel
+from maskvolume.mpi.references import References
+from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.tiles import Tiling
+from maskvolume.ops import Rendering
+from maskvolume.rendering.renderer import View
+
+SURE_SHARE = 0.2  # of a reference, from which on it fills what the others don't see; with less it does so in part
+
+
+class BlendedRenderer:
+    """Renders views of a clip from one reference camera or several.
+
+    Args:
+        renderers: one for each reference, of one clip, model, size and number of planes.
+        references: tells how much each reference counts for a target; None for one alone.
+    """
+
+    def __init__(self, renderers: Sequence[ClipRenderer], references: References | None = None) -> None:
+        if len(renderers) != (1 if references is None else len(references.sources)):
+            raise ValueError("renderers: one for each reference expected")
+        self.renderers, self.references = tuple(renderers), references
+        # The cameras whose pictures are read, the reference that serves most first.
+        self.indices = tuple(dict.fromkeys(index for each in renderers for index in each.indices))
+        more = (index for each in renderers for index in each.still_indices)
+        self.background_indices = tuple(dict.fromkeys((*self.indices, *more)))  # those whose backgrounds are
+
+    @classmethod
+    def of(
+        cls,
+        clip: Clip,
+        model: MaskVolumeModel,
+        references: References,
+        *,
+        targets: Camera,
+        size: tuple[int, int] | None = None,
+        num_planes: int | None = None,
+        margin: int | None = None,
+        stored: bool = False,
+        masks: bool = False,
+    ) -> BlendedRenderer:
+        """A renderer for each reference, its frustum as wide as the targets need that it serves; see ``ClipRenderer``.
+
+        Args:
+            targets: ``[N]`` those that the references were chosen for.
+        """
+        serves = references.weights(targets) > 0
+        renderers = [
+            ClipRenderer(
+                clip,
+                model,
+                sources,
+                still_indices=still,
+                targets=targets[serves[:, number]],
+                size=size,
+                num_planes=num_planes,
+                margin=margin,
+                stored=stored,
+                masks=masks,
+            )
+            for number, (sources, still) in enumerate(zip(references.sources, references.still_sources, strict=True))
+        ]
+        return cls(renderers, references)
+
+    @property
+    def model(self) -> MaskVolumeModel:
+        """The model of all of them."""
+        return self.renderers[0].model
+
+    @property
+    def device(self) -> torch.device:
+        """Where they compute."""
+        return self.renderers[0].device
+
+    @property
+    def depths(self) -> Tensor:
+        """``[D]`` of the planes."""
+        return self.renderers[0].depths
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(h, w)`` at which the sources are read."""
+        return self.renderers[0].size
+
+    def weights(self, targets: Camera) -> Tensor:
+        """How much each reference counts for each target: ``[N, R]`` float32, on the processor."""
+        if self.references is None:
+            return torch.ones(len(targets), 1)
+        return self.references.weights(targets).float()
+
+    def background(self, references: Iterable[int]) -> None:
+        """Make the backgrounds' MPIs of these references, which are then kept."""
+        for number in references:
+            self.renderers[number].background()
+
+    def read_camera(self, index: int, frame: int) -> np.ndarray:
+        """The picture of one camera, uint8 [H, W, 3]; may run in another thread."""
+        return self.renderers[0].read_camera(index, frame)
+
+    def cameras_of(self, references: Sequence[int]) -> set[int]:
+        """The cameras that some of the references read."""
+        return {index for number in references for index in self.renderers[number].indices}
+
+    def make(self, frame: int, references: Sequence[int], pictures: Mapping[int, np.ndarray]) -> None:
+        """Make the MPIs of a frame that these references need, and let go of those of other frames.
+
+        Args:
+            frame: number of the frame.
+            references: numbers of references.
+            pictures: uint8 [H, W, 3] of each camera of ``cameras_of(references)``.
+        """
+        for number, renderer in enumerate(self.renderers):
+            if number not in references:
+                renderer.forget_frame()
+        for number in references:
+            renderer = self.renderers[number]
+            renderer.frame_mpi(frame, [pictures[index] for index in renderer.indices])
+
+    @torch.no_grad()
+    def render(
+        self,
+        frame: int,
+        target: Camera,
+        references: Sequence[int],
+        weights: Tensor,  # [..., R] on the device
+        *,
+        with_mask: bool = False,
+    ) -> View:
+        """The view of one frame from a target camera of any size, or from N of them.
+
+        Args:
+            frame: number of the frame.
+            target: one camera, or N.
+            references: those with a weight, for all of the targets the same; no other MPI is made.
+            weights: of all R references for each target, as ``weights`` gives them.
+            with_mask: show the mask volume too.
+
+        Returns:
+            The views; disparity is along the mean of the references' axes by weight.
+        """
+        if len(references) == 1:
+            return self.renderers[references[0]].render(frame, target, with_mask=with_mask)
+        seen = [self.renderers[number].look(frame, target, with_mask=with_mask) for number in references]
+        shares = [weights[..., number, None, None, None] for number in references]
+        cameras = [self.renderers[number].camera for number in references]
+        renderings = along_one_axis([rendering for rendering, _ in seen], cameras, target, shares)
+        rendering = blend_renderings(renderings, shares)
+        masks = [replace(each, color=mask) for each, mask in seen if mask is not None]
+        return self.renderers[0].finish(rendering, blend_renderings(masks, shares).color if masks else None)
+
+    def views_at_once(self, size: tuple[int, int]) -> int:
+        """How many views of this size to ask ``render`` for at once."""
+        return max(1, min(each.views_at_once(size) for each in self.renderers) // len(self.renderers))
+
+    def job(self, target_size: tuple[int, int], needed: Collection[Collection[int]]) -> Job:
+        """What memory is planned for: all backgrounds that are needed, and the largest MPI for each that lives at once.
+
+        Args:
+            target_size: ``(h, w)`` of the views.
+            needed: the references of each frame.
+        """
+        used = [self.renderers[number] for number in sorted({number for each in needed for number in each})]
+        jobs = [each.job(target_size) for each in used]
+        size = (max(job.mpi_size[0] for job in jobs), max(job.mpi_size[1] for job in jobs))
+        return replace(
+            jobs[0],
+            mpi_size=size,
+            references=len(used),
+            references_at_once=max(map(len, needed)),
+            cameras=len({index for each in used for index in each.indices}),
+        )
+
+    def use_tiles(self, tiling: Tiling) -> None:
+        """Make all MPIs in tiles of this size; see ``ClipRenderer``."""
+        for renderer in self.renderers:
+            h, w = renderer.camera.size
+            renderer.use_tiles(Tiling((h, w), (min(tiling.tile[0], h), min(tiling.tile[1], w))))
+
+
+def blend_renderings(
+    renderings: Sequence[Rendering],  # [..., C, h, w] each
+    weights: Sequence[Tensor],  # [..., 1, 1, 1] each
+) -> Rendering:
+    """What several references show of a target, each by its weight and by how much it covers of a pixel.
+
+    Colour and disparity are the means of what is covered. The opacity is that of the renderings one over the other,
+    those whose weight is below ``SURE_SHARE`` counting in part: so what one does not see is taken from the others, and
+    it fades in as their weight grows.
+    """
+    color, disparity, covered = (
+        sum(weight * x for weight, x in zip(weights, layers, strict=True))
+        for layers in zip(*((each.color, each.disparity, each.opacity) for each in renderings), strict=True)
+    )
+    missing = torch.ones_like(renderings[0].opacity)
+    for each, weight in zip(renderings, weights, strict=True):
+        missing = missing * (1 - each.opacity.clamp(0, 1) * (weight / SURE_SHARE).clamp_max(1))
+    opacity = 1 - missing
+    scale = opacity / covered.clamp_min(1e-6)
+    return Rendering(color * scale, opacity, disparity * scale)
+
+
+def along_one_axis(
+    renderings: Sequence[Rendering],  # [..., C, h, w] each
+    references: Sequence[Camera],  # [] each
+    target: Camera,  # [...]
+    weights: Sequence[Tensor],  # [..., 1, 1, 1] each
+) -> list[Rendering]:
+    """The renderings with disparities along one axis: the weighted mean of the references', each of which has its own.
+
+    A point of a pixel at depth ``t`` in the target has the depth ``a + t b`` in a reference, and the weighted means of
+    ``a`` and ``b`` give its depth along the mean axis. So a reference with all of the weight keeps its own.
+    """
+    h, w = target.size
+    target = target.to(references[0].K.device, references[0].K.dtype)
+    y = torch.arange(h, dtype=target.K.dtype, device=target.K.device)[:, None] + 0.5
+    x = torch.arange(w, dtype=target.K.dtype, device=target.K.device) + 0.5
+    terms = []
+    for reference in references:
+        T = relative_pose(reference, target)
+        row = (T[..., 2:3, :3] @ invert_intrinsics(target.K))[..., None]  # [..., 1, 3, 1]
+        terms.append((T[..., 2:3, 3:, None], row[..., 0:1, :] * x + row[..., 1:2, :] * y + row[..., 2:3, :]))
+    a_mean, b_mean = (sum(w * term for w, term in zip(weights, each, strict=True)) for each in zip(*terms, strict=True))
+    turned = []
+    for rendering, (a, b) in zip(renderings, terms, strict=True):
+        mean = rendering.disparity / rendering.opacity.clamp_min(1e-6)
+        ratio = b / (b_mean + mean * (a_mean * b - a * b_mean)).clamp_min(1e-6)
+        turned.append(replace(rendering, disparity=rendering.disparity * ratio))
+    return turned

@@ -1,0 +1,323 @@
+"""A clip and a model in, views out: which cameras are read, which frustum the MPI has, what is made once.
+
+``ClipRenderer`` makes the background's sweep and MPI once per clip and keeps the MPI of the last frame, so
+poses that look at the same frame share it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import cast
+from weakref import WeakMethod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskvolume.clips.clip import Clip
+from maskvolume.geometry.cameras import Camera, invert_rigid, stack_cameras
+from maskvolume.geometry.planes import disparity_planes
+from maskvolume.mpi.memory import Job
+from maskvolume.mpi.model import (
+    Background,
+    FrameMPI,
+    MaskVolumeModel,
+    StoredFrame,
+)
+from maskvolume.mpi.tiles import (
+    TiledBackground,
+    Tiling,
+    background_in_tiles,
+    frame_in_tiles,
+    mpi_in_tiles,
+)
+from maskvolume.networks import Halo
+from maskvolume.ops import Rendering, available_backends, stored_dtype
+from maskvolume.ops.filling import fill_unseen
+from maskvolume.rendering.renderer import View
+from maskvolume.runtime.cuda_graphs import Replayed
+from maskvolume.runtime.errors import InputError
+from maskvolume.runtime.transfers import Uploader
+
+Frame = FrameMPI | StoredFrame
+
+MARGIN_MULTIPLE = 8  # pixels; the networks halve sizes three times
+MAX_MARGIN = 0.2  # of the larger side of the picture: what lies farther out is seen by hardly any source
+MAX_VIEWS = 64  # of a frame that a GPU renders in one launch
+VIEW_BYTES_PER_PIXEL = 50 * 4  # of a view while it is made: five channels, and copies of them where it is filled
+VIEWS_SHARE = 0.1  # of the free memory of a GPU that views of one launch may take
+
+
+@dataclass(frozen=True)
+class Frustum:
+    """How much wider than the reference view an MPI is, in pixels."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def apply(self, reference: Camera) -> Camera:
+        """The MPI's camera: the reference's pose, a wider picture."""
+        h, w = reference.size
+        size = (h + self.top + self.bottom, w + self.left + self.right)
+        return reference.cropped(-self.top, -self.left, size)
+
+
+def choose_frustum(
+    reference: Camera,
+    sources: Camera,  # [V]
+    targets: Camera,  # [N]
+    near: float,
+    far: float,
+) -> Frustum:
+    """The margin around the reference view that the targets look into and some source sees.
+
+    The corners of every target, at the nearest and the farthest plane, are projected into the reference; what
+    no source covers is left out, and each side is at most ``MAX_MARGIN`` of the larger side.
+    """
+    wanted = _extent(reference, targets, near, far)
+    covered = _extent(reference, sources, near, far)
+    limit = MAX_MARGIN * max(reference.size)
+    sides = []
+    for want, cover in zip(wanted, covered, strict=True):
+        margin = min(max(want, 0.0), max(cover, 0.0), limit)
+        sides.append(math.ceil(margin / MARGIN_MULTIPLE) * MARGIN_MULTIPLE)
+    return Frustum(*sides)
+
+
+def _on_grid(camera: Camera, halo: Halo | None) -> Camera:
+    """A few rows and columns more, so that networks which are local have nothing to make up and copy at the ends."""
+    if halo is None:
+        return camera
+    h, w = (math.ceil(side / halo.grid) * halo.grid for side in camera.size)
+    return camera.cropped(0, 0, (h, w))
+
+
+def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list[float]:
+    """How far the cameras' pictures reach beyond the reference's: top, bottom, left, right in pixels."""
+    h, w = cameras.size
+    corners = torch.tensor([[0.0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], dtype=torch.float64)
+    T_ref_cam = reference.T_cam_world.double() @ invert_rigid(cameras.T_cam_world.double())
+    rays = torch.linalg.inv(cameras.K.double()) @ corners.T  # [N, 3, 4]
+    reach = [0.0] * 4
+    for depth in (near, far):
+        points = T_ref_cam[..., :3, :3] @ (rays * depth) + T_ref_cam[..., :3, 3:]
+        visible = points[:, 2] > 1e-6
+        pixels = reference.K.double() @ points
+        xy = pixels[:, :2] / pixels[:, 2:].clamp_min(1e-6)
+        if not bool(visible.any()):
+            continue
+        x, y = xy[:, 0][visible], xy[:, 1][visible]
+        sides = (-y.min(), y.max() - reference.size[0], -x.min(), x.max() - reference.size[1])
+        reach = [max(old, float(new)) for old, new in zip(reach, sides, strict=True)]
+    return reach
+
+
+def prepare_for_cuda(model: nn.Module) -> None:
+    """Lay weights out as the convolutions on a GPU read them, and let cuDNN try its algorithms at the first call."""
+    model.to(memory_format=torch.channels_last_3d)
+    torch.backends.cudnn.benchmark = True
+
+
+class ClipRenderer:
+    """Renders views of a clip with one model and one choice of source cameras.
+
+    On CUDA nothing but the first frame makes the host wait for the device: what a frame takes is recorded there as a
+    CUDA graph and replayed for the others, so that a frame's MPI holds until the next one is made. The model's weights
+    are laid out anew there, and cuDNN tries its algorithms.
+
+    Args:
+        clip: where pictures come from.
+        model: on the device that does the work. A stage-one model makes each frame's MPI without mask or
+            background.
+        indices: source cameras, two or more; the first is the reference.
+        still_indices: more cameras, for the background's MPI alone.
+        size: ``(h, w)`` at which the sources are read; the clip's own by default.
+        targets: ``[N]`` cameras that will be looked from; they decide how wide the MPI's frustum is.
+        num_planes: the checkpoint's number by default.
+        margin: pixels on each side instead of what the targets need; architectures without a margin have 0.
+        stored: keep the blended MPI of a frame in memory, which is faster where several views look at a frame. Without,
+            each view blends what it sees of it. The views are the same but for rounding.
+        masks: keep the mask volume of a stored frame too, for ``render`` with mask.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        model: MaskVolumeModel,
+        indices: tuple[int, ...],
+        *,
+        targets: Camera,
+        still_indices: tuple[int, ...] = (),
+        size: tuple[int, int] | None = None,
+        num_planes: int | None = None,
+        margin: int | None = None,
+        stored: bool = False,
+        masks: bool = False,
+    ) -> None:
+        limit = model.arch.max_views
+        if len(set(indices)) != len(indices) or len(indices) < 2:
+            raise InputError(f"indices: two or more different cameras are needed, got {list(indices)}")
+        if limit is not None and len(indices) > limit:
+            raise InputError(f"indices: the checkpoint's architecture takes {limit} cameras, got {len(indices)}")
+        self.clip, self.model, self.indices, self.stored, self.masks = clip, model, indices, stored, masks
+        self.still_indices = still_indices if model.has_mask and limit is None else ()
+        if set(self.still_indices) & set(indices):
+            raise ValueError("still_indices: other cameras than those of indices expected")
+        self.size = size or clip.size
+        self.device = next(model.parameters()).device
+        self.tiling: Tiling | None = None
+        self._recorded: Replayed | None = None
+        if self.device.type == "cuda":
+            prepare_for_cuda(model)
+            make = WeakMethod(self._frame_of)  # a renderer is let go, with all its planes, when nobody holds it
+            self._recorded = Replayed(lambda images: cast(Callable[[Tensor], Frame], make())(images), "networks")
+        near, far = clip.near_far()
+        self.depths = disparity_planes(near, far, num_planes or model.meta.num_planes, device=self.device)
+        cameras = clip.cameras(self.size)
+        sources = stack_cameras([cameras[index] for index in indices])
+        if not model.arch.uses_margin:
+            frustum = Frustum(0, 0, 0, 0)
+        elif margin is not None:
+            frustum = Frustum(margin, margin, margin, margin)
+        else:
+            frustum = choose_frustum(sources[0], sources, targets, near, far)
+        self.sources = sources.to(self.device)
+        self._still_sources = stack_cameras([cameras[index] for index in indices + self.still_indices]).to(self.device)
+        self.camera = _on_grid(frustum.apply(sources[0]), model.arch.halo).to(self.device)
+        self._upload = Uploader(self.device)
+        self._background: Background | TiledBackground | None = None
+        self._frame: tuple[int, Frame] | None = None
+
+    def use_tiles(self, tiling: Tiling) -> None:
+        """Make all MPIs in tiles of the MPI's picture: less memory, more work. Frames are stored then.
+
+        Args:
+            tiling: of ``camera.size``; the architecture must have a halo.
+        """
+        self.tiling, self._recorded = tiling, None  # of long kernels, so nothing is to be recorded
+        self._background = self._frame = None
+
+    @torch.no_grad()
+    def background(self) -> Background | TiledBackground:
+        """The background's MPI, and its sweep or what to sweep; made at the first call."""
+        if self._background is None:
+            pictures = [self.clip.read_background(index, self.size) for index in self.indices + self.still_indices]
+            given = self.to_tensor(pictures), self._still_sources, self.camera, self.depths
+            views = len(self.indices)
+            if self.tiling is None:
+                self._background = self.model.background(*given, views)
+            else:
+                self._background = background_in_tiles(self.model, *given, self.tiling.tiles(), views)
+        return self._background
+
+    def job(self, target_size: tuple[int, int]) -> Job:
+        """What memory is planned for, with views of a size ``(h, w)``."""
+        model = self.model
+        return Job(
+            arch=model.meta.arch,
+            precision=model.precision,
+            has_mask=model.has_mask,
+            device_type=self.device.type,
+            backend=model.backend or available_backends(self.device)[0],
+            views=len(self.indices),
+            still_views=len(self.indices) + len(self.still_indices),
+            planes=len(self.depths),
+            mpi_size=self.camera.size,
+            picture_size=self.size,
+            target_size=target_size,
+            stored_dtype=stored_dtype(self.device),
+            stored=self.stored,
+            masks=self.masks,
+        )
+
+    def read(self, frame: int) -> list[np.ndarray]:
+        """The source pictures of a frame, uint8 [H, W, 3] each; may run in another thread."""
+        return [self.read_camera(index, frame) for index in self.indices]
+
+    def read_camera(self, index: int, frame: int) -> np.ndarray:
+        """The picture of one camera, uint8 [H, W, 3]; may run in another thread."""
+        return self.clip.read(index, frame, self.size)
+
+    def to_tensor(self, pictures: list[np.ndarray]) -> Tensor:
+        """Pictures uint8 [H, W, 3] to ``[V, 3, H, W]`` in 0..1 on the device."""
+        return self._upload(pictures).permute(0, 3, 1, 2).float() / 255
+
+    @torch.no_grad()
+    def frame_mpi(self, frame: int, pictures: list[np.ndarray] | None = None) -> Frame:
+        """The MPI of a frame; the last one is kept. ``pictures`` saves reading them here."""
+        if self._frame is None or self._frame[0] != frame:
+            self._frame = None  # free it before the next one is made
+            images = self.to_tensor(pictures if pictures is not None else self.read(frame))
+            if self.model.has_mask:
+                self.background()  # not within what is recorded
+            make = self._recorded or (self._frame_of if self.tiling is None else self._tiled_frame)
+            made = make(images)
+            if isinstance(made, FrameMPI) and self.stored:
+                made = made.stored(with_mask=self.masks)
+            self._frame = (frame, made)
+        return self._frame[1]
+
+    def forget_frame(self) -> None:
+        """Let go of the frame that is kept."""
+        self._frame = None
+
+    def _frame_of(self, images: Tensor) -> Frame:
+        """The MPI of pictures ``[V, 3, H, W]``, made as a whole."""
+        if self.model.has_mask:
+            background = self.background()
+            assert isinstance(background, Background)
+            return self.model.frame(images, self.sources, background)
+        mpi = self.model.dynamic(images, self.sources, self.camera, self.depths)
+        return StoredFrame(mpi.prepared() if self.stored else mpi)
+
+    def _tiled_frame(self, images: Tensor) -> StoredFrame:
+        """The same in tiles."""
+        assert self.tiling is not None
+        tiles = self.tiling.tiles()
+        if self.model.has_mask:
+            background = self.background()
+            assert isinstance(background, TiledBackground)
+            return frame_in_tiles(self.model, images, self.sources, background, tiles, with_mask=self.masks)
+        given = images, self.sources, self.camera, self.depths
+        return StoredFrame(mpi_in_tiles(self.model, *given, tiles, stored_dtype(self.device)))
+
+    def views_at_once(self, size: tuple[int, int]) -> int:
+        """How many views of this size to ask ``render`` for at once; on the processor one is as fast as several."""
+        if self.device.type != "cuda":
+            return 1
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return max(1, min(MAX_VIEWS, int(VIEWS_SHARE * free / (VIEW_BYTES_PER_PIXEL * size[0] * size[1]))))
+
+    @torch.no_grad()
+    def render(self, frame: int, target: Camera, *, with_mask: bool = False) -> View:
+        """The view of one frame from a target camera of any size, or from N of them."""
+        return self.finish(*self.look(frame, target, with_mask=with_mask))
+
+    @torch.no_grad()
+    def look(self, frame: int, target: Camera, *, with_mask: bool = False) -> tuple[Rendering, Tensor | None]:
+        """What the planes of a frame show of a target, and how much of it moves: ``render`` before it is filled."""
+        made = self.frame_mpi(frame)
+        target = target.to(self.device, self.camera.K.dtype)
+        rendering = made.render(target, self.model.backend)
+        return rendering, self._render_mask(made, target) if with_mask else None
+
+    def finish(self, rendering: Rendering, mask: Tensor | None) -> View:
+        """The view with unseen pixels filled, as the checkpoint's convention wants it."""
+        filled = fill_unseen(rendering) if self.model.meta.sampling == "exact" else rendering
+        return View(filled.color, filled.disparity, rendering.opacity, mask)
+
+    def _render_mask(self, made: Frame, target: Camera) -> Tensor:
+        """The mask volume seen through the full MPI: each plane's mask instead of its colour."""
+        if made.mask is None:
+            raise ValueError("with_mask: a renderer with masks and a model with a mask network expected")
+        mpi = made.mpi
+        shown = torch.empty_like(mpi.rgba)
+        shown[:, :3] = made.mask[0][:, None]
+        if mpi.premultiplied:
+            shown[:, :3] *= mpi.rgba[:, 3:]
+        shown[:, 3:] = mpi.rgba[:, 3:]
+        return replace(mpi, rgba=shown).render(target, self.model.backend).color[..., :1, :, :]

@@ -1,0 +1,65 @@
+"""Pull and push over a pyramid, compiled for this processor by Numba; see ``maskvolume.ops.filling``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from maskvolume.ops.cpu.loops import compiled
+
+f32 = np.float32
+CHANNELS = 4  # colour and disparity; after them comes the weight
+
+
+def pull_push(view: np.ndarray) -> None:
+    """Fill a view ``[5, h, w]`` in place: values that are multiplied by their weight, and the weight."""
+    h, w = view.shape[1:]
+    if min(h, w) <= 2:
+        mean = view.mean(axis=(1, 2), keepdims=True)
+        view[:CHANNELS] += (1 - view[CHANNELS:]) * mean[:CHANNELS] / np.maximum(mean[CHANNELS:], f32(1e-6))
+        return
+    half = np.empty((CHANNELS + 1, (h + 1) // 2, (w + 1) // 2), np.float32)
+    pull(view, half)
+    pull_push(half)
+    push(half, view)
+
+
+@compiled("void(float32[:,:,::1], float32[:,:,::1])")
+def pull(fine: Any, coarse: Any) -> None:
+    """The sums of 2 x 2 pixels of ``fine [5, h, w]``, with a weight of 1 at most, into ``coarse [5, h / 2, w / 2]``."""
+    h, w = fine.shape[1], fine.shape[2]
+    for y in range(coarse.shape[1]):
+        top, bottom = 2 * y, min(2 * y + 1, h - 1)
+        for x in range(coarse.shape[2]):
+            left, right = 2 * x, min(2 * x + 1, w - 1)
+            weight = fine[CHANNELS, top, left] + fine[CHANNELS, top, right]
+            weight += fine[CHANNELS, bottom, left] + fine[CHANNELS, bottom, right]
+            sure = min(weight, f32(1))
+            share = sure / max(weight, f32(1e-6))
+            for c in range(CHANNELS):
+                total = fine[c, top, left] + fine[c, top, right] + fine[c, bottom, left] + fine[c, bottom, right]
+                coarse[c, y, x] = total * share
+            coarse[CHANNELS, y, x] = sure
+
+
+@compiled("void(float32[:,:,::1], float32[:,:,::1])")
+def push(coarse: Any, fine: Any) -> None:
+    """Add what is missing in ``fine [5, h, w]`` from ``coarse [5, h / 2, w / 2]``, bilinear, pixel centres at +0.5."""
+    across, down = coarse.shape[2], coarse.shape[1]
+    for y in range(fine.shape[1]):
+        v = max(f32(0.5) * (f32(y) + f32(0.5)) - f32(0.5), f32(0))
+        top = int(v)
+        b = v - f32(top)
+        bottom = min(top + 1, down - 1)
+        for x in range(fine.shape[2]):
+            missing = f32(1) - fine[CHANNELS, y, x]
+            if missing > 0:
+                u = max(f32(0.5) * (f32(x) + f32(0.5)) - f32(0.5), f32(0))
+                left = int(u)
+                a = u - f32(left)
+                right = min(left + 1, across - 1)
+                for c in range(CHANNELS):
+                    above = coarse[c, top, left] + a * (coarse[c, top, right] - coarse[c, top, left])
+                    below = coarse[c, bottom, left] + a * (coarse[c, bottom, right] - coarse[c, bottom, left])
+                    fine[c, y, x] += missing * (above + b * (below - above))

@@ -1,0 +1,230 @@
+"""Loops that make planes and masks of what the networks' U-Nets say, compiled for this processor by Numba.
+
+The same numbers as ``maskvolume.networks.matching`` makes, but for the last bits: sixteen pixels at once, all planes of
+a ray one after the other, so that a ray's numbers stay in the cache. Volumes are flat. What a U-Net says of a voxel
+lies side by side, at half resolution: its channel ``4 * c + 2 * dy + dx`` is number c of the pixel (dy, dx) of 2 x 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from maskvolume.networks.matching import COST_CAP
+from maskvolume.networks.views import VALID_ABOVE
+from maskvolume.ops.cpu.loops import compiled, inlined
+from maskvolume.ops.cpu.loops.vectors import (
+    LANES,
+    absolute,
+    floats,
+    get,
+    load,
+    load_where,
+    lowest,
+    power_of_two,
+    prefetch,
+    ramp,
+    select,
+    splat,
+    store_where,
+    truncate,
+)
+
+f32, i32 = np.float32, np.int32
+index = np.uintp  # unsigned: a negative index would count from the end, and that costs a comparison
+
+AHEAD = 2  # rows; planes lie far apart, so the processor is told what comes next
+_HALVES, _FULL = ("uint16[::1]", "uint16[::1]"), ("float32[::1]", "float32[::1]")  # sweeps, what the U-Net says
+_PLANES = (
+    "void({1}, float32[::1], {0}, int64, int64, int64, int64, float32, float32, float32, int64, int64, "
+    "float32[:,:,:,::1])"
+)
+_MASK = (
+    "void({1}, float32[::1], float32[::1], int64, int64, int64, float32, float32, float32, int64, int64, "
+    "float32[:,:,::1])"
+)
+
+
+@inlined
+def exponential(x: Any) -> Any:
+    """E to the power of floats of at most 88; below -87 it is that of -87. Seven digits (Cephes, expf)."""
+    x = select(x > f32(-87), x, splat(f32(-87)))
+    whole = x * f32(1.44269504) + f32(0.5)
+    n = truncate(whole + f32(256)) - i32(256)  # floor
+    r = x - floats(n) * f32(0.693359375)
+    r = r - floats(n) * f32(-2.12194440e-4)
+    y = r * f32(1.9875691500e-4) + f32(1.3981999507e-3)
+    y = y * r + f32(8.3334519073e-3)
+    y = y * r + f32(4.1665795894e-2)
+    y = y * r + f32(1.6666665459e-1)
+    y = y * r + f32(5.0000001201e-1)
+    return (y * (r * r) + (r + f32(1))) * power_of_two(n)
+
+
+@inlined
+def _spread(said: Any, c: int, channels: int, count: int, h: int, w: int, y: int, row: Any) -> None:
+    """Number c of a U-Net for the pixels of a row, ``[D * W]``."""
+    for d in range(count):
+        place = (d * (h // 2) + y // 2) * (w // 2) * channels + 4 * c + 2 * (y % 2)
+        for x in range(w // 2):
+            row[index(d * w + 2 * x)] = get(said, index(place + x * channels))
+            row[index(d * w + 2 * x + 1)] = get(said, index(place + x * channels + 1))
+
+
+@inlined
+def _disagreement(sweep: Any, view: int, views: int, volume: int, at: int, inside: Any) -> Any:
+    """How much a view differs from the one that is most like it; see ``matching._disagreement``."""
+    own = 3 * view * volume + at
+    red, green = load_where(sweep, index(own), inside), load_where(sweep, index(own + volume), inside)
+    blue = load_where(sweep, index(own + 2 * volume), inside)
+    least = splat(f32(COST_CAP))
+    for other in range(views):
+        if other != view:
+            p = 3 * other * volume + at
+            value = load_where(sweep, index(p), inside)
+            differs = absolute(red - value) + absolute(green - load_where(sweep, index(p + volume), inside))
+            differs = differs + absolute(blue - load_where(sweep, index(p + 2 * volume), inside))
+            differs = lowest(differs, least)
+            least = select(value > f32(VALID_ABOVE), differs, least)
+    return least
+
+
+@inlined
+def _planes(
+    said: Any, cost: Any, sweep: Any, views: int, count: int, h: int, w: int,
+    logit_cap: float, view_cap: float, trust: float, first: int, last: int, out: Any,
+) -> None:  # fmt: skip
+    shown, _, _, across = out.shape
+    plane, volume = h * w, count * h * w
+    residual, preference = np.empty(count * w + LANES, f32), np.empty(count * w + LANES, f32)
+    logits = np.empty(count * LANES, f32)
+    planes, area = out.reshape(-1), out.shape[2] * across
+    lanes, zero, one = ramp(i32(0)), splat(f32(0)), splat(f32(1))
+    for y in range(first, last):
+        _spread(said, 0, 8, count, h, w, y, residual)
+        _spread(said, 1, 8, count, h, w, y, preference)
+        for x in range(0, across, LANES):
+            inside, there = lanes < i32(w - x), lanes < i32(across - x)
+            highest = splat(f32(-1e30))
+            for d in range(count):
+                at = index(d * plane + y * w + x)
+                logit = load(residual, index(d * w + x)) - load_where(cost, at, inside)
+                prefetch(cost, at + index(AHEAD * w))
+                highest = select(logit > highest, logit, highest)
+                store_where(logits, index(d * LANES), logit, inside)
+            total = zero
+            for d in range(shown):
+                weight = load(logits, index(d * LANES)) - highest
+                weight = exponential(select(weight > f32(-logit_cap), weight, splat(f32(-logit_cap))))
+                total = total + weight
+                prior = load(preference, index(d * w + x))
+                prior = select(prior > f32(-view_cap), prior, splat(f32(-view_cap)))
+                share = exponential(lowest(prior, splat(f32(view_cap))))
+                red, green, blue, by = zero, zero, zero, zero
+                for v in range(views):
+                    p = 3 * v * volume + d * plane + y * w + x
+                    value = load_where(sweep, index(p), inside)
+                    if trust > f32(0) and views > 2:
+                        differs = _disagreement(sweep, v, views, volume, d * plane + y * w + x, inside)
+                        share = share * exponential(splat(-trust) * differs)
+                    share = select(value > f32(VALID_ABOVE), share, zero)
+                    red, by = red + share * value, by + share
+                    green = green + share * load_where(sweep, index(p + volume), inside)
+                    blue = blue + share * load_where(sweep, index(p + 2 * volume), inside)
+                    for c in range(3):
+                        prefetch(sweep, index(p + c * volume + AHEAD * w))
+                    share = one
+                alpha = select(by > f32(0), weight / total, zero)
+                gain = alpha / select(by > f32(1e-8), by, splat(f32(1e-8)))
+                to = 4 * d * area + y * across + x
+                store_where(planes, index(to), red * gain, there)
+                store_where(planes, index(to + area), green * gain, there)
+                store_where(planes, index(to + 2 * area), blue * gain, there)
+                store_where(planes, index(to + 3 * area), alpha, there)
+
+
+@inlined
+def _mask(
+    said: Any, evidence: Any, opacity: Any, count: int, h: int, w: int,
+    slope: float, threshold: float, hidden: float, first: int, last: int, out: Any,
+) -> None:  # fmt: skip
+    shown, across = out.shape[0], out.shape[2]
+    residual = np.empty(count * w + LANES, f32)
+    masks, area = out.reshape(-1), out.shape[1] * across
+    lanes, one = ramp(i32(0)), splat(f32(1))
+    share = f32(1) / hidden
+    for y in range(first, last):
+        _spread(said, 0, 4, count, h, w, y, residual)
+        for x in range(0, across, LANES):
+            inside, there = lanes < i32(w - x), lanes < i32(across - x)
+            left = one
+            for behind in range(count):
+                d = count - 1 - behind
+                at = index((d * h + y) * w + x)
+                logit = load(residual, index(d * w + x))
+                logit = logit + (load_where(evidence, at, inside) - threshold) * slope
+                mask = one / (exponential(lowest(splat(f32(0)) - logit, splat(f32(80)))) + f32(1))
+                if d < shown:
+                    value = mask * lowest(left * share, one)
+                    store_where(masks, index(d * area + y * across + x), value, there)
+                left = left * (one - mask * load_where(opacity, at, inside))
+                prefetch(evidence, at + index(AHEAD * w))
+                prefetch(opacity, at + index(AHEAD * w))
+
+
+@compiled(_PLANES.format(*_HALVES))
+def planes_halves(
+    said: Any,  # [D * H / 2 * W / 2 * 8] by the U-Net
+    cost: Any,  # [D * H * W]
+    sweep: Any,  # [V * 3 * D * H * W]
+    views: int,  # V
+    count: int,  # D
+    h: int,
+    w: int,
+    logit_cap: float,
+    view_cap: float,
+    trust: float,
+    first: int,
+    last: int,
+    out: Any,  # [d, 4, h, w]: the first d planes, and what is left of H and W
+) -> None:
+    """Rows ``first`` to ``last`` of the premultiplied planes; see ``MatchingMPINet``."""
+    _planes(said, cost, sweep, views, count, h, w, logit_cap, view_cap, trust, first, last, out)
+
+
+@compiled(_PLANES.format(*_FULL))
+def planes_full(
+    said: Any, cost: Any, sweep: Any, views: int, count: int, h: int, w: int,
+    logit_cap: float, view_cap: float, trust: float, first: int, last: int, out: Any,
+) -> None:  # fmt: skip
+    """The same in float32."""
+    _planes(said, cost, sweep, views, count, h, w, logit_cap, view_cap, trust, first, last, out)
+
+
+@compiled(_MASK.format(*_HALVES))
+def mask_halves(
+    said: Any,  # [D * H / 2 * W / 2 * 4] by the U-Net
+    evidence: Any,  # [D * H * W]
+    opacity: Any,  # [D * H * W] of the frame's MPI
+    count: int,  # D
+    h: int,
+    w: int,
+    slope: float,
+    threshold: float,
+    hidden: float,
+    first: int,
+    last: int,
+    out: Any,  # [d, h, w]: the first d planes, and what is left of H and W
+) -> None:
+    """Rows ``first`` to ``last`` of the mask; see ``MatchingMaskNet``."""
+    _mask(said, evidence, opacity, count, h, w, slope, threshold, hidden, first, last, out)
+
+
+@compiled(_MASK.format(*_FULL))
+def mask_full(
+    said: Any, evidence: Any, opacity: Any, count: int, h: int, w: int,
+    slope: float, threshold: float, hidden: float, first: int, last: int, out: Any,
+) -> None:  # fmt: skip
+    """The same in float32."""
+    _mask(said, evidence, opacity, count, h, w, slope, threshold, hidden, first, last, out)

@@ -1,0 +1,445 @@
+"""Training data of a rig: what is written is read in both variants, and every damage is one clear line."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import torch
+from helpers import make_camera
+from torch.utils.data import DataLoader, Dataset
+
+from maskvolume.geometry.cameras import stack_cameras
+from maskvolume.geometry.poses import RigPoses
+from maskvolume.io.llff import read_poses_bounds, write_poses_bounds
+from maskvolume.io.rig_h5 import RigScene, open_rig_scenes, poses_file
+from maskvolume.io.rig_h5_writer import SceneForm, write_rig_scene
+from maskvolume.io.shards import encode_jpeg
+from maskvolume.runtime.errors import InputError
+
+SIZE = (24, 40)
+FORMS = {"original": SceneForm(), "compact": SceneForm(compact=True, quality=100)}
+
+
+def make_poses(count: int, size: tuple[int, int] = SIZE) -> RigPoses:
+    """Cameras that LLFF can hold."""
+    cameras = stack_cameras([make_camera(seed, size) for seed in range(count)])
+    K = torch.tensor([[50.0, 0, size[1] / 2], [0, 50.0, size[0] / 2], [0, 0, 1]], dtype=torch.float64)
+    bounds = torch.tensor([[1.5, 8.0]] * count, dtype=torch.float64)
+    return RigPoses(type(cameras)(cameras.T_cam_world, K.expand(count, 3, 3), size), bounds)
+
+
+@dataclass
+class Source:
+    """Pictures by formula."""
+
+    num_cameras: int = 3
+    num_frames: int = 4
+    size: tuple[int, int] = SIZE
+    jpegs: dict[tuple[int, int], bytes] = field(default_factory=dict)
+
+    def picture(self, camera: int, frame: int) -> np.ndarray:
+        return smooth(self.size, 10 * camera + frame)
+
+    def jpeg(self, camera: int, frame: int) -> bytes | None:
+        return self.jpegs.get((camera, frame))
+
+    def matte(self, camera: int, frame: int) -> np.ndarray:
+        return smooth(self.size, 100 + 10 * camera + frame)[..., 0]
+
+    def background(self, camera: int) -> np.ndarray:
+        return smooth(self.size, 200 + camera)
+
+
+def smooth(size: tuple[int, int], seed: int) -> np.ndarray:
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+    return cv2.resize(small, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def write(path: Path, form: SceneForm | None = None, source: Source | None = None) -> Path:
+    source = source or Source()
+    write_rig_scene(path, source, make_poses(source.num_cameras, source.size), form or SceneForm(), attributes={})
+    return path
+
+
+def check(scene: RigScene, source: Source | None = None, tolerance: float = 4) -> None:
+    """Assert that all that was written is read; JPEG may change colours a little."""
+    source = source or Source()
+    assert (scene.num_cameras, scene.num_frames, scene.size) == (source.num_cameras, source.num_frames, source.size)
+    for camera in range(source.num_cameras):
+        np.testing.assert_array_equal(scene.background(camera), source.background(camera))
+        for frame in range(source.num_frames):
+            picture = scene.picture(camera, frame)
+            assert picture.dtype == np.uint8
+            difference = np.abs(picture.astype(int) - source.picture(camera, frame))
+            assert difference.mean() <= (tolerance if scene.is_compact else 0)
+            matte = scene.matte(camera, frame)
+            assert matte.flags.c_contiguous
+            np.testing.assert_array_equal(matte, source.matte(camera, frame))
+
+
+@pytest.fixture(params=list(FORMS))
+def made(request, tmp_path) -> Path:
+    """A scene in either variant."""
+    return write(tmp_path / "data/scene000.h5", FORMS[request.param])
+
+
+def test_what_is_written_is_read(made):
+    (scene,) = open_rig_scenes(made.parent)
+    assert scene.name == "scene000"
+    assert scene.camera_names == ("cam00", "cam01", "cam02")
+    check(scene)
+    expected = make_poses(3)
+    assert torch.allclose(scene.poses.cameras.T_cam_world, expected.cameras.T_cam_world, atol=1e-9)
+    assert torch.allclose(scene.poses.cameras.K, expected.cameras.K)
+    assert torch.equal(scene.poses.bounds, expected.bounds)
+    with pytest.raises(IndexError):
+        scene.picture(0, 4)
+    with pytest.raises(IndexError):
+        scene.matte(3, 0)
+    assert sorted(path.name for path in made.parent.iterdir()) == ["scene000.h5", "scene000_pb.npy"]
+
+
+def test_the_form_of_the_original(tmp_path):
+    path = write(tmp_path / "scene000.h5")
+    with h5py.File(path) as file:
+        assert {key: (file[key].shape, file[key].dtype) for key in file} == {
+            "rgb": ((3, 4, *SIZE, 3), np.uint8),
+            "fg_rgb": ((3, 4, *SIZE, 4), np.uint8),
+            "bg_rgb": ((3, *SIZE, 3), np.uint8),
+        }
+        assert file["rgb"].chunks == (1, 1, *SIZE, 3)
+        assert file["fg_rgb"].chunks == (1, 1, *SIZE, 4)
+        assert file["rgb"].compression == "lzf"
+        np.testing.assert_array_equal(file["fg_rgb"][1, 2, ..., :3], file["rgb"][1, 2])
+    assert np.load(tmp_path / "scene000_pb.npy").shape == (3, 17)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}, {"chunks": (2, 3, 7, 11, 2)}, {"chunks": True}])
+@pytest.mark.parametrize("num_cameras", [1, 12])
+def test_files_of_others_with_any_packing(tmp_path, options, num_cameras):
+    source = Source(num_cameras)
+    V, T = source.num_cameras, source.num_frames
+    if options.get("chunks", True) is not True:
+        options = {"chunks": (1, *options["chunks"][1:])}
+    with h5py.File(tmp_path / "scene007.h5", "w") as file:
+        rgb = np.stack([[source.picture(v, t) for t in range(T)] for v in range(V)])
+        mattes = np.stack([[source.matte(v, t) for t in range(T)] for v in range(V)])
+        file.create_dataset("rgb", data=rgb, **options)
+        file.create_dataset("fg_rgb", data=np.concatenate([rgb * 0, mattes[..., None]], -1), **options)
+        file["bg_rgb"] = np.stack([source.background(v) for v in range(V)])
+        file["something_else"] = np.zeros(3)
+        file.create_group("more")
+    write_poses_bounds(tmp_path / "scene007_pb.npy", make_poses(V))
+    (scene,) = open_rig_scenes(tmp_path)
+    check(scene, source)
+
+
+def test_a_jpeg_is_kept_as_it_is(tmp_path):
+    source = Source()
+    source.jpegs[1, 2] = encode_jpeg(source.picture(1, 2), 40)
+    path = write(tmp_path / "scene000.h5", FORMS["compact"], source)
+    with h5py.File(path) as file:
+        start, count, _ = file["rgb_index"][1, 2]
+        assert file["rgb"][start : start + count].tobytes() == source.jpegs[1, 2]
+    decoded = cv2.imdecode(np.frombuffer(source.jpegs[1, 2], np.uint8), cv2.IMREAD_COLOR_RGB)
+    np.testing.assert_array_equal(RigScene(path).picture(1, 2), decoded)
+
+
+def test_K_follows_the_pictures_per_axis(made):
+    write_poses_bounds(poses_file(made), make_poses(3, (96, 80)))  # 4 times the height, twice the width
+    (scene,) = open_rig_scenes(made.parent)
+    K = scene.poses.cameras.K
+    assert scene.poses.cameras.size == SIZE
+    np.testing.assert_allclose(K[0], [[25, 0, 20], [0, 12.5, 12], [0, 0, 1]])
+
+
+def test_scenes_one_and_two_folders_down(tmp_path):
+    write(tmp_path / "source/scene000.h5")
+    for place in ("scene002.h5", "a/scene010.h5", "a/scene002.h5", "train/b/mine.h5"):
+        target = tmp_path / "data" / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "source/scene000.h5", target)
+        shutil.copy(tmp_path / "source/scene000_pb.npy", poses_file(target))
+    for other in ("a/b/c/scene000.h5", ".scene.h5", ".a/scene000.h5", "640x360.h5"):
+        target = tmp_path / "data" / other
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"not looked at")
+    scenes = open_rig_scenes(tmp_path / "data")
+    assert [scene.name for scene in scenes] == ["a/scene002", "a/scene010", "scene002", "train/b/mine"]
+    check(scenes[3])
+
+
+def fingerprint(scene: RigScene) -> int:
+    return sum(int(scene.picture(v, t).sum()) + int(scene.matte(v, t).sum()) for v in range(3) for t in range(4))
+
+
+@pytest.mark.parametrize(("start", "form"), [("fork", "original"), ("fork", "compact"), ("spawn", "compact")])
+def test_processes_share_a_scene_that_is_open(tmp_path, start, form):
+    scene = RigScene(write(tmp_path / "scene000.h5", FORMS[form]))
+    expected = fingerprint(scene)
+    with ProcessPoolExecutor(1 if start == "spawn" else 2, multiprocessing.get_context(start)) as pool:
+        jobs = [pool.submit(fingerprint, scene) for _ in range(4)]
+        assert fingerprint(scene) == expected
+        assert [job.result() for job in jobs] == [expected] * 4
+    assert fingerprint(scene) == expected
+
+
+class Pictures(Dataset):
+    def __init__(self, scene: RigScene) -> None:
+        self.scene = scene
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> int:
+        return int(self.scene.picture(index % 3, index // 3).sum())
+
+
+def test_workers_of_a_loader(made):
+    scene = RigScene(made)
+    expected = [int(scene.picture(i % 3, i // 3).sum()) for i in range(12)]  # open before the workers fork
+    loader = DataLoader(Pictures(scene), batch_size=None, num_workers=2)
+    assert [int(value) for value in loader] == expected
+
+
+def test_threads_and_pickles(made):
+    scene = RigScene(made)
+    expected = fingerprint(scene)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(fingerprint, [RigScene(made)] * 8)) == [expected] * 8
+    assert len(pickle.dumps(scene)) < 10_000
+    assert fingerprint(pickle.loads(pickle.dumps(scene))) == expected
+    scene.close()
+    scene.close()
+    assert fingerprint(scene) == expected
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_memory_does_not_grow_with_the_scene(tmp_path, form):
+    def peaks(num_frames: int) -> tuple[int, int]:
+        source = Source(1, num_frames, (120, 160))
+        tracemalloc.start()
+        try:
+            path = write(tmp_path / f"{num_frames}.h5", form, source)
+            writing = tracemalloc.get_traced_memory()[1]
+            tracemalloc.reset_peak()
+            scene = RigScene(path)
+            for frame in range(num_frames):
+                scene.picture(0, frame)
+                scene.matte(0, frame)
+            return writing, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peaks(1)  # what is imported and cached once
+    for short, long in zip(peaks(5), peaks(60), strict=True):
+        assert long < short + 120 * 160 * 3
+
+
+def test_poses_of_another_rig(made):
+    write_poses_bounds(poses_file(made), make_poses(2))
+    with pytest.raises(InputError, match=r"scene000_pb\.npy: 2 poses for the 3 cameras of scene000\.h5"):
+        open_rig_scenes(made.parent)
+    poses_file(made).unlink()
+    with pytest.raises(InputError, match=r"scene000_pb\.npy: no such file"):
+        open_rig_scenes(made.parent)
+    poses_file(made).write_bytes(b"no array")
+    with pytest.raises(InputError, match=r"scene000_pb\.npy: damaged"):
+        open_rig_scenes(made.parent)
+
+
+def test_no_scene(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        open_rig_scenes(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds no rig training data"):
+        open_rig_scenes(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        open_rig_scenes(tmp_path / "file")
+    with pytest.raises(InputError, match="no such file"):
+        RigScene(tmp_path / "scene000.h5")
+
+
+@pytest.mark.parametrize("length", [0, 30, 700, 0.5, 0.99])
+def test_a_file_cut_short(made, length):
+    size = made.stat().st_size
+    made.write_bytes(made.read_bytes()[: round(length * size) if isinstance(length, float) else length])
+    with pytest.raises(InputError, match=r"scene000\.h5: damaged or not an HDF5 file.*copy or make it again"):
+        open_rig_scenes(made.parent)
+
+
+def test_every_damaged_byte_is_noticed_or_harmless(made):
+    """A file with a byte changed gives one clear line, or what was written."""
+    whole = made.read_bytes()
+    places = np.flatnonzero(np.frombuffer(whole, np.uint8))  # most zeros belong to nothing
+    messages = []
+    for place in np.random.default_rng(0).choice(places, 60, replace=False):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        made.write_bytes(damaged)
+        try:
+            check(RigScene(made))
+        except InputError as error:
+            messages.append(str(error))
+    assert len(messages) > 40
+    for message in messages:
+        assert message.startswith(str(made))
+        assert re.search("again|check|newer", message)
+
+
+def edit(path: Path, change: Callable[[h5py.File], None]) -> None:
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def replace(key: str, value: np.ndarray) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[key]
+        if value is not None:
+            file[key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (replace("rgb", None), "no data set 'rgb'"),
+        (replace("fg_rgb", None), "no data set 'fg_rgb'"),
+        (replace("bg_rgb", None), "no data set 'bg_rgb'"),
+        (replace("rgb", np.zeros((3, 4, *SIZE, 3), np.float32)), "rgb: float32"),
+        (replace("fg_rgb", np.zeros((3, 4, *SIZE, 3), np.uint8)), "fg_rgb: uint8"),
+        (replace("fg_rgb", np.zeros((3, 5, *SIZE, 4), np.uint8)), "cameras, frames and sizes must agree"),
+        (replace("bg_rgb", np.zeros((3, 20, 40, 3), np.uint8)), "bg_rgb.*must agree"),
+        (replace("bg_rgb", np.zeros((3, 4, *SIZE, 3), np.uint8)), "bg_rgb: uint8.*4 axes"),
+        (lambda file: file.attrs.update({"cameras": ["a"]}), "names 1 cameras, but holds 3"),
+        (lambda file: file.attrs.update({"format": "other"}), "form 'other'"),
+    ],
+)
+def test_other_data_than_expected(tmp_path, change, words):
+    path = write(tmp_path / "scene000.h5")
+    edit(path, change)
+    with pytest.raises(InputError, match=rf"scene000\.h5.*{words}"):
+        open_rig_scenes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (replace("matte", None), "no data set 'matte'"),
+        (replace("bg_index", np.zeros((2, 3), np.int64)), "differ in number"),
+        (replace("rgb_index", np.zeros((3, 4), np.int64)), "not of this form"),
+        (lambda file: file.attrs.update({"version": 2}), "version 2, this program knows up to 1.*newer version"),
+        (lambda file: file.attrs.__delitem__("size"), "damaged"),
+    ],
+)
+def test_compact_data_of_another_form(tmp_path, change, words):
+    path = write(tmp_path / "scene000.h5", FORMS["compact"])
+    edit(path, change)
+    with pytest.raises(InputError, match=rf"scene000\.h5.*{words}"):
+        open_rig_scenes(tmp_path)
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    path = write(tmp_path / "scene000.h5", FORMS["compact"])
+    for change in ((0, 1, 7), (-1, 1, 7), (10**9, 50, 7), (0, 0, 7)):
+        edit(path, lambda file, change=change: file["matte_index"].__setitem__((2, 1), change))
+        scene = RigScene(path)
+        with pytest.raises(InputError, match=r"scene000\.h5: matte of camera 2, frame 1 is damaged; copy or make"):
+            scene.matte(2, 1)
+        scene.close()
+    raw = write(tmp_path / "raw/scene000.h5")
+    with h5py.File(raw) as file:
+        chunk = file["bg_rgb"].id.get_chunk_info(1)
+    data = bytearray(raw.read_bytes())
+    data[chunk.byte_offset + chunk.size // 2] ^= 1
+    raw.write_bytes(data)
+    scene = RigScene(raw)
+    scene.background(0)
+    with pytest.raises(InputError, match=r"scene000\.h5: bg_rgb of camera 1 can't be read.*copy or make it again"):
+        scene.background(1)
+
+
+def test_an_interruption_leaves_nothing(tmp_path):
+    """Ctrl-C while the library is at work: the older scene stays, nothing is left aside."""
+    path = write(tmp_path / "scene000.h5")
+    before = path.read_bytes()
+    count = 0
+
+    def interrupt() -> None:
+        nonlocal count
+        count += 1
+        if count == 5:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    source = Source(3, 300)
+    with pytest.raises(KeyboardInterrupt):
+        write_rig_scene(path, source, make_poses(3), SceneForm(), attributes={}, on_picture=interrupt)
+    assert 5 <= count < 900
+    assert path.read_bytes() == before
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["scene000.h5", "scene000_pb.npy"]
+
+
+FULL_DISK = """
+import resource, signal
+from pathlib import Path
+from io_tests import SceneForm, Source, write
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for limit in (1000, 200_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
+    for compact in (False, True):
+        try:
+            write(Path("scene000.h5"), SceneForm(compact, 100), Source(2, 30, (120, 160)))
+        except OSError as error:
+            print(error.errno, error.filename)
+"""
+
+
+def test_a_full_disk_is_an_error_and_no_crash(tmp_path):
+    folder, name = Path(__file__).parent, Path(__file__).stem
+    paths = [str(folder), str(folder.parents[1]), str(folder.parents[2])]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths}\n" + FULL_DISK.replace("io_tests", name)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr  # the HDF5 library crashes when it ends, if a write has failed
+    assert done.stdout.splitlines() == [f"{errno.EFBIG} scene000.h5"] * 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_picture_stops_the_writing(tmp_path):
+    source = Source()
+
+    def fail(camera: int, frame: int) -> np.ndarray:
+        raise InputError("x.png: is damaged")
+
+    source.matte = fail  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"x\.png"):
+        write(tmp_path / "scene000.h5", source=source)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_poses_are_written_for_the_scene(tmp_path):
+    path = write(tmp_path / "scene000.h5")
+    assert torch.allclose(read_poses_bounds(poses_file(path)).cameras.K, make_poses(3).cameras.K)

@@ -19,8 +19,9 @@ from maskvolume.geometry.paths import render_path
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
+from maskvolume.mpi.session import background_folder
 from maskvolume.options import option, parse_options
-from maskvolume.rendering.loop import RenderReport, background_folder
+from maskvolume.rendering.loop import RenderReport
 from maskvolume.rendering.pictures import color_map, read_disparity
 from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import run_program
@@ -47,7 +48,7 @@ class DemoOptions:
 
 def make_sheet(clip: RigClip, report: RenderReport) -> Path:
     """Draw sources, novel views, disparity and mask of a few poses."""
-    folder, frames = report.folder, report.frames
+    folder, frames = report.folder, [int(time) for time in report.times]
     clip = replace(clip, background_dir=background_folder(clip, folder))
     size = read_image(folder.frame(0)).shape[:2]
     step, turn = len(frames) // (2 * SHOWN), clip.num_frames // SHOWN  # apart along the path, and in time

@@ -20,7 +20,7 @@ from maskvolume.io.files import require_writable_folder
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
 from maskvolume.mpi.session import background_folder
-from maskvolume.options import option, parse_options
+from maskvolume.options import Size, option, parse_options
 from maskvolume.rendering.loop import RenderReport
 from maskvolume.rendering.pictures import color_map, read_disparity
 from maskvolume.runtime.devices import resolve_device
@@ -40,7 +40,7 @@ class DemoOptions:
     ckpt_path: str = option(str(ROOT / "checkpoints/mask_volume.safetensors"), "the weights")
     out_dir: str = option(str(ROOT / "out/demo"), "where the video and the contact sheet go")
     indices: tuple[str, ...] | None = option(None, "source cameras; none: those nearest to the path's middle")
-    img_wh: tuple[int, int] | None = option(None, "width and height; none: the clip's")
+    img_wh: Size | None = option(None, "width and height; none: the clip's")
     scale: float = option(0.6, "width of the spiral; 1 is about as wide as the rig")
     num_poses: int = option(80, "poses of the spiral, a multiple of 4")
     fps: float = option(20.0, "frames a second")

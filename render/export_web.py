@@ -19,7 +19,7 @@ from maskvolume.clips.recordings import open_clip
 from maskvolume.mpi.options import MPIOptions
 from maskvolume.mpi.renderer import RenderSettings
 from maskvolume.mpi.session import Session
-from maskvolume.options import option, parse_options
+from maskvolume.options import check_ranges, option, parse_options
 from maskvolume.rendering.output_folder import RenderFolder
 from maskvolume.rendering.shots import Shots
 from maskvolume.runtime.allocator import give_back_large_blocks
@@ -34,7 +34,7 @@ from maskvolume.web.export import (
     WebSettings,
 )
 from maskvolume.web.viewpoints import Viewpoints
-from render.render_llff_video import RenderOptions, check_options, open_viewer
+from render.render_llff_video import RenderOptions, open_viewer
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,22 @@ class ExportOptions(MPIOptions):
     """Options of export_web."""
 
     title: str | None = option(None, "shown by the player; none: the name of the clip's folder")
-    reach: float = option(1.0, "how far viewpoints go at most, 1: as far as the rig; less where planes don't reach")
-    num_frames: int | None = option(None, "export the first frames only, so many; none: all")
-    layers: int | None = option(None, f"layers that the planes are merged to; none: {LAYERS}, or all there are")
-    tile: int = option(28, "side of a tile in texels")
-    fps: float = option(30.0, "frames a second")
-    crf: int = option(23, "quality of what moves, 0 (no loss) to 51 (worst)")
-    max_mbit: float | None = option(None, "most megabits a second of what moves; none: what crf takes")
-    atlas: int = option(ATLAS, "largest side of atlas and video, in pixels; 4096: phones can play it")
+    reach: float = option(
+        1.0, "how far viewpoints go at most, 1: as far as the rig; less where planes don't reach", low=0.01, high=10
+    )
+    num_frames: int | None = option(None, "export the first frames only, so many; none: all", low=1)
+    layers: int | None = option(
+        None, f"layers that the planes are merged to; none: {LAYERS}, or all there are", low=1, high=64
+    )
+    tile: int = option(28, "side of a tile in texels, a multiple of 4", low=8, high=256)
+    fps: float = option(30.0, "frames a second", low=0.1, high=1000)
+    crf: int = option(23, "quality of what moves, 0 (no loss) to 51 (worst)", low=0, high=51)
+    max_mbit: float | None = option(
+        None, "most megabits a second of what moves; none: what crf takes", low=0.05, high=1000
+    )
+    atlas: int = option(
+        ATLAS, "largest side of atlas and video, in pixels; 4096: phones can play it", low=256, high=16384
+    )
     cameras: bool = option(True, "add what the cameras saw, to compare with; loaded when it is looked at")
     offline: bool = option(True, "add a copy of everything for a double click, a third larger than the rest")
     overwrite: bool = option(False, "export again what is there already; the old export stays until then")
@@ -57,17 +65,7 @@ class ExportOptions(MPIOptions):
 
 def check(options: ExportOptions) -> None:
     """Reject options out of range before anything is read."""
-    limits: list[tuple[str, float | None, float, float]] = [
-        ("reach", options.reach, 0.01, 10),
-        ("layers", options.layers, 1, 64),
-        ("tile", options.tile, 8, 256),
-        ("num_frames", options.num_frames, 1, 1e9),
-        ("atlas", options.atlas, 256, 16384),
-        ("max_mbit", options.max_mbit, 0.05, 1000),
-    ]
-    for name, value, low, high in limits:
-        if value is not None and not low <= value <= high:
-            raise InputError(f"--{name}: {low:g} to {high:g} expected, got {value:g}")
+    check_ranges(options)
     if options.tile % 4:
         raise InputError(f"--tile: a multiple of 4 expected, got {options.tile}")
 
@@ -83,11 +81,10 @@ def export(options: ExportOptions) -> WebReport:
     common = vars(options).keys() & RenderOptions.__dataclass_fields__.keys()
     shared = {name: getattr(options, name) for name in common}
     rendering = RenderOptions(**shared, time="fix:0")
-    check_options(rendering)
     clip = open_clip(options.root_dir, options.bg_dir, options.images)
     if options.num_frames is not None:
         clip = clip.first_frames(options.num_frames)
-    size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
+    size = options.img_wh or clip.size
     viewpoints = Viewpoints.of(clip.poses, size).scaled(options.reach)
     targets = viewpoints.border()
     folder = RenderFolder(root / WORK)

@@ -33,13 +33,13 @@ from maskvolume.mpi.blending import BlendedRenderer
 from maskvolume.mpi.options import MPIOptions
 from maskvolume.mpi.renderer import RenderSettings
 from maskvolume.mpi.session import Session, describe_missing
-from maskvolume.options import option, parse_options
+from maskvolume.options import check_ranges, option, parse_options
 from maskvolume.rendering.loop import RenderReport, render_clip
 from maskvolume.rendering.output_folder import RenderFolder, digest
 from maskvolume.rendering.shots import Shots, fixed_camera, fixed_shots, path_shots
 from maskvolume.runtime.allocator import give_back_large_blocks
 from maskvolume.runtime.devices import resolve_device
-from maskvolume.runtime.errors import InputError, run_program
+from maskvolume.runtime.errors import run_program
 from maskvolume.runtime.processes import Processes, open_processes
 from maskvolume.web.export import WebExport, WebReport, WebSettings
 from maskvolume.web.viewpoints import Viewpoints
@@ -49,7 +49,6 @@ MOST_REFERENCES = 4
 PATIENCE = timedelta(days=30)  # that a process which is done waits for the others
 VIEWER = Path(__file__).resolve().parent / "viewer"  # the player's files
 VIEWER_FOLDER = "viewer"  # in OUT_DIR
-MIN_SIDE = 16  # pixels; below it the networks see nothing
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,8 @@ class RenderOptions(MPIOptions):
         1,
         "reference cameras that a view is blended from, 1 to 4. 1: one for the whole path. 2 or more: those that are "
         "nearest to each pose (amid more that are as near, all of these), of --indices or of the whole rig",
+        low=1,
+        high=MOST_REFERENCES,
     )
     path: str | None = option(
         None,
@@ -74,38 +75,21 @@ class RenderOptions(MPIOptions):
     num_frames: int | None = option(
         None,
         "at most so many poses of the path; for a fixed view exactly so many, none: one pass through time",
+        low=1,
     )
     save_disparity: bool = option(False, "write disparity as 16 bit pictures and a colour-mapped video too")
     save_mask: bool = option(False, "write how much of each pixel comes from what moves too")
     viewer: bool = option(False, "export the clip to OUT_DIR/viewer too, to look around in with a browser")
     frame_format: Literal["png", "jpg"] = option("png", "format of the pictures")
-    fps: float = option(30.0, "frames a second of the videos")
-    crf: int = option(18, "quality of the videos, 0 (no loss) to 51 (worst)")
+    fps: float = option(30.0, "frames a second of the videos", low=0.1, high=1000)
+    crf: int = option(18, "quality of the videos, 0 (no loss) to 51 (worst)", low=0, high=51)
     margin: int | None = option(
-        None, "pixels by which the planes reach beyond the reference view; none: what the path needs"
+        None,
+        "pixels by which the planes reach beyond the reference view; none: what the path needs",
+        low=0,
+        high=4096,
     )
     overwrite: bool = option(False, "render again what is there already")
-
-
-def check_options(options: RenderOptions) -> None:
-    """Reject options out of range before anything is read."""
-    if options.img_wh is not None and min(options.img_wh) < MIN_SIDE:
-        got = " x ".join(str(side) for side in options.img_wh)
-        raise InputError(f"--img_wh: width and height of at least {MIN_SIDE} pixels are needed, got {got}")
-    limits: list[tuple[str, float | None, float, float]] = [
-        ("references", options.references, 1, MOST_REFERENCES),
-        ("background_cameras", options.background_cameras, 2, 64),
-        ("num_frames", options.num_frames, 1, float("inf")),
-        ("num_planes", options.num_planes, 2, 1024),
-        ("margin", options.margin, 0, 4096),
-        ("memory_gb", options.memory_gb, 0.1, 1e5),
-        ("fps", options.fps, 0.1, 1000),
-        ("crf", options.crf, 0, 51),
-    ]
-    for name, value, low, high in limits:
-        if value is not None and not low <= value <= high:
-            wanted = f"{low:g} to {high:g}" if high < float("inf") else f"{low:g} or more"
-            raise InputError(f"--{name}: {wanted} expected, got {value:g}")
 
 
 def choose_path(options: RenderOptions, clip: RigClip) -> tuple[str, str | None]:
@@ -239,9 +223,9 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
     Raises:
         InputError: what the user has to mend; found before the first picture is made, where it can be.
     """
-    check_options(options)
+    check_ranges(options)
     clip = open_clip(options.root_dir, options.bg_dir, options.images)
-    size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
+    size = options.img_wh or clip.size
     shots, targets = make_shots(options, clip, size)
     viewpoints = Viewpoints.of(clip.poses, size) if options.viewer else None
     border = None if viewpoints is None else viewpoints.border()

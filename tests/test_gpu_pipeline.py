@@ -125,7 +125,7 @@ def test_blending_references_makes_the_host_wait_for_nothing(clip: RigClip) -> N
     def enqueue(frame: int) -> Download:
         renderer.make(frame, references, pictures[frame])
         two = stack_cameras([targets[pose], targets[pose]])
-        view = renderer.render(frame, two, references, torch.stack([shares[pose], shares[pose]]), with_mask=True)
+        view = renderer.view(frame, two, references, torch.stack([shares[pose], shares[pose]]), with_mask=True)
         assert view.mask is not None
         return download([to_bytes(view.color), to_steps(view.disparity, 1.35), to_bytes(view.mask)])
 

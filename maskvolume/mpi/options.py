@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from maskvolume.options import option, required
+from maskvolume.options import Size, option, required
 
+MIN_SIDE = 16  # pixels; below it the networks see nothing
 DEFAULT_STILL_SOURCES = 6  # cameras of the background, which is made once a clip
 
 
@@ -26,8 +27,10 @@ class MPIOptions:
     images: str | None = option(
         None, "pictures of a COLMAP model, or a clip whose cameras are called like its pictures; none: by the model"
     )
-    img_wh: tuple[int, int] | None = option(
-        None, "width and height at which pictures are read and rendered, K scaled per axis; none: the clip's"
+    img_wh: Size | None = option(
+        None,
+        "width and height at which pictures are read and rendered, K scaled per axis; none: the clip's",
+        low=MIN_SIDE,
     )
     indices: tuple[str, ...] | None = option(
         None,
@@ -38,11 +41,18 @@ class MPIOptions:
         None,
         f"cameras that the background is made from, once, the sources among them; none: {DEFAULT_STILL_SOURCES} that "
         "are nearest to the path, or those of indices, or the sources where others have no background",
+        low=2,
+        high=64,
     )
-    num_planes: int | None = option(None, "planes of the multiplane images; none: as the checkpoint was trained")
+    num_planes: int | None = option(
+        None, "planes of the multiplane images; none: as the checkpoint was trained", low=2, high=1024
+    )
     device: Literal["auto", "cuda", "mps", "cpu"] = option("auto", "where to compute")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the networks; auto: bf16 where it is fast")
     memory_gb: float | None = option(
-        None, "memory that the program may take, in GB; none: 80 % of what is free. Frames that need more go in tiles"
+        None,
+        "memory that the program may take, in GB; none: 80 % of what is free. Frames that need more go in tiles",
+        low=0.1,
+        high=1e5,
     )
     backend: str | None = option(None, "implementation of the sweep and of the rendering; none: the fastest")

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -37,9 +37,6 @@ _EXPECTED = (
     "a folder per camera (cam00/00000.jpg ...), a video per camera (cam00.mp4 ...) or a collected clip "
     "(00000/images/000.jpg ...) expected"
 )
-
-
-LayoutKind = Literal["collected", "frames", "videos", "colmap", "nerfstudio"]
 
 
 class FrameSource(Protocol):
@@ -104,7 +101,7 @@ class Layout:
     """The contents of a folder.
 
     Attributes:
-        kind: one of the layouts of this module, or of the forms of ``maskvolume.clips.recordings``.
+        kind: ``collected``, ``frames`` or ``videos``, or one of the forms of ``maskvolume.clips.recordings``.
         root: the folder.
         names: the cameras, sorted.
         frame_names: the frames, sorted.
@@ -114,7 +111,7 @@ class Layout:
         notes: lines that tell the user how the clip is read.
     """
 
-    kind: LayoutKind
+    kind: str
     root: Path
     names: tuple[str, ...]
     frame_names: tuple[str, ...]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maskvolume.clips.layouts import POSES_NAME, FrameSource, Layout, LayoutKind, Videos, background_folder, open_layout
+from maskvolume.clips.layouts import POSES_NAME, FrameSource, Layout, Videos, background_folder, open_layout
 from maskvolume.clips.rig import RigClip
 from maskvolume.clips.straightening import StraightPictures
 from maskvolume.geometry.cameras import Camera
@@ -29,13 +29,7 @@ from maskvolume.runtime.errors import InputError
 
 BOUNDS_NAME = "bounds.txt"  # beside a COLMAP model: the depths that LLFF poses hold and the model does not
 
-_WORDS: dict[LayoutKind, str] = {
-    "frames": "a frame folder",
-    "videos": "a folder of videos",
-    "collected": "a collected clip",
-    "colmap": "a COLMAP model",
-    "nerfstudio": "a nerfstudio file",
-}
+_LAYOUTS = {"frames": "a frame folder", "videos": "a folder of videos", "collected": "a collected clip"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class Recording:
     """An input of any form.
 
     Attributes:
-        kind: its form.
+        kind: the layout of a clip with LLFF poses, or one of the forms of posed pictures.
         cameras: in order, lenses at the size of the pictures.
         frame_names: the frames, in order.
         source: the frames.
@@ -72,7 +66,7 @@ class Recording:
         left_out: pictures of a model that have no pose.
     """
 
-    kind: LayoutKind
+    kind: str
     cameras: tuple[PosedCamera, ...]
     frame_names: tuple[str, ...]
     source: FrameSource
@@ -82,7 +76,8 @@ class Recording:
 
     def describe(self) -> list[str]:
         """Its form, its cameras and frames, and what is left out of it."""
-        lines = [f"{_WORDS[self.kind]}, {len(self.cameras)} cameras, {len(self.frame_names)} frames"]
+        form = _LAYOUTS.get(self.kind) or _POSED_FORMS[self.kind].words
+        lines = [f"{form}, {len(self.cameras)} cameras, {len(self.frame_names)} frames"]
         if self.left_out:
             lines.append(f"{len(self.left_out)} pictures have no pose and are left out, such as {self.left_out[0]}")
         return lines
@@ -93,10 +88,14 @@ class _PosedForm:
     """A form that lists posed pictures.
 
     Attributes:
+        words: what it is called in messages.
+        bounds_place: where its user can write near and far, in words.
         find: the file or the folder that holds the list, in an input; None where there is none.
         open: what was found, the input, the folder of the pictures if given, and cameras to exclude, to a recording.
     """
 
+    words: str
+    bounds_place: str
     find: Callable[[Path], Path | None]
     open: Callable[[Path, Path, Path | None, Sequence[str]], Recording]
 
@@ -182,7 +181,7 @@ def _is_clip(path: Path) -> bool:
 
 
 def _find_form(path: Path) -> _PosedForm | None:
-    return next((form for form in _POSED_FORMS if form.find(path) is not None), None)
+    return next((form for form in _POSED_FORMS.values() if form.find(path) is not None), None)
 
 
 def _open_llff(path: Path, exclude: Sequence[str]) -> Recording:
@@ -234,8 +233,13 @@ def _open_colmap(found: Path, path: Path, images: Path | None, exclude: Sequence
     return replace(recording, left_out=model.without_pose)
 
 
-# Tried in this order.
-_POSED_FORMS = (_PosedForm(_find_nerfstudio, _open_nerfstudio), _PosedForm(find_model, _open_colmap))
+# By the kind of their recordings; tried in this order.
+_POSED_FORMS = {
+    "nerfstudio": _PosedForm("a nerfstudio file", "add near and far to the file", _find_nerfstudio, _open_nerfstudio),
+    "colmap": _PosedForm(
+        "a COLMAP model", f"write lines `CAMERA NEAR FAR` to {BOUNDS_NAME} in this folder", find_model, _open_colmap
+    ),
+}
 
 
 def _images_folder(model_path: Path, path: Path) -> Path:
@@ -247,7 +251,7 @@ def _images_folder(model_path: Path, path: Path) -> Path:
 
 
 def _with_files(
-    kind: LayoutKind,
+    kind: str,
     cameras: Sequence[PosedCamera],
     frame_names: tuple[str, ...],
     files: tuple[tuple[Path, ...], ...],
@@ -289,13 +293,9 @@ def _known_bounds(recording: Recording, path: Path) -> torch.Tensor:
     """``[N, 2]`` nearest and farthest depth of each camera; where one's are unknown, those of all the others."""
     known = [camera.bounds for camera in recording.cameras if camera.bounds is not None]
     if not known:
-        place = {
-            "colmap": f"write lines `CAMERA NEAR FAR` to {BOUNDS_NAME} in this folder",
-            "nerfstudio": "add near and far to the file",
-        }[recording.kind]
         raise InputError(
-            f"{path}: nothing says how near and far the things are that its cameras see; {place}, depths in the unit "
-            f"of the poses"
+            f"{path}: nothing says how near and far the things are that its cameras see; "
+            f"{_POSED_FORMS[recording.kind].bounds_place}, depths in the unit of the poses"
         )
     extremes = min(near for near, _ in known), max(far for _, far in known)
     return torch.tensor([camera.bounds or extremes for camera in recording.cameras], dtype=torch.float64)

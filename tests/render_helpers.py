@@ -12,16 +12,14 @@ class Finished:
     """A rendering that several tests look at: they must not change it.
 
     Attributes:
-        rig: a clip as ``tiny_rig``, whose backgrounds were made in the output.
+        rig: a clip as ``tiny_rig``, with backgrounds.
         out: the output.
         options: of the program, beside these and the weights.
-        stdout: of the program.
     """
 
     rig: Path
     out: Path
     options: tuple[object, ...]
-    stdout: str
 
     def copy(self, out: Path) -> Path:
         """A copy of the output, which a run with the same options continues."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +9,8 @@ from pathlib import Path
 import pytest
 from render_helpers import Finished
 
+from maskvolume.clips.rig import RigClip
+from maskvolume.mpi.session import make_backgrounds
 from maskvolume.runtime import errors
 from render.render_llff_video import main
 
@@ -41,12 +41,13 @@ class Outcome:
 def finished(tmp_path_factory: pytest.TempPathFactory, make_rig: Callable[..., Path], weights: Path) -> Finished:
     """Five views of a tiny rig with disparity and masks."""
     folder = tmp_path_factory.mktemp("finished")
-    rig, out, stdout = make_rig(folder / "frames"), folder / "out", io.StringIO()
+    rig, out = make_rig(folder / "frames"), folder / "out"
+    clip = RigClip.open(rig)
+    make_backgrounds(clip, range(len(clip.names)), clip.background_dir, keep=True)
     options = ("--path", "circle", "--num_frames", 5, "--save_disparity", "--save_mask", "--fps", 12)
     places = ("--root_dir", rig, "--out_dir", out, "--ckpt_path", weights, "--device", "cpu", "--precision", "fp32")
-    with contextlib.redirect_stdout(stdout):
-        main([str(argument) for argument in (*places, *options)])
-    return Finished(rig, out, options, stdout.getvalue())
+    main([str(argument) for argument in (*places, *options)])
+    return Finished(rig, out, options)
 
 
 @pytest.fixture

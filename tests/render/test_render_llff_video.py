@@ -36,15 +36,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(files)}
 
 
-def test_everything_is_written_where_it_belongs(finished: Finished) -> None:
-    out, stdout = finished.out, finished.stdout
+def test_everything_is_written_where_it_belongs(render, tiny_rig: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    outcome = render(tiny_rig, out, *SHORT, "--save_disparity", "--save_mask", "--fps", 12).check()
     names = [f"{i:05d}.png" for i in range(5)]
     assert sorted(path.name for path in (out / "frames").iterdir()) == names
     assert sorted(path.name for path in (out / "mask").iterdir()) == names
     assert sorted(path.name for path in (out / "disparity").iterdir()) == [*names, "scale.json"]
     assert sorted(path.name for path in (out / "background").iterdir()) == ["cam00.png", "cam01.png", "cam02.png"]
-    assert f"video: {out / 'video.mp4'}" in stdout
-    assert "background" in stdout
+    assert f"video: {out / 'video.mp4'}" in outcome.stdout
+    assert "background" in outcome.stdout
     steps = cv2.imread(str(out / "disparity/00000.png"), cv2.IMREAD_UNCHANGED)
     scale = json.loads((out / "disparity/scale.json").read_text())
     depth = 1 / (steps * scale["disparity_per_step"])
@@ -183,12 +184,11 @@ def test_posed_pictures_render_as_their_frame_folder(render, finished: Finished,
     outcome = render(tmp_path / form, tmp_path / "out", *finished.options).check()
     assert f"{tmp_path / form}: {FORMS[form]}, 3 cameras, 3 frames" in outcome.stdout
     assert "straightened" not in outcome.stdout
-    for kind, files in (("frames", 5), ("mask", 5), ("background", 3)):
-        paths = sorted((tmp_path / "out" / kind).iterdir())
-        assert len(paths) == files
+    for want in (finished.out / "frames", finished.out / "mask", finished.rig / "background"):
+        paths = sorted((tmp_path / "out" / want.name).iterdir())
+        assert [path.name for path in paths] == sorted(path.name for path in want.iterdir())
         for path in paths:
-            want = read_image(finished.out / kind / path.name).astype(int)
-            assert np.abs(read_image(path) - want).max() <= 1
+            assert np.abs(read_image(path) - read_image(want / path.name).astype(int)).max() <= 1
     scales = [(out / "disparity/scale.json").read_text() for out in (tmp_path / "out", finished.out)]
     assert scales[0] == scales[1]
 

@@ -12,7 +12,6 @@ from maskvolume.clips.rig import RigClip
 from maskvolume.mpi.options import MPIOptions
 from maskvolume.mpi.renderer import RenderSettings
 from maskvolume.mpi.session import Session
-from maskvolume.options import check_ranges
 from maskvolume.rendering.output_folder import RenderFolder
 from maskvolume.rendering.shots import path_shots
 from maskvolume.runtime.errors import InputError
@@ -88,10 +87,3 @@ def test_a_plan_is_made_for_the_shots(clip: RigClip, weights: Path, tmp_path: Pa
         poor.fit(poor.renderer(shots.targets), shots, ALONE)
     with pytest.raises(InputError, match="lies between two frames"):
         session.fit(renderer, path_shots(clip.cameras(), "fix:0.5", 3), ALONE)
-
-
-def test_options_of_all_programs_have_ranges() -> None:
-    options = MPIOptions(root_dir="a", ckpt_path="b", out_dir="c")
-    check_ranges(options)
-    with pytest.raises(InputError, match="--num_planes: 2 to 1024 expected, got 1"):
-        check_ranges(replace(options, num_planes=1))

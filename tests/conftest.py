@@ -154,6 +154,33 @@ def tiny_rig(tmp_path: Path) -> Path:
     return write_rig(tmp_path / "frames")
 
 
+def save_random_weights(path: Path, stage: str) -> Path:
+    """Weights for few planes; nudged off their start, at which half of the layers are zero."""
+    from maskvolume.mpi.checkpoints import save_checkpoint
+    from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
+
+    torch.manual_seed(0)
+    model = MaskVolumeModel(CheckpointMeta(stage, "semiglobal", num_planes=6))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 0:
+                parameter += 0.02 * torch.randn_like(parameter)
+    save_checkpoint(path, model)
+    return path
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage-two checkpoint."""
+    return save_random_weights(tmp_path_factory.mktemp("weights") / "mask.safetensors", "mask")
+
+
+@pytest.fixture(scope="session")
+def stage_one_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage-one checkpoint."""
+    return save_random_weights(tmp_path_factory.mktemp("weights") / "mpi.safetensors", "mpi")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """a browser of benchmarks/cost/browser.py for all tests of a process; skips where there is none."""

@@ -20,7 +20,7 @@ from maskvolume.geometry.cameras import Camera, stack_cameras
 from maskvolume.mpi.blending import BlendedRenderer
 from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.mpi.references import choose_references
-from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
 from maskvolume.networks.matching import MatchingMaskNet
 from maskvolume.ops.filling import fill_unseen
 
@@ -191,13 +191,15 @@ class NovelView:
                 candidates=self.indices,
             )
             model = self.models[label]
-            self._blended[label] = BlendedRenderer.of(self.clip, model, references, targets=targets, size=self.size)
+            self._blended[label] = BlendedRenderer.of(
+                self.clip, model, references, RenderSettings(self.size), targets=targets
+            )
         renderer = self._blended[label]
         weights = renderer.weights(targets)[0]
         needed = weights.nonzero()[:, 0].tolist()
         pictures = {index: self.clip.read(index, frame, self.size) for index in renderer.cameras_of(needed)}
         renderer.make(frame, needed, pictures)
-        return renderer.render(frame, self.target, needed, weights.to(renderer.device)).color.float().cpu()
+        return renderer.view(frame, self.target, needed, weights.to(renderer.device)).color.float().cpu()
 
     def _renderer(self, label: str, method: str) -> ClipRenderer:
         if (label, method) not in self._renderers:
@@ -208,7 +210,7 @@ class NovelView:
                 chosen, still = self.indices[:MORE_CAMERAS], self.indices[MORE_CAMERAS:]
             targets = stack_cameras([self.target])
             self._renderers[label, method] = ClipRenderer(
-                self.clip, used, chosen, still_indices=still, targets=targets, size=self.size
+                self.clip, used, chosen, RenderSettings(self.size), targets=targets, still_indices=still
             )
         return self._renderers[label, method]
 

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -46,34 +46,50 @@ class Writers:
                 future.result()
 
 
-def read_frames(
-    read: Callable[[int, int], Read], cameras: Sequence[int], frames: Sequence[int]
-) -> Generator[list[Read], None, None]:
-    """The pictures of all cameras, frame after frame, ``AHEAD`` frames ahead of what is taken.
+def read_ahead(
+    read: Callable[[tuple[int, int]], Read], wanted: Sequence[Sequence[tuple[int, int]]]
+) -> Generator[dict[tuple[int, int], Read], None, None]:
+    """Pictures by (camera, frame), one group of them after the other, ``AHEAD`` groups ahead of what is taken.
 
-    Each camera has a thread of its own, so that its video is decoded in order. An error comes with the frame that it
+    Each camera has a thread of its own, so that its video is decoded in order. An error comes with the group that it
     belongs to. To be closed: that joins the threads.
 
     Args:
-        read: camera and frame to a picture, or to None where it isn't needed.
+        read: (camera, frame) to a picture.
+        wanted: the pictures of each group.
+    """
+    with ExitStack() as stack:
+        threads: dict[int, ThreadPoolExecutor] = {}
+        for camera, _ in (source for group in wanted for source in group):
+            if camera not in threads:
+                threads[camera] = stack.enter_context(ThreadPoolExecutor(1))
+        pending: deque[dict[tuple[int, int], Future[Read]]] = deque()
+        try:
+            for group in wanted:
+                pending.append({source: threads[source[0]].submit(read, source) for source in group})
+                if len(pending) > AHEAD:
+                    yield {source: future.result() for source, future in pending.popleft().items()}
+            while pending:
+                yield {source: future.result() for source, future in pending.popleft().items()}
+        finally:
+            for future in (future for group in pending for future in group.values()):
+                future.cancel()
+
+
+def read_frames(
+    read: Callable[[int, int], Read], cameras: Sequence[int], frames: Sequence[int]
+) -> Generator[list[Read], None, None]:
+    """The pictures of all cameras, frame after frame; see :func:`read_ahead`.
+
+    Args:
+        read: camera and frame to a picture.
         cameras: in the order in which their pictures are given.
         frames: in the order in which they are wanted.
     """
-    with ExitStack() as stack:
-        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in cameras]
-        pending: deque[list[Future[Read]]] = deque()
-        try:
-            for frame in frames:
-                pending.append(
-                    [thread.submit(read, camera, frame) for thread, camera in zip(threads, cameras, strict=True)]
-                )
-                if len(pending) > AHEAD:
-                    yield [future.result() for future in pending.popleft()]
-            while pending:
-                yield [future.result() for future in pending.popleft()]
-        finally:
-            for future in (future for each in pending for future in each):
-                future.cancel()
+    wanted = [[(camera, frame) for camera in cameras] for frame in frames]
+    with closing(read_ahead(lambda source: read(*source), wanted)) as groups:
+        for pictures in groups:
+            yield list(pictures.values())
 
 
 def read_files(

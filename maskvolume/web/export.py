@@ -304,8 +304,9 @@ class WebExport:
         """What the renderer shows of a frame: from the centre, then from the edges of the limits."""
         return [self.work / "truth" / f"{frame:05d}_{view}.png" for view in range(5)]
 
-    def take(self, frame: int, writers: Writers) -> None:
+    def take(self, time: float, writers: Writers) -> None:
         """Keep the layers of a frame whose MPI the renderer has just made, if they are not there yet."""
+        frame = int(time)
         if self._is_made(frame):
             return
         plan, scale = self.plan()

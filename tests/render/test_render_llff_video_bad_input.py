@@ -18,6 +18,7 @@ from maskvolume.clips.rig import RigClip
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoWriter
 from maskvolume.mpi.checkpoints import load_model
+from maskvolume.mpi.session import make_backgrounds
 from maskvolume.rendering import loop as rendering
 
 SHORT = ("--path", "circle", "--num_frames", 5)
@@ -92,6 +93,7 @@ BAD_OPTIONS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "no such view": (("--view", "fix:9"), ("9",)),
     "nonsense view": (("--view", "there"), ("view", "there")),
     "no such time": (("--time", "fix:3"), ("time", "0 to 2")),
+    "a time between frames": (("--time", "fix:0.5"), ("time", "0.5", "between two frames", "0 or 1")),
     "nonsense time": (("--time", "slow"), ("time", "slow")),
     "tiny pictures": (("--img_wh", 8, 8), ("img_wh",)),
     "a width alone": (("--img_wh", 64), ("img_wh",)),
@@ -115,10 +117,6 @@ def test_bad_options(render, tiny_rig: Path, tmp_path: Path, name: str) -> None:
     options, words = BAD_OPTIONS[name]
     render(tiny_rig, tmp_path / "out", *SHORT, *options).check_input_error(*words)
     assert not [path for path in whole_files(tmp_path / "out") if path.suffix == ".png"]
-
-
-def test_no_path_says_how_to_make_one(render, tiny_rig: Path, tmp_path: Path) -> None:
-    render(tiny_rig, tmp_path / "out").check_input_error("qual_path.txt", "imgs2renderpath")
 
 
 @pytest.mark.parametrize("text", ["3\n" + "0 " * 15 + "\n", "two\n", "", "1\n1 2 3\n"])
@@ -192,7 +190,7 @@ def test_a_stage_one_checkpoint_has_no_background_to_make(
 def test_a_truncated_picture_ends_the_run_and_leaves_what_is_whole(render, make_rig, tmp_path: Path) -> None:
     rig = make_rig(tmp_path / "frames", suffix=".jpg")
     RigClip.open(rig)
-    rendering.make_backgrounds(RigClip.open(rig), range(3), rig / "background", keep=True)
+    make_backgrounds(RigClip.open(rig), range(3), rig / "background", keep=True)
     cut = rig / "cam01/00002.jpg"
     original = cut.read_bytes()
     cut.write_bytes(original[: len(original) // 2])

@@ -9,8 +9,10 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from render_helpers import Finished
 
 from data_tools.collect_data import main as collect
+from data_tools.convert import main as convert
 from maskvolume.clips.rig import RigClip
 from maskvolume.geometry.paths import render_path
 from maskvolume.io.images import read_image, read_image_size, write_image
@@ -25,6 +27,7 @@ from maskvolume.mpi.memory import (
 from maskvolume.mpi.tiles import Tiling
 
 SHORT = ("--path", "circle", "--num_frames", 5)
+FORMS = {"colmap": "a COLMAP model", "nerfstudio": "a nerfstudio file"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -100,10 +103,8 @@ def test_bullet_time_shows_one_instant(render, tiny_rig: Path, tmp_path: Path) -
     assert len(list((tmp_path / "out/frames").iterdir())) == 5
 
 
-def test_what_is_there_is_kept_and_the_rest_becomes_the_same(render, tiny_rig: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    options = (*SHORT, "--save_disparity", "--save_mask")
-    render(tiny_rig, out, *options).check()
+def test_what_is_there_is_kept_and_the_rest_becomes_the_same(render, finished: Finished, tmp_path: Path) -> None:
+    out = finished.copy(tmp_path / "out")
     whole = contents(out)
     kept = (out / "frames/00001.png").stat().st_mtime_ns
     for name in ("frames/00000.png", "disparity/00002.png", "mask/00004.png", "video.mp4"):
@@ -111,7 +112,7 @@ def test_what_is_there_is_kept_and_the_rest_becomes_the_same(render, tiny_rig: P
     cut = out / "frames/00003.png"
     cut.write_bytes(cut.read_bytes()[:-20])  # as a crashed machine leaves it
     (out / "frames/.00000.0123456789ab.png").write_bytes(b"half")
-    outcome = render(tiny_rig, out, *options).check()
+    outcome = render(finished.rig, out, *finished.options).check()
     assert "4 pictures rendered, 1 kept" in outcome.stdout
     assert contents(out) == whole
     assert (out / "frames/00001.png").stat().st_mtime_ns == kept
@@ -125,24 +126,23 @@ def test_a_rendering_can_be_made_longer(render, tiny_rig: Path, tmp_path: Path) 
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_video_options_do_not_render_again(render, tiny_rig: Path, tmp_path: Path) -> None:
-    render(tiny_rig, tmp_path / "out", *SHORT).check()
-    outcome = render(tiny_rig, tmp_path / "out", *SHORT, "--fps", 5, "--crf", 40).check()
+def test_video_options_do_not_render_again(render, finished: Finished, tmp_path: Path) -> None:
+    out = finished.copy(tmp_path / "out")
+    outcome = render(finished.rig, out, *finished.options, "--fps", 5, "--crf", 40).check()
     assert "0 pictures rendered, 5 kept" in outcome.stdout
     assert VideoFrames(tmp_path / "out/video.mp4").fps == 5
 
 
-def test_other_options_are_refused_unless_overwriting(render, tiny_rig: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    render(tiny_rig, out, *SHORT).check()
+def test_other_options_are_refused_unless_overwriting(render, finished: Finished, tmp_path: Path) -> None:
+    out = finished.copy(tmp_path / "out")
     before = contents(out)
-    other = (*SHORT, "--time", "fix:0", "--num_planes", 4)
-    outcome = render(tiny_rig, out, *other)
+    other = (*finished.options, "--time", "fix:0", "--num_planes", 4)
+    outcome = render(finished.rig, out, *other)
     outcome.check_input_error(str(out / "options.json"), "time", "num_planes", "--overwrite")
     assert contents(out) == before
-    render(tiny_rig, out, *other, "--num_frames", 3, "--overwrite").check()
+    render(finished.rig, out, *other, "--num_frames", 3, "--overwrite").check()
     assert len(list((out / "frames").iterdir())) == 3
-    render(tiny_rig, tmp_path / "fresh", *other, "--num_frames", 3).check()
+    render(finished.rig, tmp_path / "fresh", *other, "--num_frames", 3).check()
     assert contents(out) == contents(tmp_path / "fresh")
 
 
@@ -175,6 +175,38 @@ def test_a_collected_clip_renders_as_its_frame_folder(render, tiny_rig: Path, tm
     write_path(tmp_path / "path.npy", path)
     render(tiny_rig, tmp_path / "b", "--path", tmp_path / "path.npy").check()
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_posed_pictures_render_as_their_frame_folder(render, finished: Finished, tmp_path: Path, form: str) -> None:
+    """The cameras are the same but for the rounding of COLMAP's quaternions, so colours differ by a step at most."""
+    convert([str(finished.rig), "--to", form, "--out_dir", str(tmp_path / form)])
+    outcome = render(tmp_path / form, tmp_path / "out", *finished.options).check()
+    assert f"{tmp_path / form}: {FORMS[form]}, 3 cameras, 3 frames" in outcome.stdout
+    assert "straightened" not in outcome.stdout
+    for want in (finished.out / "frames", finished.out / "mask", finished.rig / "background"):
+        paths = sorted((tmp_path / "out" / want.name).iterdir())
+        assert [path.name for path in paths] == sorted(path.name for path in want.iterdir())
+        for path in paths:
+            assert np.abs(read_image(path) - read_image(want / path.name).astype(int)).max() <= 1
+    scales = [(out / "disparity/scale.json").read_text() for out in (tmp_path / "out", finished.out)]
+    assert scales[0] == scales[1]
+
+
+def test_the_clips_own_path_is_taken_where_it_has_one_and_the_program_tells(
+    render, tiny_rig: Path, tmp_path: Path
+) -> None:
+    short = ("--num_frames", 1, "--num_planes", 2)
+    outcome = render(tiny_rig, tmp_path / "a", *short, "--config", "render_video.txt").check()
+    own = tiny_rig / "qual_path.txt"
+    assert f"path: all, since there is no {own}" in outcome.stdout
+    write_path(own, render_path(read_poses_bounds(tiny_rig / "poses_bounds.npy"), "circle", 3))
+    outcome = render(tiny_rig, tmp_path / "b", *short, "--config", "render_video.txt").check()
+    assert f"path: {own}, the clip's own" in outcome.stdout
+    assert "path:" not in render(tiny_rig, tmp_path / "c", *short, "--path", own).check().stdout
+    pictures = [read_image(tmp_path / name / "frames/00000.png") for name in "abc"]
+    assert (pictures[0] != pictures[1]).any()
+    assert (pictures[1] == pictures[2]).all()
 
 
 def test_videos_with_gaps_in_their_names(render, tiny_rig: Path, tmp_path: Path) -> None:
@@ -241,7 +273,7 @@ def test_tiles_that_fit_into_memory_make_the_same_pictures(
     def plan_for_less(job: Job, budget: int, *, why: str) -> Plan:
         return make_plan(job, need(job, Tiling.of(job.mpi_size, 1, 3, 8)).total, why=why)
 
-    monkeypatch.setattr("render.render_llff_video.make_plan", plan_for_less)
+    monkeypatch.setattr("maskvolume.mpi.session.make_plan", plan_for_less)
     outcome = render(rig, tmp_path / "tiles", *options).check()
     assert " tiles of " in outcome.stdout
     for name, steps in (("frames", 255), ("mask", 255), ("disparity", 65535)):

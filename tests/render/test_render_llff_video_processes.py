@@ -8,12 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from maskvolume.io.images import read_image
-from maskvolume.rendering.loop import share_of
-from maskvolume.runtime.processes import Processes
 
 WORLD = 2
 
@@ -37,21 +33,6 @@ def torchrun(repo_root: Path, *arguments: object) -> subprocess.CompletedProcess
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != "options.json")
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(files)}
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 9), max_size=30), st.integers(1, 9))
-def test_each_pose_is_the_share_of_one_process(sizes: list[int], world: int) -> None:
-    groups, first = [], 0
-    for frame, size in enumerate(sizes):
-        groups.append((frame, list(range(first, first + size))))
-        first += size
-    shares = [share_of(groups, Processes(rank, world)) for rank in range(world)]
-    assert sorted(pose for share in shares for pose in share) == list(range(first))
-    for _, members in groups:  # the MPI of a frame is made by one of them
-        assert sum(bool(set(members) & set(share)) for share in shares) == 1
-    even = first / world
-    assert all(abs(len(share) - even) <= max(sizes, default=0) for share in shares)
 
 
 @pytest.mark.slow

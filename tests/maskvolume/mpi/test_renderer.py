@@ -17,8 +17,7 @@ from maskvolume.mpi.renderer import (
     ClipRenderer,
     choose_frustum,
 )
-from maskvolume.ops import Rendering, filling
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import Rendering, fill_unseen, filling
 
 
 def camera_at(x: float, size: tuple[int, int] = (36, 64)) -> Camera:

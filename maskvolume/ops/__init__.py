@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from maskvolume.geometry.cameras import Camera
+from maskvolume.ops.checks import check_batch, check_mpi, check_planes, check_sweep
 from maskvolume.ops.dispatch import (
     available_backends,
     choose,
@@ -108,8 +109,8 @@ def sweep_planes(
         raise ValueError(
             f"sources: batch axes {list(images.shape[:-3])} of images expected, got {list(sources.batch_shape)}"
         )
-    _check_batch("reference", reference.batch_shape, images.shape[:-4])
-    _check_batch("depths", depths.shape[:-1], images.shape[:-4])
+    check_batch("reference", reference.batch_shape, images.shape[:-4])
+    check_batch("depths", depths.shape[:-1], images.shape[:-4])
     chosen = choose(backend, "sweep_planes", (images,))
     return chosen.sweep_planes(images, sources, reference, depths, sampling)
 
@@ -139,7 +140,7 @@ def render_mpi(
     Convention: inverse warp by one homography a plane, bilinear, ``align_corners=False``, zero padding;
     planes behind the target don't show.
     """
-    _check_mpi("rgba", rgba, camera, depths, target)
+    check_mpi("rgba", rgba, camera, depths, target)
     chosen = choose(backend, "render_mpi", (rgba,))
     return chosen.render_mpi(rgba, camera, depths, target, premultiplied)
 
@@ -160,7 +161,7 @@ def render_blended(
     Blended texel by texel, then rendered as ``render_mpi`` does; see there for the arguments. Worth it for a view or
     two of an MPI: for more, blend once (``maskvolume.mpi.image.blend``) and render that.
     """
-    _check_mpi("dynamic", dynamic, camera, depths, target)
+    check_mpi("dynamic", dynamic, camera, depths, target)
     if background.shape != dynamic.shape:
         raise ValueError(f"background: {list(dynamic.shape)} of dynamic expected, got {list(background.shape)}")
     wanted = (*dynamic.shape[:-4], 1, dynamic.shape[-4], *dynamic.shape[-2:])
@@ -193,7 +194,7 @@ def composite(
     w_i = alpha_i * prod over nearer j of (1 - alpha_j); colour = sum w_i c_i; opacity = sum w_i;
     disparity = sum w_i / depth_i.
     """
-    _check_planes("rgba", rgba, depths)
+    check_planes("rgba", rgba, depths)
     return choose(backend, "composite", (rgba,)).composite(rgba, depths, premultiplied)
 
 
@@ -238,7 +239,7 @@ def matching_evidence(
     Returns:
         The cost ``[B, 1, D, H, W]`` over the wide window in float32, and features ``[B, channels, D, H / 2, W / 2]``.
     """
-    _check_sweep(sweep)
+    check_sweep(sweep)
     return choose(backend, "matching_evidence", (sweep,), dtype).matching_evidence(sweep, settings, channels, dtype)
 
 
@@ -267,7 +268,7 @@ def mask_evidence(
     Returns:
         Features ``[B, MASK_FEATURES, D, H / 2, W / 2]``, and the evidence ``[B, 1, D, H, W]`` in float32.
     """
-    _check_sweep(sweep)
+    check_sweep(sweep)
     if background.shape != sweep.shape:
         raise ValueError(f"background: {list(sweep.shape)} of sweep expected, got {list(background.shape)}")
     chosen = choose(backend, "mask_evidence", (sweep, background, opacities), dtype)
@@ -293,7 +294,7 @@ def robust_costs(
     Returns:
         ``[B, D, H / 2, W / 2]`` twice in float32: the cost, and the difference of the two views that are most alike.
     """
-    _check_sweep(sweep)
+    check_sweep(sweep)
     return choose(backend, "robust_costs", (sweep,)).robust_costs(sweep, settings)
 
 
@@ -404,33 +405,3 @@ def make_mask(
     """
     chosen = choose(backend, "make_mask", (unet_output, evidence, opacity, slope), unet_output.dtype)
     return chosen.make_mask(unet_output, evidence, opacity, slope, threshold, hidden, size)
-
-
-# --- checks ---------------------------------------------------------------------------------------
-
-
-def _check_sweep(sweep: Tensor) -> None:
-    if sweep.ndim != 6 or sweep.shape[2] != 3 or sweep.shape[-2] % 2 or sweep.shape[-1] % 2:
-        raise ValueError(f"sweep: [B, V, 3, D, H, W] with even H and W expected, got {list(sweep.shape)}")
-
-
-def _check_planes(name: str, rgba: Tensor, depths: Tensor) -> None:
-    if rgba.ndim < 4 or rgba.shape[-3] != 4:
-        raise ValueError(f"{name}: [..., D, 4, H, W] expected, got {list(rgba.shape)}")
-    if depths.shape != rgba.shape[:-3]:
-        raise ValueError(f"depths: {list(rgba.shape[:-3])} expected, got {list(depths.shape)}")
-
-
-def _check_mpi(name: str, rgba: Tensor, camera: Camera, depths: Tensor, target: Camera) -> None:
-    _check_planes(name, rgba, depths)
-    if tuple(rgba.shape[-2:]) != tuple(camera.size):
-        raise ValueError(f"{name}: the camera's size {camera.size} expected, got {list(rgba.shape[-2:])}")
-    _check_batch("camera", camera.batch_shape, rgba.shape[:-4])
-    batch, views = rgba.shape[:-4], target.batch_shape
-    if views[: len(batch)] != batch or len(views) > len(batch) + 1:
-        raise ValueError(f"target: batch axes {list(batch)} expected, and at most one more, got {list(views)}")
-
-
-def _check_batch(name: str, got: torch.Size, expected: torch.Size) -> None:
-    if got != expected:
-        raise ValueError(f"{name}: batch axes {list(expected)} expected, got {list(got)}")

@@ -44,7 +44,7 @@ from maskvolume.mpi.checkpoints import load_model
 from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.mpi.renderer import ClipRenderer
 from maskvolume.mpi.stages import mpi_frustum
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 from maskvolume.options import option, parse_options
 from maskvolume.runtime.devices import resolve_device, resolve_precision
 from maskvolume.runtime.errors import InputError, run_program

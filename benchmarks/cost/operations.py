@@ -32,7 +32,7 @@ from maskvolume.mpi.image import MultiplaneImage
 from maskvolume.mpi.model import FrameMPI
 from maskvolume.mpi.renderer import ClipRenderer
 from maskvolume.ops import operators as fused
-from maskvolume.ops import reference
+from maskvolume.ops.reference import warps
 from maskvolume.runtime.cuda_graphs import record
 
 CALLS = 20  # in a row on a GPU, where one is shorter than its start
@@ -126,7 +126,7 @@ def measure_sweep(setting: Setting, renderer: ClipRenderer, repeats: int, bandwi
 def measure_planes(setting: Setting, renderer: ClipRenderer, repeats: int, bandwidth: float) -> Entry:
     """The kernel of a view by itself, its homographies at hand, for the types that planes may have."""
     made, target = mpi_of(renderer), setting.target.to(setting.device)
-    H, inverse = reference.mpi_homographies(made.rgba, made.camera, made.depths, target)
+    H, inverse = warps.mpi_homographies(made.rgba, made.camera, made.depths, target)
     result = {}
     for name in PLANE_TYPES:
         kind = getattr(torch, name)

@@ -24,7 +24,7 @@ from maskvolume.mpi.model import (
     StoredFrame,
 )
 from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 from maskvolume.runtime.devices import resolve_precision
 
 RANDOM_OPAQUE = 0.1  # of the pixels of a random MPI's plane are covered

@@ -22,7 +22,7 @@ from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.mpi.references import choose_references
 from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
 from maskvolume.networks.matching import MatchingMaskNet
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 
 NEAREST, CLASSICAL, WARPING = "nearest camera", "classical plane sweep", "disparity warping"
 FRAME_MPI, MASK_2D, MASK_VOLUME = "MPI of each frame", "2D mask", "mask volume"

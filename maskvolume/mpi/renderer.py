@@ -34,8 +34,7 @@ from maskvolume.mpi.tiles import (
     mpi_in_tiles,
 )
 from maskvolume.networks import Halo
-from maskvolume.ops import Rendering, available_backends, stored_dtype
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import Rendering, available_backends, fill_unseen, stored_dtype
 from maskvolume.rendering.renderer import View
 from maskvolume.runtime.cuda_graphs import Replayed
 from maskvolume.runtime.errors import InputError
@@ -328,7 +327,8 @@ class ClipRenderer:
 
     def finish(self, rendering: Rendering, mask: Tensor | None) -> View:
         """The view with unseen pixels filled, as the checkpoint's convention wants it."""
-        filled = fill_unseen(rendering) if self.model.meta.sampling == "exact" else rendering
+        backend = self.model.backend
+        filled = fill_unseen(rendering, backend=backend) if self.model.meta.sampling == "exact" else rendering
         return View(filled.color, filled.disparity, rendering.opacity, mask)
 
     def _render_mask(self, frame: Frame, target: Camera) -> Tensor:

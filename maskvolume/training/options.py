@@ -45,7 +45,7 @@ class TrainOptions:
     num_sources: tuple[int, int] = option((2, 2), "fewest and most source views; the steps take turns")
     num_planes: int = option(32, "planes of the multiplane images")
     margin: int = option(24, "pixels that the MPI's frustum is wider than the reference view, on each side")
-    arch: str = option("semiglobal", "architecture of the networks", choices=("semiglobal", "matching", "original"))
+    arch: str = option("semiglobal", "architecture of the networks", choices=tuple(ARCHITECTURES))
     optimizer: str = option("adamw", "adam, adamw, sgd or radam", choices=("adam", "adamw", "sgd", "radam"))
     lr: float = option(1e-3, "learning rate at its highest")
     lr_scheduler: str = option(

@@ -29,7 +29,7 @@ from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoFrames, VideoWriter
 from maskvolume.mpi.image import MultiplaneImage
 from maskvolume.mpi.renderer import ClipRenderer
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 from maskvolume.rendering.output_folder import digest
 from maskvolume.rendering.pictures import to_uint8
 from maskvolume.runtime.errors import InputError

@@ -13,24 +13,24 @@ import torch
 from maskvolume import ops
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-MODULES = "triton_"
+PACKAGE = "maskvolume.ops.triton"
 
 
 def import_kernels() -> ModuleType:
     """A copy of the kernels' modules that nothing else in this process sees."""
-    before = {name: module for name, module in sys.modules.items() if name.startswith(f"maskvolume.ops.{MODULES}")}
-    attributes = {name: value for name, value in vars(ops).items() if name.startswith(MODULES)}
+    before = {name: module for name, module in sys.modules.items() if name.startswith(PACKAGE)}
+    kept = vars(ops).get("triton")
     for name in before:
         del sys.modules[name]
     try:
-        return importlib.import_module("maskvolume.ops.triton")
+        return importlib.import_module(PACKAGE)
     finally:
-        for name in [name for name in sys.modules if name.startswith(f"maskvolume.ops.{MODULES}")]:
+        for name in [name for name in sys.modules if name.startswith(PACKAGE)]:
             del sys.modules[name]
-        for name in [name for name in vars(ops) if name.startswith(MODULES)]:
-            delattr(ops, name)
         sys.modules.update(before)
-        vars(ops).update(attributes)
+        vars(ops).pop("triton", None)
+        if kept is not None:
+            vars(ops)["triton"] = kept
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The operations in plain torch: any device, any float type, differentiable. The measure of every other backend."""
+"""Plane sweeps and views of multiplane images in plain torch: any device, any float type, differentiable."""
 
 from __future__ import annotations
 
@@ -10,89 +10,88 @@ from torch import Tensor
 
 from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.homography import homography_grid, render_homographies, sweep_homographies
-from maskvolume.ops.types import Rendering, Sampling
+from maskvolume.ops.types import NO_DATA, Rendering, Sampling
 
-NO_DATA = -1.0
 # Planes that are warped together. Enough to keep the threads of `grid_sample` busy (it splits work by
 # picture on the CPU), few enough that a chunk's grid stays small beside the volume.
 PLANE_CHUNK = 4
 
 
-class ReferenceBackend:
-    """See ``maskvolume.ops`` for what each operation takes and returns."""
+def sweep_planes(images: Tensor, sources: Camera, reference: Camera, depths: Tensor, sampling: Sampling) -> Tensor:
+    """See ``maskvolume.ops``."""
+    batch, views = images.shape[:-4], images.shape[-4]
+    size, count = reference.size, depths.shape[-1]
+    flat_images = images.reshape(-1, views, *images.shape[-3:])
+    flat_sources = flatten_cameras(sources, len(batch) + 1)
+    flat_reference = flatten_cameras(reference, len(batch))
+    flat_depths = depths.reshape(-1, count).to(flat_reference.K.dtype)
+    work = work_dtype(images)
+    items = []
+    for b in range(flat_images.shape[0]):
+        for v in range(views):
+            camera = flat_sources[b * views + v]
+            image, planes = flat_images[b, v].to(work), flat_depths[b]
+            # A source at the reference's own place looks the same on every plane: one warp is enough.
+            if torch.equal(camera.T_cam_world, flat_reference[b].T_cam_world):
+                planes = planes[:1]
+            H = sweep_homographies(camera, flat_reference[b], planes).to(work)
+            parts = [
+                _warp_to_planes(image, H_chunk, size, camera.size, sampling).to(images.dtype)
+                for H_chunk in H.split(PLANE_CHUNK)
+            ]
+            items.append((parts[0] if len(parts) == 1 else torch.cat(parts)).expand(count, -1, -1, -1))
+    swept = torch.stack(items)  # [B * V, D, C, H, W]
+    return swept.transpose(1, 2).reshape(*batch, views, images.shape[-3], count, *size)
 
-    @property
-    def stored_dtype(self) -> torch.dtype:
-        return torch.float32
 
-    def supports(self, device: torch.device) -> bool:
-        return True
+def render_mpi(rgba: Tensor, camera: Camera, depths: Tensor, target: Camera, premultiplied: bool) -> Rendering:
+    """See ``maskvolume.ops``."""
+    H, inverse_depths = mpi_homographies(rgba, camera, depths, target)
+    return rendering_of(
+        render_planes(rgba.reshape(-1, *rgba.shape[-4:]), H, inverse_depths, target.size, premultiplied), target
+    )
 
-    def renders(self, rgba: Tensor) -> bool:
-        return True
 
-    def sweep_planes(
-        self, images: Tensor, sources: Camera, reference: Camera, depths: Tensor, sampling: Sampling
-    ) -> Tensor:
-        batch, views = images.shape[:-4], images.shape[-4]
-        size, count = reference.size, depths.shape[-1]
-        flat_images = images.reshape(-1, views, *images.shape[-3:])
-        flat_sources = flatten_cameras(sources, len(batch) + 1)
-        flat_reference = flatten_cameras(reference, len(batch))
-        flat_depths = depths.reshape(-1, count).to(flat_reference.K.dtype)
-        work = work_dtype(images)
-        items = []
-        for b in range(flat_images.shape[0]):
-            for v in range(views):
-                camera = flat_sources[b * views + v]
-                image, planes = flat_images[b, v].to(work), flat_depths[b]
-                # A source at the reference's own place looks the same on every plane: one warp is enough.
-                if torch.equal(camera.T_cam_world, flat_reference[b].T_cam_world):
-                    planes = planes[:1]
-                H = sweep_homographies(camera, flat_reference[b], planes).to(work)
-                parts = [
-                    _warp_to_planes(image, H_chunk, size, camera.size, sampling).to(images.dtype)
-                    for H_chunk in H.split(PLANE_CHUNK)
-                ]
-                items.append((parts[0] if len(parts) == 1 else torch.cat(parts)).expand(count, -1, -1, -1))
-        swept = torch.stack(items)  # [B * V, D, C, H, W]
-        return swept.transpose(1, 2).reshape(*batch, views, images.shape[-3], count, *size)
+def render_blended(
+    mask: Tensor,
+    dynamic: Tensor,
+    background: Tensor,
+    camera: Camera,
+    depths: Tensor,
+    target: Camera,
+    premultiplied: bool,
+) -> Rendering:
+    """See ``maskvolume.ops``."""
+    return render_mpi(blend_planes(mask, dynamic, background), camera, depths, target, premultiplied)
 
-    def render_mpi(
-        self, rgba: Tensor, camera: Camera, depths: Tensor, target: Camera, premultiplied: bool
-    ) -> Rendering:
-        H, inverse_depths = mpi_homographies(rgba, camera, depths, target)
-        return rendering_of(
-            render_planes(rgba.reshape(-1, *rgba.shape[-4:]), H, inverse_depths, target.size, premultiplied), target
-        )
 
-    def render_blended(
-        self,
-        mask: Tensor,
-        dynamic: Tensor,
-        background: Tensor,
-        camera: Camera,
-        depths: Tensor,
-        target: Camera,
-        premultiplied: bool,
-    ) -> Rendering:
-        return self.render_mpi(blend_planes(mask, dynamic, background), camera, depths, target, premultiplied)
-
-    def composite(self, rgba: Tensor, depths: Tensor, premultiplied: bool) -> Rendering:
-        batch = rgba.shape[:-4]
-        flat = rgba.reshape(-1, *rgba.shape[-4:])
-        inverse_depths = (1 / depths.reshape(-1, depths.shape[-1])).to(work_dtype(rgba))
-        views = [
-            _composite(_chunks_near_to_far(plane_values(flat[b])), inverse_depths[b], premultiplied)
-            for b in range(flat.shape[0])
-        ]
-        return split_views(torch.stack(views).reshape(*batch, *views[0].shape))
+def composite(rgba: Tensor, depths: Tensor, premultiplied: bool) -> Rendering:
+    """See ``maskvolume.ops``."""
+    batch = rgba.shape[:-4]
+    flat = rgba.reshape(-1, *rgba.shape[-4:])
+    inverse_depths = (1 / depths.reshape(-1, depths.shape[-1])).to(work_dtype(rgba))
+    views = [
+        _composite(_chunks_near_to_far(plane_values(flat[b])), inverse_depths[b], premultiplied)
+        for b in range(flat.shape[0])
+    ]
+    return split_views(torch.stack(views).reshape(*batch, *views[0].shape))
 
 
 def render_planes(
     rgba: Tensor, homographies: Tensor, inverse_depths: Tensor, size: tuple[int, int], premultiplied: bool
 ) -> Tensor:
-    """What ``maskvolume.ops.cpu.warps.render_planes`` makes; differentiable."""
+    """Views of multiplane images.
+
+    Args:
+        rgba: ``[B, D, 4, H, W]``, plane 0 the farthest; uint8 stands for value * 255.
+        homographies: ``[B, N, D, 3, 3]`` pixel of each of N targets to pixel of each plane (``render_homographies``).
+        inverse_depths: ``[B, D]`` 1 / depth of the planes.
+        size: ``(h, w)`` of the targets.
+        premultiplied: whether colours are multiplied by their opacity.
+
+    Returns:
+        ``[B, N, 5, h, w]`` in float32 (float64 for float64): colour over black, opacity, disparity.
+    """
     h, w = rgba.shape[-2:]
     views = [
         _composite(_warped_chunks(rgba[b], H, (h, w), size), inverse_depths[b], premultiplied)
@@ -145,6 +144,51 @@ def render_blended_backward(
         of_planes * weight if needs[1] else None,
         of_planes * (1 - weight) if needs[2] else None,
     )
+
+
+def render_blended_planes(
+    mask: Tensor,
+    dynamic: Tensor,
+    background: Tensor,
+    homographies: Tensor,
+    inverse_depths: Tensor,
+    size: tuple[int, int],
+    premultiplied: bool,
+) -> Tensor:
+    """``render_planes`` of ``mask * dynamic + (1 - mask) * background``.
+
+    Args:
+        mask: ``[B, D, H, W]`` in 0..1.
+        dynamic: ``[B, D, 4, H, W]`` planes; see ``render_planes``, also for what follows.
+        background: the same.
+        homographies: ``[B, N, D, 3, 3]``.
+        inverse_depths: ``[B, D]``.
+        size: ``(h, w)``.
+        premultiplied: of both.
+    """
+    layers = plane_values(mask[:, None]), plane_values(dynamic), plane_values(background)
+    return render_planes(blend_planes(*layers), homographies, inverse_depths, size, premultiplied)
+
+
+def sweep(images: Tensor, homographies: Tensor, size: tuple[int, int], original: bool) -> Tensor:
+    """Pictures warped to planes.
+
+    Args:
+        images: ``[B, C, Hs, Ws]``.
+        homographies: ``[B, D, 3, 3]`` reference pixel to source pixel over each plane (``sweep_homographies``).
+        size: ``(h, w)`` of the reference.
+        original: the original's sampling instead of the exact one.
+
+    Returns:
+        ``[B, C, D, h, w]`` of the type of ``images``, -1 where there is no data.
+    """
+    source_size = (images.shape[-2], images.shape[-1])
+    sampling: Sampling = "original" if original else "exact"
+    swept = [
+        torch.cat([_warp_to_planes(image, part, size, source_size, sampling) for part in H.split(PLANE_CHUNK)])
+        for image, H in zip(images.to(work_dtype(images)), homographies, strict=True)
+    ]
+    return torch.stack(swept).to(images.dtype).transpose(1, 2).contiguous()
 
 
 def sweep_backward(grad: Tensor, homographies: Tensor, source_size: tuple[int, int], original: bool) -> Tensor:

@@ -2,9 +2,6 @@
 
 ``Floats``, ``Integers`` and ``Mask`` exist only inside of compiled functions. Arithmetic and comparisons go lane by
 lane, a plain number stands for 16 of it. On machines with narrower registers LLVM makes several of each.
-
-What Numba keeps of compiled loops is told to be stale by the file of the loop alone: who changes this one, or a
-constant that a loop imports, removes ``__pycache__``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the networks do with views: validity, blending, padding."""
+"""What the networks do with volumes and views: padding, sizes, types, blending."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Colours are in 0..1 and "no data" is -1: anything below this value is not a colour.
-VALID_ABOVE = -0.5
-
-
-def valid_views(sweep: Tensor) -> Tensor:
-    """``[..., V, 3, D, H, W] -> [..., V, 1, D, H, W]``, True where a view has data."""
-    return sweep[..., :1, :, :, :] > VALID_ABOVE
+from maskvolume.ops import valid_views
 
 
 def blend_views(
@@ -60,3 +54,14 @@ def double_size(x: Tensor) -> Tensor:
     b, c, d, h, w = x.shape  # no 3D interpolation there
     repeated = x[:, :, :, None, :, None, :, None].expand(b, c, d, 2, h, 2, w, 2)
     return repeated.reshape(b, c, 2 * d, 2 * h, 2 * w)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """A volume as convolutions read it fastest."""
+    layout = torch.contiguous_format if x.device.type == "mps" else torch.channels_last_3d
+    return x.contiguous(memory_format=layout)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The type that convolutions run in: autocast's where it is on."""
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype

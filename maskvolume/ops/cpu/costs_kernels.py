@@ -1,6 +1,6 @@
 """Loops that find costs of planes and carry them along paths through the picture, compiled by Numba.
 
-See ``maskvolume.networks.semiglobal``, which does the same in plain torch. Costs are found plane by plane. For the
+See ``maskvolume.ops.reference.costs``, which does the same in plain torch. Costs are found plane by plane. For the
 paths the planes of a pixel lie side by side, so that a step is a few vector operations.
 """
 
@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from maskvolume.networks.matching import COST_CAP, WINDOW_FINE
-from maskvolume.networks.semiglobal import GRADIENT_CAP, GRADIENT_GAIN, ROBUST_UNSURE
-from maskvolume.networks.views import VALID_ABOVE
+from maskvolume.ops.cpu.compiling import compiled, inlined
 from maskvolume.ops.cpu.evidence_kernels import box_row, half
-from maskvolume.ops.cpu.loops import compiled, inlined
-from maskvolume.ops.cpu.loops.vectors import (
+from maskvolume.ops.cpu.vectors import (
     LANES,
     absolute,
     load_where,
@@ -29,11 +26,14 @@ from maskvolume.ops.cpu.loops.vectors import (
 f32, i32 = np.float32, np.int32
 index = np.uintp  # unsigned: a negative index would count from the end, and that costs a comparison
 
-_COSTS = "void({}, int64, int64, int64, int64, int64, float32[:,:,::1], float32[:,:,::1])"
+_COSTS = (
+    "void({}, int64, int64, int64, int64, float32, float32, float32, float32, float32, int64, int64, "
+    "float32[:,:,::1], float32[:,:,::1])"
+)
 
 
 @inlined
-def _lights(sweep: Any, views: int, count: int, h: int, w: int, d: int, lights: Any) -> None:
+def _lights(sweep: Any, views: int, count: int, h: int, w: int, valid: Any, d: int, lights: Any) -> None:
     """Brightness of the pixels of a plane, a view after the other, from 1 on; 0 where a view sees nothing."""
     plane, volume = h * w, count * h * w
     lanes, third, zero = ramp(i32(0)), f32(1) / f32(3), splat(f32(0))
@@ -44,16 +44,19 @@ def _lights(sweep: Any, views: int, count: int, h: int, w: int, d: int, lights: 
             first = load_where(sweep, index(p), there)
             light = first + load_where(sweep, index(p + volume), there)
             light = (light + load_where(sweep, index(p + 2 * volume), there)) * third
-            store_where(lights, index(1 + v * plane + x), select(first > f32(VALID_ABOVE), light, zero), there)
+            store_where(lights, index(1 + v * plane + x), select(first > valid, light, zero), there)
 
 
 @inlined
-def _costs(sweep: Any, views: int, count: int, h: int, w: int, d: int, robust: Any, nearest: Any) -> None:
+def _costs(
+    sweep: Any, views: int, count: int, h: int, w: int, cap: Any, unsure: Any, valid: Any, gradient_cap: Any,
+    gradient_gain: Any, window: int, d: int, robust: Any, nearest: Any,
+) -> None:  # fmt: skip
     plane, volume = h * w, count * h * w
     lights = np.empty(1 + views * plane, f32)
-    _lights(sweep, views, count, h, w, d, lights)
+    _lights(sweep, views, count, h, w, valid, d, lights)
     raw, least, smooth = np.empty(plane, f32), np.empty(plane, f32), np.empty(2 * w, f32)
-    column = np.empty(w + WINDOW_FINE, f32)
+    column = np.empty(w + window, f32)
     ranked = np.empty(views * LANES, f32)
     slopes = np.empty(2 * views * LANES, f32)  # across and down, of each view
     lanes, zero, one, many = ramp(i32(0)), splat(f32(0)), splat(f32(1)), splat(f32(1e30))
@@ -75,7 +78,7 @@ def _costs(sweep: Any, views: int, count: int, h: int, w: int, d: int, robust: A
                 store_where(slopes, index(2 * v * LANES), across, there)
                 store_where(slopes, index((2 * v + 1) * LANES), down, there)
                 store_where(ranked, index(v * LANES), many, there)
-            smallest, found, found_none = splat(f32(COST_CAP)), zero, one
+            smallest, found, found_none = splat(cap), zero, one
             anchor_red, anchor_green, anchor_blue, anchor_across, anchor_down = zero, zero, zero, zero, zero
             for v in range(views):
                 p = 3 * v * volume + at
@@ -84,18 +87,18 @@ def _costs(sweep: Any, views: int, count: int, h: int, w: int, d: int, robust: A
                 blue = load_where(sweep, index(p + 2 * volume), there)
                 across = load_where(slopes, index(2 * v * LANES), there)
                 down = load_where(slopes, index((2 * v + 1) * LANES), there)
-                seen = red > f32(VALID_ABOVE)
+                seen = red > valid
                 for other in range(v):
                     q = 3 * other * volume + at
                     value = load_where(sweep, index(q), there)
                     differs = absolute(red - value) + absolute(green - load_where(sweep, index(q + volume), there))
                     differs = differs + absolute(blue - load_where(sweep, index(q + 2 * volume), there))
-                    differs = select(value > f32(VALID_ABOVE), lowest(differs, smallest), smallest)
+                    differs = select(value > valid, lowest(differs, smallest), smallest)
                     smallest = select(seen, differs, smallest)
                 color = absolute(red - anchor_red) + absolute(green - anchor_green) + absolute(blue - anchor_blue)
                 slope = absolute(across - anchor_across) + absolute(down - anchor_down)
-                value = lowest(color, splat(f32(COST_CAP)))
-                value = value + lowest(slope, splat(f32(GRADIENT_CAP))) * f32(GRADIENT_GAIN)
+                value = lowest(color, splat(cap))
+                value = value + lowest(slope, splat(gradient_cap)) * gradient_gain
                 value = select(seen, select(found_none > f32(0.5), many, value), many)
                 found = found + select(value < f32(1e29), one, zero)
                 for k in range(v):  # into the row of those before, the smallest first
@@ -115,12 +118,12 @@ def _costs(sweep: Any, views: int, count: int, h: int, w: int, d: int, robust: A
                 used = used + select(counts, one, zero)
                 total = total + select(counts, load_where(ranked, index(k * LANES), there), zero)
             cost = total / select(used > f32(1), used, one)
-            cost = select(found > f32(0.5), cost, splat(f32(ROBUST_UNSURE)))
+            cost = select(found > f32(0.5), cost, splat(unsure))
             store_where(raw, index(y * w + x), cost, there)
             store_where(least, index(y * w + x), smallest, there)
     for y in range(0, h, 2):
         for j in range(2):
-            box_row(raw, h, w, y + j, WINDOW_FINE // 2, column, smooth, j * w)
+            box_row(raw, h, w, y + j, window // 2, column, smooth, j * w)
         for x in range(0, w, 2):
             robust[d, y // 2, x // 2] = half(smooth, 0, w, x)
             nearest[d, y // 2, x // 2] = half(least, y * w, y * w + w, x)
@@ -133,18 +136,27 @@ def costs_halves(
     count: int,  # D
     h: int,  # even, as w
     w: int,
+    cap: Any,  # settings, as in types.RobustSettings
+    unsure: Any,
+    valid: Any,  # VALID_ABOVE
+    gradient_cap: Any,
+    gradient_gain: Any,
+    window: int,
     d: int,
     robust: Any,  # [D, H / 2, W / 2]: what is aggregated
     nearest: Any,  # [D, H / 2, W / 2]: the difference of the two views that are most alike
 ) -> None:
     """Costs of plane ``d``."""
-    _costs(sweep, views, count, h, w, d, robust, nearest)
+    _costs(sweep, views, count, h, w, cap, unsure, valid, gradient_cap, gradient_gain, window, d, robust, nearest)
 
 
 @compiled(_COSTS.format("float32[::1]"))
-def costs_full(sweep: Any, views: int, count: int, h: int, w: int, d: int, robust: Any, nearest: Any) -> None:
+def costs_full(
+    sweep: Any, views: int, count: int, h: int, w: int, cap: Any, unsure: Any, valid: Any, gradient_cap: Any,
+    gradient_gain: Any, window: int, d: int, robust: Any, nearest: Any,
+) -> None:  # fmt: skip
     """The same in float32."""
-    _costs(sweep, views, count, h, w, d, robust, nearest)
+    _costs(sweep, views, count, h, w, cap, unsure, valid, gradient_cap, gradient_gain, window, d, robust, nearest)
 
 
 @compiled("void(float32[:,:,::1], float32[:,::1], int64, float32, float32, float32, float32, float32[:,:,::1])")

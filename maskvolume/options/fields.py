@@ -39,17 +39,19 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """The range of a number; None where an end is open.
+    """The range of a number, or of the numbers of a list; None where an end is open.
 
     Attributes:
         low, high: the least and the greatest value.
         above, below: the same for ends that do not belong to the range.
+        ascending: whether no number of a list may be less than the one before it.
     """
 
     low: float | None = None
     high: float | None = None
     above: float | None = None
     below: float | None = None
+    ascending: bool = False
 
     def __contains__(self, value: float) -> bool:
         return (
@@ -83,6 +85,7 @@ def option(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    ascending: bool = False,
     marks: Sequence[str] = (),
 ) -> T:
     """A dataclass field with a default.
@@ -95,11 +98,11 @@ def option(
         high: the greatest value.
         above: like ``low``, for a value that is out of range itself.
         below: like ``high``, for a value that is out of range itself.
+        ascending: whether no item of a list may be less than the one before it.
         marks: words by which a program finds its options again, see ``marked``.
     """
-    return dataclasses.field(
-        default=default, kw_only=True, metadata=_metadata(help, choices, Limits(low, high, above, below), marks)
-    )
+    limits = Limits(low, high, above, below, ascending)
+    return dataclasses.field(default=default, kw_only=True, metadata=_metadata(help, choices, limits, marks))
 
 
 def required(help: str, choices: Sequence[Any] | None = None, *, marks: Sequence[str] = ()) -> Any:
@@ -140,6 +143,8 @@ def _check_range(limits: Limits, value: Any, place: str) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if item not in limits:
             raise InputError(f"{place}: {limits} expected, got {item:g}")
+    if limits.ascending and list(value) != sorted(value):
+        raise InputError(f"{place}: the lower one first expected, got {' '.join(f'{item:g}' for item in value)}")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from benchmarks.quality.held_out_worlds import (
 from benchmarks.quality.learned_similarity import LearnedSimilarity
 from benchmarks.quality.rig_views import end_of_row, outside_views
 from maskvolume.clips.rig import RigClip
-from maskvolume.mpi.stages import SAMPLES_PER_SEED, VALIDATION_SEED
+from maskvolume.data.synthetic.source import SAMPLES_PER_SEED, VALIDATION_SEED
 from maskvolume.runtime.errors import InputError
 
 SIZE = (48, 64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
+from video_helpers import encode_frames
 
 from maskvolume.io.realestate10k import SceneCameras
 from preprocessing.make_example_data import ExampleOptions
@@ -56,19 +55,11 @@ def number_of(frame: np.ndarray) -> int:
     return sum((bar.mean() > 127) << bit for bit, bar in enumerate(bars))
 
 
-def ffmpeg(*arguments: str | Path, stdin: bytes | None = None) -> None:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)]
-    subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=True)
-
-
-def write_numbered_video(path: Path, count: int = 100, arguments: Sequence[str] = ()) -> Path:
-    """A video of 25 frames a second with B frames and a key frame every 25."""
+def write_numbered_video(path: Path, count: int = 100, ticks: Sequence[int] | None = None) -> Path:
+    """A video of 25 frames a second, or at ticks of 1/3000 s, with B frames and a key frame every 25."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    raw = b"".join(numbered_frame(i).tobytes() for i in range(count))
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIZE[1]}x{SIZE[0]}", "-framerate", str(FPS)]
-    codec = arguments or ("-c:v", "libx264", "-bf", "2", "-g", "25", "-crf", "20", "-movflags", "+faststart")
-    ffmpeg(*source, "-i", "pipe:0", *codec, "-pix_fmt", "yuv420p", path, stdin=raw)
-    return path
+    options = {"bf": "2", "g": "25", "crf": "20"}
+    return encode_frames(path, map(numbered_frame, range(count)), FPS, options, ticks=ticks)
 
 
 def make_cameras(name: str, url: str, timestamps: Sequence[int]) -> SceneCameras:

@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import subprocess
+import struct
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
-import cv2
-import imageio_ffmpeg
+import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from maskvolume.io.files import atomic_path
 from maskvolume.io.images import resize_image
-from maskvolume.io.mp4 import read_frame_times
 from maskvolume.runtime.errors import InputError
 
-# A damaged file is reported by one error, not by the decoder's own lines as well.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-
 # Decoding this many frames costs about as much as a seek, which goes back to a key frame.
-_MAX_FORWARD_GRABS = 48
-_SEEK_MARGINS = (0, 32, 128)
-# A packet that cannot be decoded fails one grab; so do all after the end, at once.
-_MAX_FAILED_GRABS = 1000
+_MAX_FORWARD_FRAMES = 48
 _DECODER_THREADS = min(4, os.cpu_count() or 1)
 _RECORD_AGAIN = "copy or record it again"
+# Numbers of ITU-T H.273.
+_BT709 = 1
+_HDR_TRANSFERS = (16, 18)  # PQ and HLG
+_SIMILAR_PRIMARIES = (1, 2, 4, 5, 6, 7)  # unspecified ones, and those so near to BT.709 that no player tells them apart
+_QUARTER_TURN = 90
+_ACCURATE_ROUNDING = 0x40000  # SWS_ACCURATE_RND, which Interpolation has since PyAV 18
+_FINEST_RATE = 1_001_000  # denominator of a rate, as in ffmpeg
 
 
 class VideoFrames:
     """The frames of one video by number, decoded when asked for; safe to share between threads.
 
-    Frames are numbered in the order in which they are shown. Reading in order decodes each frame
-    once; a jump seeks, and the time stamp of the frame it lands on is checked against the index, so
-    that a number always means the same frame, also with B frames or a varying frame rate.
+    Frames are numbered in the order in which they are shown. Reading in order decodes each frame once; a jump seeks to
+    the key frame before. Each decoded frame is known by its time stamp, so that a number always means the same frame,
+    also with B frames or a varying frame rate.
 
     Attributes:
         path: the file.
@@ -55,18 +53,15 @@ class VideoFrames:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._capture: cv2.VideoCapture | None = None
-        self._grabbed = -1
-        self._origin_ms = 0.0
-        self._frame: tuple[int, np.ndarray] | None = None
-        _require_file(self.path)
-        times = read_frame_times(self.path)
-        capture = self._new_capture()
-        self.size = _size_of(capture)
-        self.fps = float(capture.get(cv2.CAP_PROP_FPS))
-        self._times = _times_by_decoding(capture) if times is None else times
-        capture.release()
-        self.count = len(self._times)
+        self._decoder: _Decoder | None = None
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._position = -1
+        self._held: av.VideoFrame | None = None
+        self._picture: tuple[int, np.ndarray] | None = None
+        self._to_rgb = _RgbConverter()
+        self._index = _read_index(self.path)
+        self.count = len(self._index.times)
+        self.size, self.fps = self._index.size, self._index.fps
         if self.count < 1 or min(self.size) < 1:
             raise InputError(f"{path}: no frame can be decoded; {_RECORD_AGAIN}")
 
@@ -79,71 +74,68 @@ class VideoFrames:
         if not 0 <= index < self.count:
             raise InputError(f"{self.path}: no frame {index}; choose one of 0 to {self.count - 1}")
         with self._lock:
-            if self._frame is None or self._frame[0] != index:
-                self._frame = (index, self._decode(index))
-            return self._frame[1].copy()
+            if self._picture is None or self._picture[0] != index:
+                self._picture = (index, self._decode(index))
+            return self._picture[1].copy()
 
     def close(self) -> None:
         """Free the decoder; a later read opens it again."""
         with self._lock:
-            if self._capture is not None:
-                self._capture.release()
-            self._capture, self._grabbed, self._frame = None, -1, None
+            self._close()
+            self._picture = None
 
     def _decode(self, index: int) -> np.ndarray:
-        if self._capture is None:
+        ahead = index - self._position
+        if self._decoder is None and ahead <= _MAX_FORWARD_FRAMES:
             self._rewind()
-        if not 0 <= index - self._grabbed <= _MAX_FORWARD_GRABS:
+        elif not 0 <= ahead <= _MAX_FORWARD_FRAMES:
             self._seek(index)
-        assert self._capture is not None
-        while self._grabbed < index:
-            if not self._capture.grab():
-                raise self._undecodable(self._grabbed + 1)
-            self._grabbed += 1
-        ok, picture = self._capture.retrieve()
-        if not ok or picture is None or picture.ndim != 3 or picture.shape[:2] != self.size:
+        while self._position < index:
+            frame = next(self._frames, None)
+            if frame is None or self._number(frame) != self._position + 1:
+                raise self._undecodable(self._position + 1)
+            self._held, self._position = frame, self._position + 1
+        assert self._held is not None
+        picture = self._to_rgb(self._held)
+        if picture is None or picture.shape[:2] != self.size:
             raise self._undecodable(index)
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        return picture
 
     def _seek(self, index: int) -> None:
-        """Grab frame ``index`` or one not far before it."""
-        capture = self._capture
-        for margin in _SEEK_MARGINS:
-            if capture is None or index - margin <= 1:
-                break
-            capture.set(cv2.CAP_PROP_POS_FRAMES, index - margin)
-            landed = self._index_at(capture) if capture.grab() else None
-            if landed is not None and landed <= index:
-                self._grabbed = landed
+        """Decode the first frame from the last key frame up to ``index`` on."""
+        times, keys = self._index.times, self._index.keys
+        for key in keys[: np.searchsorted(keys, times[index], "right")][:-3:-1].tolist():
+            if self._decoder is None:
+                self._decoder = _Decoder(self.path)
+            self._frames = self._decoder.frames(key)
+            frame = next(self._frames, None)
+            number = None if frame is None else self._number(frame)
+            if number is not None and number <= index:
+                self._held, self._position = frame, number
                 return
         self._rewind()
 
-    def _index_at(self, capture: cv2.VideoCapture) -> int | None:
-        """The number of the grabbed frame by its time stamp; None when the index has no such time."""
-        time = (capture.get(cv2.CAP_PROP_POS_MSEC) - self._origin_ms) / 1000
-        after = int(np.searchsorted(self._times, time))
-        near = [i for i in (after - 1, after) if 0 <= i < self.count]
-        best = min(near, key=lambda i: abs(float(self._times[i]) - time))
-        gaps = np.diff(self._times[max(0, best - 1) : best + 2])
-        return best if abs(float(self._times[best]) - time) <= 0.25 * gaps.min(initial=1.0) else None
-
     def _rewind(self) -> None:
-        """Open the file anew and grab frame 0."""
-        if self._capture is not None:
-            self._capture.release()
-        self._capture = self._new_capture()
-        if not self._capture.grab():
-            raise self._undecodable(0)
-        self._grabbed = 0
-        self._origin_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+        """Open the file anew, before its first frame."""
+        self._close()
+        self._decoder = _Decoder(self.path)
+        self._frames = self._decoder.frames()
 
-    def _new_capture(self) -> cv2.VideoCapture:
-        return _open_capture(self.path)
+    def _number(self, frame: av.VideoFrame) -> int | None:
+        """The number of a frame by its time stamp; None when the index has no such time."""
+        times, following = self._index.times, self._position + 1
+        if following < self.count and times[following] == frame.pts:
+            return following
+        number = int(np.searchsorted(times, _stamp(frame)))
+        return number if number < self.count and times[number] == frame.pts else None
+
+    def _close(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder, self._frames, self._held, self._position = None, iter(()), None, -1
 
     def _undecodable(self, index: int) -> InputError:
-        if self._capture is not None:
-            self._capture.release()
-        self._capture, self._grabbed = None, -1
+        self._close()
         return InputError(
             f"{self.path}: frame {index} of {self.count} cannot be decoded, the video is cut short or "
             f"damaged; {_RECORD_AGAIN}"
@@ -169,7 +161,7 @@ class FrameStream:
     """The frames of one video in one pass, in the order in which they are shown, with their times.
 
     A frame that is lost shifts no other, since each is known by its time; a varying frame rate is followed.
-    Memory does not grow with the video.
+    Memory does not grow with the pictures.
 
     Args:
         path: the file.
@@ -181,88 +173,249 @@ class FrameStream:
 
     def __init__(self, path: str | Path, threads: int = _DECODER_THREADS) -> None:
         self.path = Path(path)
-        _require_file(self.path)
-        self._times = read_frame_times(self.path)
         self._threads = threads
-        _open_capture(self.path, threads).release()
+        self._index = _read_index(self.path)
 
     def frames(self, wanted: Callable[[float], bool], size: tuple[int, int] | None = None) -> Iterator[TimedFrame]:
         """Decode the video once; the pictures of the ``wanted`` times are resized to ``size`` (h, w) if given.
 
         Where a frame cannot be decoded, the decoder makes up those that build on it, up to the next key frame.
-        They are not intact. An index of all frames, which most .mp4 have, is needed to tell that one is lost.
+        They are not intact.
         """
-        capture = _open_capture(self.path, self._threads)
-        held, number, intact = None, -1, True
-        for time in _grab_all(capture):
-            expected, number = number + 1, self._number_at(time, number + 1)
-            is_key = int(capture.get(cv2.CAP_PROP_FRAME_TYPE)) == ord("I")
-            intact = is_key or (intact and number == expected)
-            if held is not None:
-                # The last one before a lost frame may build on it too.
-                yield replace(held, intact=held.intact and number == expected)
-            picture = _retrieve(capture, size) if wanted(time) else None
-            held = TimedFrame(time, picture, intact)
-        capture.release()
+        decoder, to_rgb, times = _Decoder(self.path, self._threads), _RgbConverter(), self._index.times
+        held, number, intact, last = None, -1, True, -1.0
+        try:
+            for frame in decoder.frames():
+                time = self._index.seconds(frame)
+                if time <= last:
+                    continue
+                last = time
+                expected, number = number + 1, int(np.searchsorted(times, _stamp(frame)))
+                intact = frame.key_frame or (intact and number == expected)
+                if held is not None:
+                    # The last one before a lost frame may build on it too.
+                    yield replace(held, intact=held.intact and number == expected)
+                picture = to_rgb(frame) if wanted(time) else None
+                if picture is not None and size is not None:
+                    picture = resize_image(picture, size)
+                held = TimedFrame(time, picture, intact)
+        finally:
+            decoder.close()
         if held is not None:
-            ends_well = self._times is None or number == len(self._times) - 1
-            yield replace(held, intact=held.intact and ends_well)
-
-    def _number_at(self, time: float, expected: int) -> int:
-        """The number of the frame at a time by the index; the expected one where there is no index."""
-        times = self._times
-        if times is None:
-            return expected
-        after = int(np.searchsorted(times, time))
-        near = [i for i in (after - 1, after) if 0 <= i < len(times)]
-        return min(near, key=lambda i: abs(float(times[i]) - time))
+            yield replace(held, intact=held.intact and number == len(times) - 1)
 
 
-def _grab_all(capture: cv2.VideoCapture) -> Iterator[float]:
-    """Grab frame after frame: the time of each in seconds, ascending."""
-    last, failed = -1.0, 0
-    while failed < _MAX_FAILED_GRABS:
-        if not capture.grab():
-            failed += 1
-            continue
-        failed = 0
-        time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if time > last:
-            yield time
-            last = time
+@dataclass(frozen=True)
+class _Index:
+    """The frames of a video.
+
+    Attributes:
+        times: time stamps of the shown frames, ``[N]`` int64, ascending.
+        keys: those of the frames that are coded by themselves, shown or not, ascending.
+        tick: seconds of a step of the time stamps.
+        start: the time stamp of second 0.
+        size: (h, w) of the frames.
+        fps: frames a second, on average.
+    """
+
+    times: np.ndarray
+    keys: np.ndarray
+    tick: float
+    start: int
+    size: tuple[int, int]
+    fps: float
+
+    def seconds(self, frame: av.VideoFrame) -> float:
+        """The time of a frame."""
+        return (_stamp(frame) - self.start) * self.tick
 
 
-def _retrieve(capture: cv2.VideoCapture, size: tuple[int, int] | None) -> np.ndarray | None:
-    ok, picture = capture.retrieve()
-    if not ok or picture is None or picture.ndim != 3:
-        return None
-    return cv2.cvtColor(picture if size is None else resize_image(picture, size), cv2.COLOR_BGR2RGB)
+class _Decoder:
+    """An open video."""
+
+    def __init__(self, path: Path, threads: int = _DECODER_THREADS) -> None:
+        self._container = _open_container(path)
+        self.stream = _video_stream(self._container, path)
+        self.stream.codec_context.thread_count = threads
+        self.stream.thread_type = "AUTO"
+
+    def frames(self, key: int | None = None) -> Iterator[av.VideoFrame]:
+        """The frames from the key frame with a time stamp on, or from where the file is; none when a seek goes past.
+
+        What cannot be decoded is left out.
+        """
+        try:
+            if key is not None:
+                self._container.seek(key, stream=self.stream)
+            for number, packet in enumerate(self._container.demux(self.stream)):
+                if key is not None and number == 0 and (packet.pts is None or packet.pts > key):
+                    return
+                for frame in self._decode(packet):
+                    # Those before the key frame may need others from before the seek.
+                    if key is None or _stamp(frame) >= key:
+                        yield frame
+        except av.error.FFmpegError:
+            return  # the file ends too soon
+
+    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+        try:
+            return self.stream.decode(packet)
+        except av.error.FFmpegError:
+            return []
+
+    def close(self) -> None:
+        """Free the decoder and the file."""
+        self._container.close()
 
 
-def _require_file(path: Path) -> None:
+class _RgbConverter:
+    """Frames of any colour space to RGB as they are shown: turned upright, HDR and wide gamuts brought to BT.709."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._graph: av.filter.Graph | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray | None:
+        """A frame as uint8 ``[H, W, 3]`` RGB; None where it cannot be converted."""
+        try:
+            if frame.color_trc in _HDR_TRANSFERS or frame.color_primaries not in _SIMILAR_PRIMARIES:
+                picture = self._map(frame)
+            else:
+                picture = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC)
+        except av.error.FFmpegError:
+            return None
+        turns = round(frame.rotation / _QUARTER_TURN)
+        return np.ascontiguousarray(np.rot90(picture.to_ndarray(), turns))
+
+    def _map(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Convert transfer and primaries too, by a filter: before PyAV 18 a reformatter changes only their tags."""
+        if self._graph is None:
+            self._graph = av.filter.Graph()
+            source = self._graph.add_buffer(frame.width, frame.height, frame.format, frame.time_base)
+            target = "out_primaries=bt709:out_range=pc:intent=perceptual:flags=bicubic"
+            if frame.color_trc in _HDR_TRANSFERS:
+                target += ":out_transfer=bt709"
+            filters = [self._graph.add(name, text) for name, text in (("scale", target), ("format", "rgb24"))]
+            self._graph.link_nodes(source, *filters, self._graph.add("buffersink")).configure()
+        self._graph.vpush(frame)
+        return self._graph.vpull()
+
+
+def _read_index(path: Path) -> _Index:
+    """Read the packets of a video, of which only the first frame is decoded where packets tell all.
+
+    Raises:
+        InputError: the file is missing, cut short or not a video.
+    """
+    decoder = _Decoder(path)
+    try:
+        first = next(decoder.frames(), None)
+    finally:
+        decoder.close()
+    if _is_cut_short(path):
+        raise InputError(f"{path}: the video is cut short; {_RECORD_AGAIN}")
+    with _open_container(path) as container:
+        stream = _video_stream(container, path)
+        # One packet is one frame in MP4 and QuickTime alone: others have packets of frames that are never shown.
+        rows = _packet_rows(container, stream, path) if "mp4" in container.format.name else _frame_rows(path)
+        table = np.array(list(rows), np.int64).reshape(-1, 3)
+        size = (stream.height, stream.width)
+        tick, start, rate = float(stream.time_base or 0), stream.start_time or 0, stream.average_rate or 0
+    is_key, is_shown = table[:, 1] == 1, table[:, 2] == 1
+    times, keys = np.sort(table[is_shown, 0]), np.sort(table[is_key, 0])
+    is_upright = first is None or round(first.rotation / _QUARTER_TURN) % 2 == 0
+    return _Index(times, keys, tick, start, size if is_upright else size[::-1], float(rate))
+
+
+def _is_cut_short(path: Path) -> bool:
+    """Whether an MP4 ends before its last box does, which FFmpeg tolerates, and then guesses at what is missing."""
+    end, position = path.stat().st_size, 0
+    with open(path, "rb") as file:
+        if file.read(8)[4:] != b"ftyp":
+            return False
+        while position + 8 <= end:
+            file.seek(position)
+            size, kind = struct.unpack(">I4s", file.read(8))
+            size = int.from_bytes(file.read(8), "big") if size == 1 else size
+            if position + size > end and kind in (b"mdat", b"moov", b"moof"):
+                return True
+            if size < 8:
+                return False
+            position += size
+    return False
+
+
+def _packet_rows(
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path
+) -> Iterator[tuple[int, bool, bool]]:
+    """Time stamp of each packet, whether it is a key frame, and whether it is shown: edit lists hide some."""
+    try:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise InputError(f"{path}: the video is cut short; {_RECORD_AGAIN}")
+            if packet.pts is not None:
+                yield packet.pts, packet.is_keyframe, not packet.is_discard
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path}: the video is damaged ({error.strerror}); {_RECORD_AGAIN}") from error
+
+
+def _frame_rows(path: Path) -> Iterator[tuple[int, bool, bool]]:
+    """What ``_packet_rows`` gives, by decoding all frames."""
+    decoder = _Decoder(path)
+    try:
+        for frame in decoder.frames():
+            yield _stamp(frame), frame.key_frame, True
+    finally:
+        decoder.close()
+
+
+def _stamp(frame: av.VideoFrame) -> int:
+    """The time stamp of a frame; that of its packet where the container has no other."""
+    stamp = frame.dts if frame.pts is None else frame.pts
+    return 0 if stamp is None else stamp
+
+
+def _open_container(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise InputError(f"{path}: no such video; check the path")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the video is empty; {_RECORD_AGAIN}")
+    try:
+        return av.open(f"file:{path}")  # or else a colon would end the name of a protocol
+    except av.error.FFmpegError as error:
+        raise InputError(
+            f"{path}: cannot be opened as a video: it is none, cut short or never finished; {_RECORD_AGAIN}"
+        ) from error
 
 
-def _open_capture(path: Path, threads: int = _DECODER_THREADS) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
-    if not capture.isOpened():
-        raise InputError(f"{path}: cannot be opened as a video; {_RECORD_AGAIN}")
-    return capture
+def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    """The stream that players show, which a cover picture is not."""
+    stream = container.streams.best("video")
+    if not isinstance(stream, av.VideoStream):
+        raise InputError(f"{path}: cannot be opened as a video: it has no pictures; {_RECORD_AGAIN}")
+    return stream
 
 
-def _size_of(capture: cv2.VideoCapture) -> tuple[int, int]:
-    return int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+def copy_to_mp4(source: str | Path, target: str | Path) -> None:
+    """Put the pictures of a video of any container into an MP4 as they are, without the sound.
 
-
-def _times_by_decoding(capture: cv2.VideoCapture) -> np.ndarray:
-    """Frame times in seconds from one pass over the video, for files whose index does not say."""
-    times = []
-    while capture.grab():
-        times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-    return np.array(times) - times[0] if times else np.zeros(0)
+    Raises:
+        InputError: the source is missing or no video, or MP4 cannot hold its codec.
+    """
+    source = Path(source)
+    with _open_container(source) as reader, atomic_path(target) as temporary:
+        stream = _video_stream(reader, source)
+        try:
+            with av.open(f"file:{temporary}", "w", format="mp4") as writer:
+                copy = writer.add_stream_from_template(stream)
+                for packet in reader.demux(stream):
+                    if packet.dts is not None:  # the last one is empty
+                        packet.stream = copy
+                        writer.mux(packet)
+        except (av.error.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, str(target)) from error
+            raise InputError(f"{source}: the pictures do not fit into an .mp4 ({error}); convert it") from error
 
 
 class VideoWriter:
@@ -282,7 +435,7 @@ class VideoWriter:
         max_mbit: most megabits a second, over any second, whatever ``crf`` asks for; None: no limit.
 
     Raises:
-        InputError: another suffix, or ffmpeg fails.
+        InputError: another suffix, or the video cannot be encoded.
         OSError: the disk is full.
     """
 
@@ -302,20 +455,25 @@ class VideoWriter:
             raise ValueError(f"size, fps or crf: out of range, got {size}, {fps} and {crf}")
         if self.path.suffix.lower() != ".mp4":
             raise InputError(f"{path}: videos are written as .mp4; choose a name that ends so")
-        self._fps, self._crf = fps, crf
-        self._more = [] if keyframe_every is None else ["-g", str(keyframe_every)]
+        self._rate = Fraction(fps).limit_denominator(_FINEST_RATE)
+        # The output is the same, byte for byte, for the same frames.
+        self._options = {"preset": "medium", "crf": str(crf), "flags": "+bitexact"}
+        if keyframe_every is not None:
+            self._options["g"] = str(keyframe_every)
         if max_mbit is not None:
-            self._more += ["-maxrate", f"{max_mbit}M", "-bufsize", f"{max_mbit}M"]
+            self._options |= {"maxrate": f"{max_mbit}M", "bufsize": f"{max_mbit}M"}
         self._target = atomic_path(self.path)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._messages: deque[str] = deque(maxlen=20)
+        self._reformatter = VideoReformatter()
+        self._container: av.container.OutputContainer | None = None
         self._count = 0
 
     def __enter__(self) -> VideoWriter:
         temporary = self._target.__enter__()
         try:
-            self._start(temporary)
+            with self._failures():
+                self._start(temporary)
         except BaseException as error:
+            self._stop()
             self._target.__exit__(type(error), error, error.__traceback__)
             raise
         return self
@@ -324,15 +482,21 @@ class VideoWriter:
         """Add one frame, uint8 ``[H, W, 3]`` RGB of the writer's size."""
         if frame.dtype != np.uint8 or frame.shape != (*self.size, 3):
             raise ValueError(f"frame: uint8 {[*self.size, 3]} expected, got {frame.dtype} {list(frame.shape)}")
-        if self._process is None or self._process.stdin is None:
+        if self._container is None:
             raise ValueError("append: the writer is not open; use it in a with block")
         h, w = self.size
         frame = np.pad(frame, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
-        try:
-            self._process.stdin.write(np.ascontiguousarray(frame).data)
-        except (BrokenPipeError, OSError) as error:
-            self._process.wait()
-            raise self._failure() from error
+        with self._failures():
+            picture = self._reformatter.reformat(
+                av.VideoFrame.from_ndarray(frame, format="rgb24"),
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.BICUBIC | _ACCURATE_ROUNDING,
+            )
+            picture.pts, picture.time_base = self._count, 1 / self._rate
+            picture.color_primaries, picture.color_trc = _BT709, _BT709
+            self._container.mux(self._stream.encode(picture))
         self._count += 1
 
     def __exit__(
@@ -353,70 +517,40 @@ class VideoWriter:
         self._target.__exit__(kind, error, traceback)
 
     def _start(self, temporary: Path) -> None:
-        h, w = (n + n % 2 for n in self.size)
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error"]
-        command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{w}x{h}", "-framerate", str(self._fps)]
-        command += ["-i", "pipe:0", "-an", "-c:v", "libx264", "-preset", "medium", "-crf", str(self._crf)]
-        command += self._more
-        # Raw frames have no primaries, and newer ffmpeg prefers what frames say to the options below. Browsers show
-        # a video as BT.601 if any of the three tags is missing.
-        tags = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
-        command += ["-vf", f"scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd,{tags}"]
-        for tag in ("-colorspace", "-color_primaries", "-color_trc"):
-            command += [tag, "bt709"]
         # Frames begin at time 0 as they are, and not by an edit list, which some browsers forget when they tell times.
-        flags = "+faststart+negative_cts_offsets"
-        command += ["-color_range", "tv", "-pix_fmt", "yuv420p", "-movflags", flags]
-        # The output is the same, byte for byte, for the same frames.
-        command += ["-fflags", "+bitexact", "-flags:v", "+bitexact", str(temporary)]
-        try:
-            # A session of its own: an interruption at the keyboard is ours to handle.
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise InputError(f"{self.path}: ffmpeg cannot be started ({error}); install it again") from error
-        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
-        self._listener.start()
-
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stderr is not None
-        with process.stderr as stream:
-            for line in stream:
-                self._messages.append(line.decode("utf-8", "replace").strip())
+        flags = {"movflags": "+faststart+negative_cts_offsets", "fflags": "+bitexact"}
+        self._container = av.open(f"file:{temporary}", "w", format="mp4", container_options=flags)
+        stream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
+        h, w = self.size
+        stream.height, stream.width, stream.pix_fmt = h + h % 2, w + w % 2, "yuv420p"
+        context = stream.codec_context
+        context.time_base = 1 / self._rate
+        # Browsers show a video as BT.601 if any of the three tags is missing.
+        context.color_range = ColorRange.MPEG
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        self._stream = stream
 
     def _finish(self) -> None:
         if self._count == 0:
             raise InputError(f"{self.path}: no frame was given for this video; nothing to write")
-        assert self._process is not None
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-        except OSError as error:
-            self._process.wait()
-            raise self._failure() from error
-        if self._process.wait() != 0:
-            raise self._failure()
-        self._listener.join()
+        assert self._container is not None
+        with self._failures():
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
 
     def _stop(self) -> None:
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        self._listener.join()
-        if self._process.stdin is not None:
-            with suppress(OSError):
-                self._process.stdin.close()
+        if self._container is not None:
+            with suppress(av.error.FFmpegError):
+                self._container.close()
 
-    def _failure(self) -> Exception:
-        self._listener.join()
-        text = " ".join(self._messages)
-        if os.strerror(errno.ENOSPC).lower() in text.lower():
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        reason = self._messages[-1] if self._messages else "no reason given"
-        return InputError(f"{self.path}: ffmpeg could not write the video ({reason}); choose another place")
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Name the video in errors of the encoder."""
+        try:
+            yield
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise OSError(error.errno, os.strerror(error.errno), str(self.path)) from error
+            raise InputError(
+                f"{self.path}: the video could not be written ({error.strerror}); choose another place"
+            ) from error

@@ -71,13 +71,13 @@ class Camera:
         )
 
     def scaled(self, size: tuple[int, int]) -> Camera:
-        """The same view at another picture size: K is scaled per axis."""
+        """The same view at another picture size (h, w): K is scaled per axis."""
         sy, sx = size[0] / self.size[0], size[1] / self.size[1]
         scale = torch.tensor([[sx], [sy], [1.0]], dtype=self.K.dtype, device=self.K.device)
         return replace(self, K=self.K * scale, size=size)
 
     def cropped(self, top: int, left: int, size: tuple[int, int]) -> Camera:
-        """The window of ``size`` (h, w) whose top left pixel is (top, left); may reach outside."""
+        """The window of ``size`` (h, w) whose top left pixel is (top, left); it may extend outside the picture."""
         shift = torch.zeros(3, 3, dtype=self.K.dtype, device=self.K.device)
         shift[0, 2], shift[1, 2] = -left, -top
         return replace(self, K=self.K + shift, size=size)
@@ -105,7 +105,7 @@ def invert_rigid(T: Tensor) -> Tensor:
     R, t = T[..., :3, :3], T[..., :3, 3:]
     top = torch.cat([R.mT, -(R.mT @ t)], dim=-1)
     bottom = torch.zeros_like(T[..., 3:, :])
-    bottom[..., 3] = 1  # not copied from the host, for which a GPU would be waited for
+    bottom[..., 3] = 1  # filled on the device: a copy from the host would synchronize a GPU
     return torch.cat([top, bottom], dim=-2)
 
 
@@ -119,9 +119,9 @@ def nearest_cameras(
     targets: Camera,  # [...]
     count: int,
 ) -> tuple[int, ...]:
-    """The ``count`` cameras whose centres are nearest to the middle of the targets', the nearest first."""
+    """Indices of the ``count`` cameras whose centres are nearest to the mean of the targets' centres, nearest first."""
     middle = targets.center.double().reshape(-1, 3).mean(dim=0)
     distances = (cameras.center.double() - middle).norm(dim=-1)
-    # Rounded, so that of cameras that are as near as each other the first ones are taken on every machine.
+    # Rounded, so that ties go to the first camera on every machine.
     order = torch.argsort((distances / distances.max().clamp_min(1e-12)).round(decimals=4), stable=True)
     return tuple(order[:count].tolist())

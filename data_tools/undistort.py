@@ -45,7 +45,7 @@ from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.calibrations import read_calibrations, write_calibration
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.llff import read_poses_bounds, write_poses_bounds
-from maskvolume.io.posed import kept_names
+from maskvolume.io.posed import remaining_names
 from maskvolume.options import (
     option,
     parse_options,
@@ -84,7 +84,7 @@ def calibrate_folder(options: UndistortOptions) -> None:
     board, folder = options.board, Path(options.frames)
     assert board is not None
     cameras = board_folders(folder)
-    kept = kept_names(list(cameras), options.exclude, folder)
+    kept = remaining_names(list(cameras), options.exclude, folder)
     out = require_writable_folder(Path(options.out_dir) / CALIBRATION_NAME)
     for name in kept:
         path, pictures = out / f"{name}.json", cameras[name]
@@ -115,7 +115,7 @@ def choose_cameras(layout: Layout, options: UndistortOptions) -> tuple[OutputCam
     Raises:
         InputError: no such camera, none is left, or a calibration that is missing, damaged or of another shape.
     """
-    names = kept_names(layout.names, options.exclude, layout.root)
+    names = remaining_names(layout.names, options.exclude, layout.root)
     assert options.calibration is not None
     h, w = layout.size
     # Videos have even sizes.

@@ -420,4 +420,4 @@ def test_as_a_program(run_program: Callable, videos: Path, write_scene: Callable
     assert read_image(tmp_path / f"frames/a/{3 * STEP}.jpg").shape == (360, 640, 3)
     (videos / "abcdefghijk.mp4").unlink()
     done = run_program("preprocessing/extract_frames.py", *folders, "--overwrite", cwd=tmp_path)
-    done.check_input_error("no frame of any of 1 scenes could be taken", "abcdefghijk.mp4: no such video")
+    done.check_input_error("no frame of any of 1 scenes could be extracted", "abcdefghijk.mp4: no such video")

@@ -257,9 +257,7 @@ def _compact_header(file: h5py.File, path: Path) -> tuple[int, int, tuple[int, i
     for key, axes in _COMPACT_AXES.items():
         data, index = _require_dataset(file, key, path), _require_dataset(file, f"{key}_index", path)
         if data.dtype != np.uint8 or data.ndim != 1 or index.ndim != axes or index.shape[-1] != 3:
-            raise InputError(
-                f"{path}: {key}: {data.shape} and {index.shape} are not the expected shapes; {_COPY_AGAIN}"
-            )
+            raise InputError(f"{path}: {key}: {data.shape} and {index.shape} have unexpected shapes; {_COPY_AGAIN}")
     V, T = file["rgb_index"].shape[:2]
     if file["matte_index"].shape[:2] != (V, T) or file["bg_index"].shape[0] != V:
         raise InputError(f"{path}: pictures, mattes and backgrounds differ in number; {_COPY_AGAIN}")

@@ -345,7 +345,7 @@ def test_other_data_than_expected(tmp_path, change, words):
     [
         (replace("matte", None), "no data set 'matte'"),
         (replace("bg_index", np.zeros((2, 3), np.int64)), "differ in number"),
-        (replace("rgb_index", np.zeros((3, 4), np.int64)), "are not the expected shapes"),
+        (replace("rgb_index", np.zeros((3, 4), np.int64)), "have unexpected shapes"),
         (lambda file: file.attrs.update({"version": 2}), "version 2, this program knows up to 1.*newer version"),
         (lambda file: file.attrs.__delitem__("size"), "damaged"),
     ],

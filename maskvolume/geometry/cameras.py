@@ -73,13 +73,14 @@ class Camera:
     def scaled(self, size: tuple[int, int]) -> Camera:
         """The same view at another picture size (h, w): K is scaled per axis."""
         sy, sx = size[0] / self.size[0], size[1] / self.size[1]
-        scale = torch.tensor([[sx], [sy], [1.0]], dtype=self.K.dtype, device=self.K.device)
-        return replace(self, K=self.K * scale, size=size)
+        K = torch.stack([self.K[..., 0, :] * sx, self.K[..., 1, :] * sy, self.K[..., 2, :]], dim=-2)
+        return replace(self, K=K, size=size)
 
     def cropped(self, top: int, left: int, size: tuple[int, int]) -> Camera:
         """The window of ``size`` (h, w) whose top left pixel is (top, left); it may extend outside the picture."""
         shift = torch.zeros(3, 3, dtype=self.K.dtype, device=self.K.device)
-        shift[0, 2], shift[1, 2] = -left, -top
+        shift[0, 2].fill_(-left)  # assigning a number can copy it from the host, which synchronizes a GPU
+        shift[1, 2].fill_(-top)
         return replace(self, K=self.K + shift, size=size)
 
     def padded(self, margin: int | tuple[int, int]) -> Camera:
@@ -105,7 +106,7 @@ def invert_rigid(T: Tensor) -> Tensor:
     R, t = T[..., :3, :3], T[..., :3, 3:]
     top = torch.cat([R.mT, -(R.mT @ t)], dim=-1)
     bottom = torch.zeros_like(T[..., 3:, :])
-    bottom[..., 3] = 1  # filled on the device: a copy from the host would synchronize a GPU
+    bottom[..., 3].fill_(1)  # no assignment, as in Camera.cropped
     return torch.cat([top, bottom], dim=-2)
 
 

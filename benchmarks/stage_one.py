@@ -168,9 +168,9 @@ def measure_worlds(models: Models, count: int, size: tuple[int, int], margin: in
             camera, depths = mpi_frustum(sample, model.meta.num_planes, wider)
             rendering = model.dynamic(sample.images, sample.sources, camera, depths).render(sample.target)
             filled = fill_unseen(rendering) if model.meta.sampling == "exact" else rendering
-            whole = _quality(filled.color[0], sample.target_image[0])
+            quality = _quality(filled.color[0], sample.target_image[0])
             covered = float(losses.psnr(rendering.color, sample.target_image, rendering.opacity))
-            values[name].append([*whole, covered])
+            values[name].append([*quality, covered])
     return {
         "num_worlds": count,
         "size_wh": [size[1], size[0]],

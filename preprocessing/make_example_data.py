@@ -45,7 +45,7 @@ from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import InputError, run_program
 
 CAMERAS, VIDEOS, SERVED, BOUNDS_NAME, SETTINGS_NAME = "cameras", "videos", "served", "bounds.txt", "example.json"
-# The visible depths lie between the default planes of training, 1 and 100, once the poses are scaled.
+# The visible depths are between the default planes of training, 1 and 100, once the poses are scaled.
 NEAREST = (1.0, 1.3)
 FAR_RATIO = (4.0, 30.0)
 FOCAL = (0.55, 1.1)  # in widths, as RealEstate10K's wide lenses

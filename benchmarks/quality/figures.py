@@ -88,12 +88,12 @@ def mean_of(parts: Sequence[Mapping[str, Figures]]) -> dict[str, Figures]:
 
 def borders() -> dict[str, Any]:
     """The number of ignored pixels at each border of a picture, by measure, for the record."""
-    some = "0; windows at the border are reflected"
+    reflected = "0; windows at the border are reflected"
     return {
         **BORDERS,
         "ms_ssim": f"{BORDERS['ms_ssim']} at each of the five scales",
         "lpips": 0,
-        "of some pixels": {"psnr": 0, "ssim": some, "flicker": 0},
+        "of reflected pixels": {"psnr": 0, "ssim": reflected, "flicker": 0},
     }
 
 

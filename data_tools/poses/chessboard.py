@@ -51,15 +51,15 @@ def board_folders(folder: Path) -> dict[str, list[Path]]:
     subfolders = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: natural_key(path.name))
     pictures = {path.name: list(list_pictures(path).values()) for path in subfolders if not path.name.startswith(".")}
     by_camera = {name: paths for name, paths in pictures.items() if paths}
-    own = list(list_pictures(folder).values())
-    if own and by_camera:
+    top_level = list(list_pictures(folder).values())
+    if top_level and by_camera:
         raise InputError(
             f"{folder}: holds pictures and folders with pictures ({next(iter(by_camera))}); give a folder per camera, "
             f"or one folder for all"
         )
-    if not own and not by_camera:
+    if not top_level and not by_camera:
         raise InputError(f"{folder}: holds no picture; put those of the chessboard there, jpg or png")
-    return by_camera or {ALL_CAMERAS: own}
+    return by_camera or {ALL_CAMERAS: top_level}
 
 
 def find_boards(pictures: Sequence[Path], board: tuple[int, int]) -> BoardPictures:

@@ -150,7 +150,7 @@ def straight(
         focal: focal length in pixels; overrides ``keep_all``.
 
     Raises:
-        InputError: the principal point lies outside the picture.
+        InputError: the principal point is outside the picture.
     """
     size = size or lens.size
     if size == lens.size and focal is None and not llff_obstacles(lens):
@@ -186,7 +186,7 @@ def _border_distances(
     h, w = lens.size
     if not (0.5 < lens.K[0, 2] < w - 0.5 and 0.5 < lens.K[1, 2] < h - 0.5):
         raise InputError(
-            f"the principal point ({lens.K[0, 2]:.1f}, {lens.K[1, 2]:.1f}) lies outside the picture of {w} x {h} "
+            f"the principal point ({lens.K[0, 2]:.1f}, {lens.K[1, 2]:.1f}) is outside the picture of {w} x {h} "
             f"pixels; calibrate this camera again"
         )
     low, high = np.zeros(len(directions)), np.full(len(directions), _reach(lens))

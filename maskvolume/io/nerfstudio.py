@@ -76,7 +76,7 @@ def write_nerfstudio(path: str | Path, cameras: Sequence[PosedCamera]) -> None:
     intrinsics = [_intrinsics(camera.lens) for camera in cameras]
     shared = intrinsics[0] if all(values == intrinsics[0] for values in intrinsics) else {}
     frames = []
-    for camera, own in zip(cameras, intrinsics, strict=True):
+    for camera, camera_intrinsics in zip(cameras, intrinsics, strict=True):
         T_world_cam = np.eye(4)
         T_world_cam[:3, :3] = camera.T_cam_world[:3, :3].T
         T_world_cam[:3, 3] = -camera.T_cam_world[:3, :3].T @ camera.T_cam_world[:3, 3]
@@ -87,7 +87,7 @@ def write_nerfstudio(path: str | Path, cameras: Sequence[PosedCamera]) -> None:
                 frame["time"] = i / (len(camera.files) - 1)
             if camera.bounds is not None:
                 frame["near"], frame["far"] = camera.bounds
-            frames.append(frame if shared else {**frame, **own})
+            frames.append(frame if shared else {**frame, **camera_intrinsics})
     with atomic_path(Path(path)) as temporary:
         text = json.dumps({**content, **shared, "frames": frames}, indent=1)
         temporary.write_text(text + "\n", encoding="utf-8")

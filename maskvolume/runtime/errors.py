@@ -40,7 +40,7 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         _print_error(f"{prog}: error: {' '.join(str(error).split())}")
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt as interruption:
-        advice = str(interruption) or "run the same command again to go on"
+        advice = str(interruption) or "run the same command again to continue"
         _print_error(f"\n{prog}: interrupted; {advice}")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:

@@ -65,7 +65,7 @@ class HostRuntime:
         return torch.empty(tuple(shape), dtype=dtype)
 
     def keep_for(self, x: Tensor, stream: Any) -> None:
-        """Do nothing: no copy outlives its call."""
+        """Do nothing: copies are done when their call returns."""
 
 
 @dataclass(frozen=True)

@@ -222,11 +222,11 @@ def assemble(grid: TileGrid, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> 
     """Build premultiplied layers uint8 ``[L, H, W, 4]`` from tiles ``[N, 3]`` and straight slots ``[N, S, S, 4]``."""
     _, rows, columns = grid.counts
     layers, h, w = grid.shape
-    whole = np.zeros((layers, rows, grid.size, columns, grid.size, 4), dtype=np.uint8)
+    stacked = np.zeros((layers, rows, grid.size, columns, grid.size, 4), dtype=np.uint8)
     inner = slice(grid.gutter, grid.gutter + grid.size)
     for tiles, slots in parts:
         content = slots[:, inner, inner].astype(np.float32)
         content[..., :3] *= content[..., 3:] / 255
         layer, row, column = tiles.T
-        whole[layer, row, :, column] = np.round(content)
-    return whole.reshape(layers, rows * grid.size, columns * grid.size, 4)[:, :h, :w]
+        stacked[layer, row, :, column] = np.round(content)
+    return stacked.reshape(layers, rows * grid.size, columns * grid.size, 4)[:, :h, :w]

@@ -379,7 +379,7 @@ def test_a_run_of_several_workers_can_be_stopped(
         assert started.returncode == -signal.SIGKILL
     else:
         assert started.returncode == 130, errors
-        assert errors.strip().splitlines()[-1].endswith("interrupted; run the same command again to go on")
+        assert errors.strip().splitlines()[-1].endswith("interrupted; run the same command again to continue")
     assert not list(tmp_path.glob("frames/*/cameras.txt"))
     out = extract("--workers", 2)
     for name in ("s0", "s1"):

@@ -59,8 +59,8 @@ from benchmarks.record import (
     REPO_ROOT,
     RESULTS_FOLDER,
     default_checkpoint,
+    display_path,
     run_record,
-    shown_path,
 )
 from maskvolume.clips.rig import RigClip
 from maskvolume.io.files import atomic_path, require_writable_folder
@@ -275,7 +275,7 @@ def describe_checkpoint(path: Path, model: MaskVolumeModel) -> dict[str, Any]:
     """A description of a checkpoint, for the record."""
     meta = model.meta
     return {
-        "path": shown_path(path),
+        "path": display_path(path),
         "digest": digest(path),
         "stage": meta.stage,
         "arch": meta.arch,
@@ -324,7 +324,7 @@ def measure_rig(run: Evaluation, views: Mapping[str, list[KnownView]]) -> dict[s
                     sources = [clip.names[i] for i in view.indices]
                     targets[view.name] = {"sources": sources, "mean": means(table), "per_frame": table}
             figures[part] = {
-                "clip": shown_path(options.root_dir),
+                "clip": display_path(options.root_dir),
                 "size_wh": [size[1], size[0]],
                 "frames": list(frames),
                 "mean": mean_of([target["mean"] for target in targets.values()]),

@@ -77,7 +77,7 @@ def default_checkpoint() -> Path:
     return candidates[0]
 
 
-def shown_path(path: Path | str) -> str:
+def display_path(path: Path | str) -> str:
     """A path for results: relative to the repository if it is inside, else only its name."""
     return _relative(str(path))
 

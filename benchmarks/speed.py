@@ -57,9 +57,9 @@ from benchmarks.quality.holdout import Targets, open_with_background
 from benchmarks.record import (
     REPO_ROOT,
     RESULTS_FOLDER,
+    display_path,
     markdown_table,
     run_record,
-    shown_path,
     write_result,
 )
 from maskvolume.geometry.cameras import nearest_cameras
@@ -151,7 +151,7 @@ def _measure(setting: Setting, options: SpeedOptions) -> dict[str, Any]:
     path = measure_path(setting, renderer, options.repeats, PATH_VIEWS[kind], bandwidth)
     path["ratio_to_original"] = round(view["network's MPI"]["original"]["median"] / path["a_view"], 2)
     return {
-        "checkpoint": shown_path(checkpoint),
+        "checkpoint": display_path(checkpoint),
         "precision": model.precision,
         "size_wh": [setting.size[1], setting.size[0]],
         "num_planes": setting.num_planes,

@@ -29,9 +29,9 @@ from benchmarks.record import (
     CHECKPOINTS_FOLDER,
     REPO_ROOT,
     RESULTS_FOLDER,
+    display_path,
     markdown_table,
     run_record,
-    shown_path,
     write_result,
 )
 from maskvolume import losses
@@ -145,7 +145,7 @@ def load_models(options: StageOneOptions) -> Models:
     precision = resolve_precision(options.precision, device)
     models: dict[str, MaskVolumeModel] = {}
     for path in options.ckpt_path:
-        name = shown_path(path)
+        name = display_path(path)
         while name in models:
             name += "'"
         models[name] = load_model(path, device, precision, stage="mpi")
@@ -183,7 +183,7 @@ def measure_background(models: Models, root: Path, target_dir: str | None) -> di
     """PSNR and SSIM of the empty scene in the held-out cameras, from the medians of the nearest ones."""
     names = [*models, *(_more(name) for name, model in models.items() if model.arch.max_views is None)]
     methods = [CLASSICAL, *names]
-    result: dict[str, Any] = {"clip": shown_path(root), "targets": {}}
+    result: dict[str, Any] = {"clip": display_path(root), "targets": {}}
     with open_with_background(root, None) as clip:
         targets = Targets.open(Path(target_dir) if target_dir else root / "targets", clip.size)
         bar = tqdm(total=len(targets.names) * len(methods), unit="view", disable=None)

@@ -30,9 +30,9 @@ from benchmarks.record import (
     REPO_ROOT,
     RESULTS_FOLDER,
     default_checkpoint,
+    display_path,
     markdown_table,
     run_record,
-    shown_path,
     write_result,
 )
 from maskvolume.clips.rig import RigClip
@@ -150,8 +150,8 @@ def measure(options: WebOptions, folder: Path, chromium: str) -> dict[str, Any]:
     cameras = sum(size for name, size in report.sizes.items() if name.startswith("cameras/"))
     played = sum(report.sizes.values()) - cameras - report.sizes.get("offline.js", 0)
     return {
-        "clip": shown_path(options.root_dir),
-        "checkpoint": shown_path(ckpt_path),
+        "clip": display_path(options.root_dir),
+        "checkpoint": display_path(ckpt_path),
         "browser": f"Chromium {version}, drawing by the processor",
         "psnr": {
             "frames": frames,

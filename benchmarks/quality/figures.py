@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from benchmarks.quality.regions import flicker, standing_still
+from benchmarks.quality.regions import flicker, static_pixels
 from maskvolume.metrics import (
     BORDERS,
     MS_SSIM_SIDE,
@@ -120,7 +120,7 @@ def _still(before: Moment | None, after: Moment) -> Tensor | None:
     """The static pixels of two moments; None if unknown."""
     if before is None or before.dynamic is None or after.dynamic is None:
         return None
-    return standing_still(before.truth, after.truth, before.dynamic | after.dynamic)
+    return static_pixels(before.truth, after.truth, before.dynamic | after.dynamic)
 
 
 def _finite(value: Tensor | float | None) -> float | None:

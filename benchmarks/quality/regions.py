@@ -34,7 +34,7 @@ def disoccluded(
     return ((hidden >= MATTE_LEVEL) & in_front).any(dim=0)
 
 
-def standing_still(
+def static_pixels(
     before: Tensor,  # [3, h, w] the truth at an instant
     after: Tensor,  # [3, h, w] and at the next
     moving: Tensor,  # [1, h, w] bool, where something moves in one of the two

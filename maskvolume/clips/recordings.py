@@ -23,7 +23,7 @@ from maskvolume.geometry.poses import PosedCamera, RigPoses
 from maskvolume.io.colmap import IMAGES_FOLDER, find_model, read_colmap
 from maskvolume.io.images import read_image, read_image_size
 from maskvolume.io.nerfstudio import TRANSFORMS_NAME, read_nerfstudio
-from maskvolume.io.posed import group_cameras, kept_names
+from maskvolume.io.posed import group_cameras, remaining_names
 from maskvolume.io.realestate10k import read_bounds
 from maskvolume.runtime.errors import InputError
 
@@ -186,7 +186,7 @@ def _find_form(path: Path) -> _PosedForm | None:
 
 def _open_llff(path: Path, exclude: Sequence[str]) -> Recording:
     clip = RigClip.open(path)
-    kept = kept_names(clip.names, exclude, path)
+    kept = remaining_names(clip.names, exclude, path)
     scaled = clip.poses.cameras.scaled(clip.size)
     cameras = tuple(
         PosedCamera(

@@ -80,7 +80,7 @@ def test_speed_compares_both_sides(rig: Path, checkpoint: Path, tmp_path: Path, 
     assert [row["num_planes"] for row in growth["planes"]] == [8, 16]
     assert [row["value"] for row in growth["pixels"]] == [0.25, 0.5625, 1, 2.25, 4]
     assert [row["value"] for row in growth["views"]] == [1, 4, 16, 64]
-    for table in ("Beside the floor", "The pipeline over 3 frames", "How time grows", "one launch"):
+    for table in ("Times and floors", "The pipeline over 3 frames", "How time grows", "one launch"):
         assert table in done.stdout
 
 
@@ -92,7 +92,7 @@ def test_speed_on_a_gpu_that_is_not_there_is_one_line(run_program) -> None:
 def test_missing_targets_are_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--target_dir"):
         Targets.open(tmp_path / "no", SIZE)
-    with pytest.raises(InputError, match="no folder of a held-out camera"):
+    with pytest.raises(InputError, match="holds no folder of a held-out camera"):
         Targets.open(tmp_path, SIZE)
 
 

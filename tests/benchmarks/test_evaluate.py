@@ -215,7 +215,7 @@ def test_what_is_kept_of_other_options_does_not_count(
     kept = {"key": "another", "units": {"static, 0": {"figures": {"table": {}}, "pictured": False}}}
     partial.write_text(json.dumps(kept))
     assert run(monkeypatch, tmp_path / "evaluate.json", *arguments)["static"]["mean"][NEAREST]["psnr"] > 0
-    assert "begun anew" in capsys.readouterr().err
+    assert "starting over" in capsys.readouterr().err
     partial.write_text("{")
     with pytest.raises(InputError, match="--no-resume"):
         run(monkeypatch, tmp_path / "evaluate.json", *arguments)

@@ -189,7 +189,7 @@ def test_known_lenses_then_undistort(recording, truth, tmp_path, capsys):
     assert rotation < 0.1
     assert place < 0.01
     out = capsys.readouterr().out
-    assert "warning: LLFF poses do not hold distortion" in out
+    assert "warning: LLFF poses cannot represent distortion" in out
     assert f"undistort.py {bent} --calibration {tmp_path / 'calibration'} --out_dir {tmp_path / 'bent_straight'}" in out
 
     main([str(bent), "--distortion", "radial", "--instants", "0", "--overwrite"])
@@ -223,7 +223,7 @@ def test_camera_without_a_pose(recording, tmp_path, capsys):
 
 def test_existing_poses_are_kept(tiny_rig):
     before = (tiny_rig / "poses_bounds.npy").read_bytes()
-    with pytest.raises(InputError, match="is there already; give --overwrite"):
+    with pytest.raises(InputError, match="exists already; give --overwrite"):
         main([str(tiny_rig)])
     assert (tiny_rig / "poses_bounds.npy").read_bytes() == before
 
@@ -296,8 +296,8 @@ def test_verdict_names_what_is_weak():
     assert verdict(good, problem) == ("good", [])
     grade, why = verdict(replace(good, focal=5.0, points={0: 500, 1: 100}), problem)
     assert grade == "usable"
-    assert "focal lengths are sure to 5.0% only" in why[0]
-    assert "cam01 is tied to the others by 100 points only" in why[1]
+    assert "focal lengths are only accurate to 5.0%" in why[0]
+    assert "cam01 shares only 100 points with the others" in why[1]
     assert verdict(replace(good, rotation=1.0), problem)[0] == "poor"
     grade, why = verdict(replace(good, aspect=50.0), problem)
     assert grade == "poor"

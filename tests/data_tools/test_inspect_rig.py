@@ -71,8 +71,8 @@ def test_nothing_to_warn_of(clip, capsys):
     text = (clip / "look" / REPORT_NAME).read_text()
     assert text in out
     assert "no warnings" in text
-    assert "5 cameras, 36 frames of 144 x 72 pixels (frames), 36 of them looked at" in text
-    assert text.count("in time with the others") == 5
+    assert "5 cameras, 36 frames of 144 x 72 pixels (frames), 36 of them read" in text
+    assert text.count("in sync with the others") == 5
     picture = read_image(clip / "look" / PICTURE_NAME)
     assert picture.shape[0] > 800
     assert picture.shape[1] > 1200
@@ -177,7 +177,7 @@ def test_few_frames_and_motion_everywhere(clip):
             elif name == "cam00":
                 write_image(path, rng.integers(0, 256, (72, 144, 3), np.uint8))
     text = "\n".join(warned(clip))
-    assert "8 frames: few for a median" in text
+    assert "8 frames: too few for a median" in text
     assert "cam00: " in text
     assert "differs from the median on average" in text
 
@@ -192,8 +192,8 @@ def test_videos_and_a_part_of_the_frames(clip, tmp_path, capsys):
     shutil.copy(clip / "poses_bounds.npy", videos)
     main([str(videos), "--first", "2", "--count", "16"])
     out = capsys.readouterr().out
-    assert "(videos), 16 of them looked at" in out
-    assert "in time with the others" in out
+    assert "(videos), 16 of them read" in out
+    assert "in sync with the others" in out
     assert (videos / PICTURE_NAME).is_file()
 
 
@@ -210,4 +210,4 @@ def test_bad_input_ends_with_one_line(tiny_rig, run_program, tmp_path):
 
 def test_one_camera(make_rig, tmp_path, capsys):
     main([str(make_rig(tmp_path / "frames", cameras=["cam00"]))])
-    assert "one camera only" in capsys.readouterr().out
+    assert "only one camera" in capsys.readouterr().out

@@ -108,7 +108,7 @@ def test_what_is_there_is_kept(recording, capsys):
     write_image(recording / "cam01/00003.png", own)
     make(recording)
     text = capsys.readouterr().out
-    assert "cam01.jpg: kept, though frames of cam01 are newer; --overwrite makes it anew" in text
+    assert "cam01.jpg: kept, though frames of cam01 are newer; --overwrite replaces it" in text
     assert "1 of them kept" in text
     np.testing.assert_array_equal(
         read_image(recording / "background/cam03.png"), lower_median(recording, "cam03", list(range(7)))

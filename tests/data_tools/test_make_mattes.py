@@ -217,14 +217,14 @@ def test_a_part_first_and_the_rest_later(clip):
 def test_other_settings_are_not_mixed(clip):
     make(clip, "--end", 2)
     before = times(clip / "mattes")
-    with pytest.raises(InputError, match=r"mattes: holds mattes that were made in another way.*--overwrite"):
+    with pytest.raises(InputError, match=r"mattes: holds mattes made with other options.*--overwrite"):
         make(clip, "--feather", 3)
     assert times(clip / "mattes") == before
     make(clip, "--feather", 3, "--overwrite", "--first", 4)
     assert list(times(clip / "mattes")) == ["cam01/00004.png", "cam10/00004.png"]
     own = clip / "own"
     write_image(own / "cam01/00000.png", np.zeros(SIZE, np.uint8))
-    with pytest.raises(InputError, match="own: holds mattes that were made in another way"):
+    with pytest.raises(InputError, match="own: holds mattes made with other options"):
         make(clip, "--out_dir", own)
 
 
@@ -366,7 +366,7 @@ def test_weights_of_another_network(clip, weights, tmp_path):
         make(clip, "--method", "segmentation", "--weights", weights)
     damaged = tmp_path / "damaged.pth"
     damaged.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"damaged\.pth: damaged or not a file of weights"):
+    with pytest.raises(InputError, match=r"damaged\.pth: damaged or not a weights file"):
         segment(clip, damaged)
     torch.save([1, 2], damaged)
     with pytest.raises(InputError, match=r"damaged\.pth: these are not the weights"):
@@ -379,7 +379,9 @@ def test_weights_that_cannot_be_had(clip, monkeypatch, tmp_path):
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    with pytest.raises(InputError, match=r"can't be had \(.*no network.*\); download .*\.pth .*checkpoints.*--weights"):
+    with pytest.raises(
+        InputError, match=r"are unavailable \(.*no network.*\); download .*\.pth .*checkpoints.*--weights"
+    ):
         segment(clip, None)
     assert not (clip / "mattes").exists()
 

@@ -324,7 +324,7 @@ def test_damage_in_the_original_form(tmp_path: Path) -> None:
     packed = pack_scene(scene, FORM)
     assert packed.cameras is not None
     assert list(packed.lost) == list(range(depth))
-    assert all("cannot be unpacked" in why for why in packed.lost.values())
+    assert all("cannot be decompressed" in why for why in packed.lost.values())
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match=r"80x48\.h5: damaged or not an HDF5 file"):
         OriginalData(tmp_path, allow_pickle=True)
@@ -366,8 +366,8 @@ def test_the_index_is_made_anew(frames: Path, tmp_path: Path, run_program) -> No
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "--out_dir: this option is missing"),
-        (("--out_dir", "OUT"), "--root_dir: this option is missing"),
+        ((), "--out_dir: this option is required"),
+        (("--out_dir", "OUT"), "--root_dir: this option is required"),
         (("--out_dir", "OUT", "--root_dir", "no"), "no: no such folder"),
         (("--out_dir", "OUT", "--root_dir", "."), "neither frames by extract_frames.py"),
         (("--out_dir", "OUT", "--root_dir", "OUT"), "a folder of their own"),

@@ -118,9 +118,9 @@ def test_what_became_of_each_video(
         ("gone404", "HTTP Error 404"),
         ("private401", "HTTP Error 401"),
         ("forbidden403", "HTTP Error 403"),
-        ("notvideo", "what came is no whole video: cannot be opened as a video"),
+        ("notvideo", "the download is not a complete video: cannot be opened as a video"),
         ("page", "no video at this address"),
-        ("cut", "what came is no whole video: the video is cut short"),
+        ("cut", "the download is not a complete video: the video is cut short"),
         # The first where the end is noticed by the count of bytes, the second where it is by the connection.
         ("dropped", rf"expected {len(data)} bytes|bytes read, \d+ more expected"),
     ):
@@ -178,7 +178,7 @@ def test_retries_wait_longer_each_time(
         return False
 
     monkeypatch.setattr(threading.Event, "wait", wait)
-    with pytest.raises(InputError, match=r"not one of 1 videos could be had; the first: .*HTTP Error 503"):
+    with pytest.raises(InputError, match=r"none of 1 videos could be downloaded; the first: .*HTTP Error 503"):
         download("--retries", 2, "--backoff", 1, "--workers", 1)
     assert [wait for wait in waits if wait is not None] == [1, 2]
     assert server.requests["/a.mp4"] == 3
@@ -263,7 +263,7 @@ def test_disk_space_is_looked_after(
     for name in "abc":
         write_scene(name, server.add(f"{name}.mp4", Reply(data)))
     folders = ["--root_dir", str(tmp_path / "cameras"), "--out_dir", str(tmp_path / "out"), "--workers", "1"]
-    with pytest.raises(InputError, match=r"videos: .* GB of this disk are free, --min_free_gb asks for 1e\+06; free"):
+    with pytest.raises(InputError, match=r"videos: .* GB of this disk are free, --min_free_gb requires 1e\+06; free"):
         main([*folders, "--min_free_gb", "1e6"])
     assert not server.requests
     usage = shutil.disk_usage(tmp_path)
@@ -426,7 +426,7 @@ def test_broken_text_files_are_told(
     assert len(download()) == 1
     assert re.search(r"1 text files name no video; the first: .*a\.txt, line 1: the address", capsys.readouterr().out)
     (tmp_path / "cameras/b.txt").unlink()
-    with pytest.raises(InputError, match=r"not one of 0 videos could be had; .*a\.txt, line 1"):
+    with pytest.raises(InputError, match=r"none of 0 videos could be downloaded; .*a\.txt, line 1"):
         download()
 
 
@@ -473,12 +473,12 @@ def test_bad_options(
 
 
 def test_as_a_program(run_program: Callable, write_scene: Callable, tmp_path: Path) -> None:
-    """Nothing can be had: one line, and the report says why."""
+    """Nothing can be downloaded: one line, and the report has the reasons."""
     write_scene("a", "http://127.0.0.1:9/a.mp4")
     arguments = ["--root_dir", "cameras", "--out_dir", "out", *QUICK, "--retries", "0"]
     env = {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
     done = run_program("preprocessing/download_data.py", *arguments, cwd=tmp_path, env=env)
-    done.check_input_error("downloads.jsonl: not one of 1 videos could be had", "refused")
+    done.check_input_error("downloads.jsonl: none of 1 videos could be downloaded", "refused")
     assert [entry["state"] for entry in report_of(tmp_path / "out").values()] == ["failed"]
     done = run_program("preprocessing/download_data.py", "--help", cwd=tmp_path)
     assert done.rc == 0

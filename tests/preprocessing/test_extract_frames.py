@@ -385,7 +385,7 @@ def test_a_run_of_several_workers_can_be_stopped(
         assert started.returncode == -signal.SIGKILL
     else:
         assert started.returncode == 130, errors
-        assert errors.strip().splitlines()[-1].endswith("interrupted; run the same command again to go on")
+        assert errors.strip().splitlines()[-1].endswith("interrupted; run the same command again to continue")
     assert not list(tmp_path.glob("frames/*/cameras.txt"))
     out = extract("--workers", 2)
     for name in ("s0", "s1"):
@@ -426,4 +426,4 @@ def test_as_a_program(run_program: Callable, videos: Path, write_scene: Callable
     assert read_image(tmp_path / f"frames/a/{3 * STEP}.jpg").shape == (360, 640, 3)
     (videos / "abcdefghijk.mp4").unlink()
     done = run_program("preprocessing/extract_frames.py", *folders, "--overwrite", cwd=tmp_path)
-    done.check_input_error("no frame of any of 1 scenes could be taken", "abcdefghijk.mp4: no such video")
+    done.check_input_error("no frame of any of 1 scenes could be extracted", "abcdefghijk.mp4: no such video")

@@ -65,7 +65,7 @@ def test_killed_and_interrupted_runs_end_like_one_that_was_not(
     stderr = interrupted.communicate(timeout=120)[1]
     assert interrupted.returncode == 130, stderr
     assert "Traceback" not in stderr
-    assert stderr.strip().splitlines()[-1].endswith("run the same command again to go on")
+    assert stderr.strip().splitlines()[-1].endswith("run the same command again to continue")
     assert after_kill < len(list((out / "frames").iterdir())) < POSES
     for path in (*(out / "frames").iterdir(), *(out / "disparity").glob("*.png")):
         assert not path.name.startswith("."), "a temporary file was left"

@@ -12,8 +12,8 @@ from benchmarks.cost.timing import (
     Clock,
     Seconds,
     copy_bandwidth,
+    format_time,
     ratio,
-    shown,
     spread,
     summary,
 )
@@ -66,10 +66,10 @@ def test_medians_spreads_and_ratios() -> None:
     assert spread([3.12e-5])["median"] == pytest.approx(3.12e-5)
     assert summary({"a": [1.0], "b": [2.0, 4.0]})["b"] == {"median": 3.0, "spread": 2.0}
     assert ratio([4.0, 8.0, 6.0], [2.0, 2.0, 9.0]) == 3.0
-    assert shown({"median": 1.234, "spread": 0.2}) == "1.23 +0.20 s"
-    assert shown({"median": 0.01234, "spread": 0.002}) == "12.3 +2.0 ms"
-    assert shown({"median": 4.56e-5, "spread": 1e-6}) == "45.6 +1.0 us"
-    assert shown(None) == "-"
+    assert format_time({"median": 1.234, "spread": 0.2}) == "1.23 +0.20 s"
+    assert format_time({"median": 0.01234, "spread": 0.002}) == "12.3 +2.0 ms"
+    assert format_time({"median": 4.56e-5, "spread": 1e-6}) == "45.6 +1.0 us"
+    assert format_time(None) == "-"
 
 
 def test_memory_is_copied_at_some_speed(monkeypatch: pytest.MonkeyPatch) -> None:

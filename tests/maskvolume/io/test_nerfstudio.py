@@ -126,11 +126,11 @@ BROKEN = {
     "small pose": ({**INTRINSICS, "frames": [{**GOOD, "transform_matrix": [[1]]}]}, "transform_matrix: 4 x 4"),
     "scaled pose": (
         {**INTRINSICS, "frames": [{**GOOD, "transform_matrix": (2 * np.eye(4)).tolist()}]},
-        "no rotation, but scaled",
+        "not a rotation: scaled",
     ),
     "mirrored pose": (
         {**INTRINSICS, "frames": [{**GOOD, "transform_matrix": np.diag([1, 1, -1, 1]).tolist()}]},
-        "no rotation, but scaled, mirrored",
+        "not a rotation: scaled, mirrored",
     ),
     "no focal length": ({"frames": [GOOD]}, "frame 0: fl_x is missing"),
     "text": ({**INTRINSICS, "fl_x": "50", "frames": [GOOD]}, "fl_x: a finite number expected, got '50'"),
@@ -209,7 +209,7 @@ def test_times_order_the_frames():
     cameras, frames = grouped(*images)
     assert cameras["cam0"] == ("cam0/b.png", "cam0/a.png")
     assert frames == ("00000", "00001")
-    with pytest.raises(InputError, match="cam0 and cam1 have taken pictures of one name at different times"):
+    with pytest.raises(InputError, match="cam0 and cam1 took pictures of one name at different times"):
         grouped(*images[:3], posed("cam1/b.png", 1, 2.0))
     with pytest.raises(InputError, match="some pictures have a time, others none"):
         grouped(*images[:3], posed("cam1/b.png", 1))

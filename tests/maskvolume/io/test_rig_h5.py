@@ -330,7 +330,7 @@ def replace(key: str, value: np.ndarray) -> Callable[[h5py.File], None]:
         (replace("bg_rgb", np.zeros((3, 20, 40, 3), np.uint8)), "bg_rgb.*must agree"),
         (replace("bg_rgb", np.zeros((3, 4, *SIZE, 3), np.uint8)), "bg_rgb: uint8.*4 axes"),
         (lambda file: file.attrs.update({"cameras": ["a"]}), "names 1 cameras, but holds 3"),
-        (lambda file: file.attrs.update({"format": "other"}), "form 'other'"),
+        (lambda file: file.attrs.update({"format": "other"}), "format 'other'"),
     ],
 )
 def test_other_data_than_expected(tmp_path, change, words):
@@ -345,7 +345,7 @@ def test_other_data_than_expected(tmp_path, change, words):
     [
         (replace("matte", None), "no data set 'matte'"),
         (replace("bg_index", np.zeros((2, 3), np.int64)), "differ in number"),
-        (replace("rgb_index", np.zeros((3, 4), np.int64)), "not of this form"),
+        (replace("rgb_index", np.zeros((3, 4), np.int64)), "have unexpected shapes"),
         (lambda file: file.attrs.update({"version": 2}), "version 2, this program knows up to 1.*newer version"),
         (lambda file: file.attrs.__delitem__("size"), "damaged"),
     ],

@@ -235,7 +235,7 @@ def test_what_a_writer_refuses(made: Made) -> None:
     with ShardWriter(made.folder, SIZE) as writer:
         with pytest.raises(ValueError, match="one for each of 2 cameras"):
             writer.add_scene(cameras, jpegs[:1])
-        with pytest.raises(InputError, match="scene b is there already"):
+        with pytest.raises(InputError, match="scene b exists already"):
             writer.add_scene(make_cameras("b", "https://a/b", [1, 2]), jpegs)
         for name in ("a b", "a.b", "a/b", ""):
             with pytest.raises(InputError, match="without space, dot and slash"):

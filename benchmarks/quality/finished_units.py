@@ -1,4 +1,4 @@
-"""Figures of what is finished, kept beside the result until it is written, so that an interrupted run goes on."""
+"""Stores finished units of a run beside its result until that is written, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from benchmarks.record import write_result
 from maskvolume.io.images import read_image, write_image
 from maskvolume.runtime.errors import InputError
 
-Made = tuple[dict[str, Any], np.ndarray | None]  # figures, and a picture uint8 [h, w, 3] where there is one
+UnitResult = tuple[dict[str, Any], np.ndarray | None]  # figures, and an optional picture uint8 [h, w, 3]
 
 
-class Kept:
-    """Finished units of a run: ``OUT.partial.json``, and ``OUT.partial.NAME.png`` of those with a picture.
+class FinishedUnits:
+    """Finished units of a run, in ``OUT.partial.json`` and, for those with a picture, ``OUT.partial.NAME.png``.
 
     Args:
-        out: where the result is going to be written.
-        key: what decides the figures; those of a run with another key don't count.
-        resume: whether to go on from what is there.
+        out: the result file of the run.
+        key: everything the figures depend on; units of a run with another key are ignored.
+        resume: whether to use existing units.
 
     Raises:
         InputError: the file can't be read.
@@ -40,15 +40,15 @@ class Kept:
     def __contains__(self, name: str) -> bool:
         return name in self._units
 
-    def take(self, name: str, make: Callable[[], Made]) -> Made:
-        """A unit, from an earlier run where it was finished there."""
+    def take(self, name: str, compute: Callable[[], UnitResult]) -> UnitResult:
+        """A unit's result, from an earlier run if it is stored, else computed and stored."""
         if name in self._units:
             unit, path = self._units[name], self._picture_path(name)
             if not unit["pictured"]:
                 return unit["figures"], None
             if path.is_file():
                 return unit["figures"], read_image(path)
-        figures, picture = make()
+        figures, picture = compute()
         if picture is not None:
             write_image(self._picture_path(name), picture)
         self._units[name] = {"figures": figures, "pictured": picture is not None}
@@ -56,7 +56,7 @@ class Kept:
         return figures, picture
 
     def remove(self) -> None:
-        """Remove what was kept: the result is written."""
+        """Remove the stored units once the result is written."""
         for name in self._units:
             self._picture_path(name).unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
@@ -67,13 +67,13 @@ class Kept:
             key, units = content["key"], dict(content["units"])
         except (ValueError, TypeError, KeyError):
             raise InputError(
-                f"{self.path}: not what an interrupted run keeps; remove it, or give --no-resume"
+                f"{self.path}: not the file of an interrupted run; remove it, or give --no-resume"
             ) from None
         if key == self.key:
             self._units = units
-            print(f"{self.path}: {len(units)} finished parts of an earlier run are taken from it", file=sys.stderr)
+            print(f"{self.path}: reusing {len(units)} finished parts of an earlier run", file=sys.stderr)
         else:
-            print(f"{self.path}: of other checkpoints, options or code; begun anew", file=sys.stderr)
+            print(f"{self.path}: from other checkpoints, options or code; starting over", file=sys.stderr)
 
     def _picture_path(self, name: str) -> Path:
         return self.path.with_suffix(f".{re.sub(r'[^a-zA-Z0-9]+', '_', name)}.png")

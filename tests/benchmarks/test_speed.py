@@ -49,5 +49,5 @@ def test_speed_compares_both_sides(rig: Path, checkpoint: Path, tmp_path: Path, 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_speed_on_a_gpu_that_is_not_there_is_one_line(run_program) -> None:
-    run_program("benchmarks/speed.py", "--device", "cuda").check_input_error("device cuda", "not available")
+def test_speed_on_a_gpu_that_is_not_there_is_one_line(call_program) -> None:
+    call_program("benchmarks/speed.py", "--device", "cuda").check_input_error("device cuda", "not available")

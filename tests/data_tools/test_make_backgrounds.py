@@ -160,7 +160,7 @@ def test_other_pictures_and_damage(recording):
     assert [path.name for path in (recording / "background").iterdir()] == ["cam01.png"]
 
 
-def test_as_a_program_from_another_folder(run_program, recording, tmp_path):
+def test_as_a_program_from_another_folder(run_program, call_program, recording, tmp_path):
     done = run_program("data_tools/make_backgrounds.py", "frames", cwd=tmp_path)
     assert done.rc == 0, done.stderr
-    run_program("data_tools/make_backgrounds.py", "nowhere", cwd=tmp_path).check_input_error("nowhere")
+    call_program("data_tools/make_backgrounds.py", "nowhere", cwd=tmp_path).check_input_error("nowhere")

@@ -277,8 +277,8 @@ def test_weights_that_cannot_be_had(clip, monkeypatch, tmp_path):
     assert not (clip / "mattes").exists()
 
 
-def test_as_a_program_from_another_folder(run_program, clip, tmp_path):
+def test_as_a_program_from_another_folder(run_program, call_program, clip, tmp_path):
     done = run_program("data_tools/make_mattes.py", "frames", "--end", 1, cwd=tmp_path)
     assert done.rc == 0, done.stderr
     shutil.rmtree(clip / "background")
-    run_program("data_tools/make_mattes.py", "frames", cwd=tmp_path).check_input_error("make_backgrounds.py")
+    call_program("data_tools/make_mattes.py", "frames", cwd=tmp_path).check_input_error("make_backgrounds.py")

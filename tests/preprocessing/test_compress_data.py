@@ -249,14 +249,14 @@ def test_the_original_form_is_converted(tmp_path: Path) -> None:
             assert psnr_of(shards.picture(scene, frame), pictures[frame]) > 32
 
 
-def test_the_index_is_made_anew(frames: Path, tmp_path: Path, run_program) -> None:
+def test_the_index_is_made_anew(frames: Path, tmp_path: Path, call_program) -> None:
     out = tmp_path / "out"
     compress(frames, out)
     before = state(out)
     (out / "data.json").unlink()
-    done = run_program("preprocessing/compress_data.py", "--root_dir", frames, "--out_dir", out, *WH)
+    done = call_program("preprocessing/compress_data.py", "--root_dir", frames, "--out_dir", out, *WH)
     done.check_input_error("data.json", "--rebuild_index")
-    done = run_program("preprocessing/compress_data.py", "--out_dir", out, "--rebuild_index")
+    done = call_program("preprocessing/compress_data.py", "--out_dir", out, "--rebuild_index")
     assert done.rc == 0, done.stderr
     assert "3 scenes, 36 frames, 1 shards; all pictures are whole" in done.stdout
     after = state(out)
@@ -264,7 +264,7 @@ def test_the_index_is_made_anew(frames: Path, tmp_path: Path, run_program) -> No
         if name != "data.json":
             assert after[name.replace("index-00001", "index-00002")] == data
     (out / "shard-00000.tar").write_bytes(before["shard-00000.tar"][:20000])
-    done = run_program("preprocessing/compress_data.py", "--out_dir", out, "--rebuild_index")
+    done = call_program("preprocessing/compress_data.py", "--out_dir", out, "--rebuild_index")
     done.check_input_error("shard-00000.tar", "copy it again")
 
 

@@ -38,7 +38,7 @@ def rig(make_rig: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory)
 def model() -> MaskVolumeModel:
     """Untrained, of few planes and both stages."""
     torch.manual_seed(0)
-    return MaskVolumeModel(CheckpointMeta("mask", "matching", num_planes=NUM_PLANES)).eval()
+    return MaskVolumeModel(CheckpointMeta("mask", "matching", num_planes=NUM_PLANES)).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")

@@ -44,5 +44,5 @@ def test_the_pace_is_shown_as_it_was_measured(capsys: pytest.CaptureFixture[str]
     print_pipeline({"frames": 3, "from memory": pace, "from files to files": pace})
     shown = capsys.readouterr().out
     assert "over 3 frames" in shown
-    assert shown.count("| 0.5000") == 2
+    assert shown.count("0.5000 |") == 2
     assert shown.count("25.0 |") == 2

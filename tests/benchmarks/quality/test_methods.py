@@ -61,8 +61,9 @@ def test_a_blend_of_equal_pictures_is_that_picture() -> None:
 def test_the_nearest_camera_is_shown_as_it_is(setting: Setting, model: MaskVolumeModel) -> None:
     models = {"a": model}
     rows = choose_rows(models, [NEAREST, FRAME_MPI])
-    view = NovelView(setting.clip, models, rows, [1, 2, 0, 3], setting.target, setting.size)
-    pictures = view.pictures(0)
+    view = NovelView(setting.clip, models, rows, (1, 2, 0, 3), setting.target, setting.size)
+    with torch.no_grad():
+        pictures = view.pictures(0)
     assert list(pictures) == [NEAREST, FRAME_MPI]
     torch.testing.assert_close(pictures[NEAREST], setting.picture(1, 0))
     assert pictures[FRAME_MPI].shape == pictures[NEAREST].shape

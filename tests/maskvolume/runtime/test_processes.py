@@ -78,7 +78,7 @@ def test_two_processes_have_the_same_answers_and_the_same_errors() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # which has the imports already
     answers = context.Queue()
     workers = [context.Process(target=work, args=(rank, port, answers)) for rank in range(2)]
     for worker in workers:

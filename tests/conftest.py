@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
+from maskvolume.runtime import errors
 
 torch.set_num_threads(1)
 
@@ -73,6 +76,35 @@ def run_program() -> ProgramRunner:
         return ProgramResult(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def call_program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> ProgramRunner:
+    """``run_program`` within this process, which saves the start of another one and its imports.
+
+    What a program does by itself (signals, its own process, what it prints last) is for ``run_program``.
+    """
+    monkeypatch.setattr(errors.signal, "signal", lambda *_: None)
+
+    def call(
+        program: str | Path,
+        *arguments: object,
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> ProgramResult:
+        main = importlib.import_module(".".join(Path(program).with_suffix("").parts)).main
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd or REPO_ROOT)
+            patch.setattr(sys, "argv", [str(REPO_ROOT / program), *map(str, arguments)])
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                errors.run_program(main)
+        output = capfd.readouterr()
+        return ProgramResult(int(ended.value.code or 0), output.out, output.err)
+
+    return call
 
 
 RIG_FOCAL = 60.0

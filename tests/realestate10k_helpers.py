@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import cv2
 import numpy as np
 from video_helpers import encode_frames
 
@@ -68,6 +69,20 @@ def make_cameras(name: str, url: str, timestamps: Sequence[int]) -> SceneCameras
     T = np.tile(np.eye(3, 4), (N, 1, 1))
     T[:, 0, 3] = np.arange(N)
     return SceneCameras(name, url, np.array(timestamps, np.int64), np.tile([0.5, 0.9, 0.5, 0.5], (N, 1)), T)
+
+
+def photo(seed: int, size: tuple[int, int]) -> np.ndarray:
+    """Smooth colours, as a photo has, uint8 ``[h, w, 3]``."""
+    rng = np.random.default_rng(seed)
+    return cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def original_scenes(counts: Sequence[int], size: tuple[int, int]) -> list[tuple[SceneCameras, np.ndarray]]:
+    """Cameras and pictures of scenes of so many frames, as ``benchmarks.data_reading.write_original`` takes them."""
+    return [
+        (make_cameras(str(k), "", range(count)), np.stack([photo(50 * k + i, size) for i in range(count)]))
+        for k, count in enumerate(counts)
+    ]
 
 
 @dataclass

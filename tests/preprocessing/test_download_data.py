@@ -472,7 +472,7 @@ def test_bad_options(
     assert not (tmp_path / "out").exists()
 
 
-def test_as_a_program(run_program: Callable, write_scene: Callable, tmp_path: Path) -> None:
+def test_as_a_program(run_program: Callable, call_program: Callable, write_scene: Callable, tmp_path: Path) -> None:
     """Nothing can be downloaded: one line, and the report has the reasons."""
     write_scene("a", "http://127.0.0.1:9/a.mp4")
     arguments = ["--root_dir", "cameras", "--out_dir", "out", *QUICK, "--retries", "0"]
@@ -480,7 +480,7 @@ def test_as_a_program(run_program: Callable, write_scene: Callable, tmp_path: Pa
     done = run_program("preprocessing/download_data.py", *arguments, cwd=tmp_path, env=env)
     done.check_input_error("downloads.jsonl: none of 1 videos could be downloaded", "refused")
     assert [entry["state"] for entry in report_of(tmp_path / "out").values()] == ["failed"]
-    done = run_program("preprocessing/download_data.py", "--help", cwd=tmp_path)
+    done = call_program("preprocessing/download_data.py", "--help", cwd=tmp_path)
     assert done.rc == 0
     assert "--min_free_gb" in done.stdout
 

@@ -417,7 +417,9 @@ def test_bad_options(
     assert not (videos.parent / "frames").exists()
 
 
-def test_as_a_program(run_program: Callable, videos: Path, write_scene: Callable, tmp_path: Path) -> None:
+def test_as_a_program(
+    run_program: Callable, call_program: Callable, videos: Path, write_scene: Callable, tmp_path: Path
+) -> None:
     write_scene("a", URL, [3 * STEP])
     folders = ["--root_dir", "cameras", "--video_dir", "videos", "--out_dir", "frames"]
     done = run_program("preprocessing/extract_frames.py", *folders, cwd=tmp_path)
@@ -425,5 +427,5 @@ def test_as_a_program(run_program: Callable, videos: Path, write_scene: Callable
     assert "1 of 1 scenes" in done.stdout
     assert read_image(tmp_path / f"frames/a/{3 * STEP}.jpg").shape == (360, 640, 3)
     (videos / "abcdefghijk.mp4").unlink()
-    done = run_program("preprocessing/extract_frames.py", *folders, "--overwrite", cwd=tmp_path)
+    done = call_program("preprocessing/extract_frames.py", *folders, "--overwrite", cwd=tmp_path)
     done.check_input_error("no frame of any of 1 scenes could be extracted", "abcdefghijk.mp4: no such video")

@@ -8,48 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from examples import demo, stereo
-from examples.sheets import Row, draw_sheet
+from examples import stereo
 from maskvolume.io.images import read_image
 from maskvolume.io.video import VideoFrames
 from maskvolume.mpi.checkpoints import save_checkpoint
 from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel, Stage
-from maskvolume.runtime.errors import InputError
 
 
 def untrained(path: Path, stage: Stage) -> Path:
     save_checkpoint(path, MaskVolumeModel(CheckpointMeta(stage, "matching", num_planes=6)))
     return path
-
-
-def test_the_demo_makes_video_and_sheet(tiny_rig: Path, tmp_path: Path, capsys) -> None:
-    weights = untrained(tmp_path / "mask.safetensors", "mask")
-    out = tmp_path / "out"
-    arguments = ["--root_dir", str(tiny_rig), "--ckpt_path", str(weights), "--out_dir", str(out)]
-    for _ in range(2):  # the second time it makes everything anew
-        demo.main([*arguments, "--num_poses", "8"])
-    printed = capsys.readouterr().out
-    for name in ("video.mp4", "disparity.mp4", "contact_sheet.png"):
-        assert str(out / name) in printed
-        assert (out / name).is_file()
-    assert "8 views of 3 frames in " in printed
-    assert VideoFrames(out / "video.mp4").count == 8
-    assert read_image(out / "contact_sheet.png").shape[1] == 1600
-
-
-def test_the_demo_without_weights_says_so(tiny_rig: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.safetensors"):
-        demo.main(["--root_dir", str(tiny_rig), "--ckpt_path", "none.safetensors", "--out_dir", str(tmp_path)])
-
-
-def test_a_sheet_shows_its_pictures(tmp_path: Path) -> None:
-    red = np.zeros((30, 40, 3), np.uint8)
-    red[..., 0] = 200
-    grey = np.full((30, 40), 90, np.uint8)
-    draw_sheet(tmp_path / "sheet.png", "Title", [Row("a", [red, red], ["1", "2"]), Row("b", [grey])], "Note")
-    sheet = read_image(tmp_path / "sheet.png")
-    assert (sheet == [200, 0, 0]).all(-1).sum() > 2 * 700 * 500
-    assert (sheet == 90).all(-1).sum() > 700 * 500
 
 
 def test_the_true_disparity_is_that_of_the_left_picture() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.quality.classical import plane_sweep_stereo
 from benchmarks.quality.holdout import to_tensor
 from benchmarks.quality.warping import DisparityWarp
-from maskvolume.clips.clip import Clip
+from maskvolume.clips.clip import StillClip
 from maskvolume.data.synthetic import SyntheticSample
 from maskvolume.geometry.cameras import Camera, stack_cameras
 from maskvolume.mpi.blending import BlendedRenderer
@@ -47,8 +47,13 @@ class WorldClip:
 
     @property
     def size(self) -> tuple[int, int]:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.sample.sources.size
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Numbers of the cameras."""
+        return tuple(map(str, range(self.sample.images.shape[1])))
 
     @property
     def num_frames(self) -> int:
@@ -56,22 +61,22 @@ class WorldClip:
         later = self.sample.later_images
         return 1 if later is None else 1 + later.shape[1]
 
-    def cameras(self, size: tuple[int, int] | None = None) -> Camera:
-        """As ``maskvolume.clips.clip.Clip``."""
+    def cameras(self, size: tuple[int, int] | None = None, time: float = 0.0) -> Camera:
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.sample.sources[0].scaled(size or self.size)
 
     def near_far(self) -> tuple[float, float]:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return float(self.sample.near), float(self.sample.far)
 
     def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         later = self.sample.later_images
         images = self.sample.images[0] if frame == 0 or later is None else later[0, frame - 1]
         return self._picture(images[camera])
 
     def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self._picture(self.sample.backgrounds[0, camera])
 
     @staticmethod
@@ -126,7 +131,7 @@ class NovelView:
 
     def __init__(
         self,
-        clip: Clip,
+        clip: StillClip,
         models: Mapping[str, MaskVolumeModel],
         rows: Sequence[Row],
         indices: tuple[int, ...],

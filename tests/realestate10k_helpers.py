@@ -59,7 +59,7 @@ def number_of(frame: np.ndarray) -> int:
 def write_numbered_video(path: Path, count: int = 100, ticks: Sequence[int] | None = None) -> Path:
     """A video of 25 frames a second, or at ticks of 1/3000 s, with B frames and a key frame every 25."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"bf": "2", "g": "25", "crf": "20"}
+    options = {"bf": "2", "g": "25", "crf": "20", "sc_threshold": "0"}
     return encode_frames(path, map(numbered_frame, range(count)), FPS, options, ticks=ticks)
 
 

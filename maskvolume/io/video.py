@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,19 +14,23 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from maskvolume.io.decoding import (
+    DECODER_THREADS,
+    RECORD_AGAIN,
+    Decoder,
+    RgbConverter,
+    open_container,
+    read_index,
+    time_stamp,
+    video_stream,
+)
 from maskvolume.io.files import atomic_path
 from maskvolume.io.images import resize_image
 from maskvolume.runtime.errors import InputError
 
 # Decoding this many frames costs about as much as a seek, which goes back to a key frame.
 _MAX_FORWARD_FRAMES = 48
-_DECODER_THREADS = min(4, os.cpu_count() or 1)
-_RECORD_AGAIN = "copy or record it again"
-# Numbers of ITU-T H.273.
-_BT709 = 1
-_HDR_TRANSFERS = (16, 18)  # PQ and HLG
-_SIMILAR_PRIMARIES = (1, 2, 4, 5, 6, 7)  # unspecified ones, and those so near to BT.709 that no player tells them apart
-_QUARTER_TURN = 90
+_BT709 = 1  # in ITU-T H.273
 _ACCURATE_ROUNDING = 0x40000  # SWS_ACCURATE_RND, which Interpolation has since PyAV 18
 _FINEST_RATE = 1_001_000  # denominator of a rate, as in ffmpeg
 
@@ -53,17 +55,17 @@ class VideoFrames:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._decoder: _Decoder | None = None
+        self._decoder: Decoder | None = None
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._position = -1
         self._held: av.VideoFrame | None = None
         self._picture: tuple[int, np.ndarray] | None = None
-        self._to_rgb = _RgbConverter()
-        self._index = _read_index(self.path)
+        self._to_rgb = RgbConverter()
+        self._index = read_index(self.path)
         self.count = len(self._index.times)
         self.size, self.fps = self._index.size, self._index.fps
         if self.count < 1 or min(self.size) < 1:
-            raise InputError(f"{path}: no frame can be decoded; {_RECORD_AGAIN}")
+            raise InputError(f"{path}: no frame can be decoded; {RECORD_AGAIN}")
 
     def read(self, index: int) -> np.ndarray:
         """Frame ``index`` as uint8 ``[H, W, 3]`` RGB.
@@ -106,7 +108,7 @@ class VideoFrames:
         times, keys = self._index.times, self._index.keys
         for key in keys[: np.searchsorted(keys, times[index], "right")][:-3:-1].tolist():
             if self._decoder is None:
-                self._decoder = _Decoder(self.path)
+                self._decoder = Decoder(self.path)
             self._frames = self._decoder.frames(key)
             frame = next(self._frames, None)
             number = None if frame is None else self._number(frame)
@@ -118,7 +120,7 @@ class VideoFrames:
     def _rewind(self) -> None:
         """Open the file anew, before its first frame."""
         self._close()
-        self._decoder = _Decoder(self.path)
+        self._decoder = Decoder(self.path)
         self._frames = self._decoder.frames()
 
     def _number(self, frame: av.VideoFrame) -> int | None:
@@ -126,7 +128,7 @@ class VideoFrames:
         times, following = self._index.times, self._position + 1
         if following < self.count and times[following] == frame.pts:
             return following
-        number = int(np.searchsorted(times, _stamp(frame)))
+        number = int(np.searchsorted(times, time_stamp(frame)))
         return number if number < self.count and times[number] == frame.pts else None
 
     def _close(self) -> None:
@@ -138,7 +140,7 @@ class VideoFrames:
         self._close()
         return InputError(
             f"{self.path}: frame {index} of {self.count} cannot be decoded, the video is cut short or "
-            f"damaged; {_RECORD_AGAIN}"
+            f"damaged; {RECORD_AGAIN}"
         )
 
 
@@ -171,10 +173,10 @@ class FrameStream:
         InputError: the file is missing, cut short or not a video.
     """
 
-    def __init__(self, path: str | Path, threads: int = _DECODER_THREADS) -> None:
+    def __init__(self, path: str | Path, threads: int = DECODER_THREADS) -> None:
         self.path = Path(path)
         self._threads = threads
-        self._index = _read_index(self.path)
+        self._index = read_index(self.path)
 
     def frames(self, wanted: Callable[[float], bool], size: tuple[int, int] | None = None) -> Iterator[TimedFrame]:
         """Decode the video once; the pictures of the ``wanted`` times are resized to ``size`` (h, w) if given.
@@ -182,7 +184,7 @@ class FrameStream:
         Where a frame cannot be decoded, the decoder makes up those that build on it, up to the next key frame.
         They are not intact.
         """
-        decoder, to_rgb, times = _Decoder(self.path, self._threads), _RgbConverter(), self._index.times
+        decoder, to_rgb, times = Decoder(self.path, self._threads), RgbConverter(), self._index.times
         held, number, intact, last = None, -1, True, -1.0
         try:
             for frame in decoder.frames():
@@ -190,7 +192,7 @@ class FrameStream:
                 if time <= last:
                     continue
                 last = time
-                expected, number = number + 1, int(np.searchsorted(times, _stamp(frame)))
+                expected, number = number + 1, int(np.searchsorted(times, time_stamp(frame)))
                 intact = frame.key_frame or (intact and number == expected)
                 if held is not None:
                     # The last one before a lost frame may build on it too.
@@ -205,197 +207,6 @@ class FrameStream:
             yield replace(held, intact=held.intact and number == len(times) - 1)
 
 
-@dataclass(frozen=True)
-class _Index:
-    """The frames of a video.
-
-    Attributes:
-        times: time stamps of the shown frames, ``[N]`` int64, ascending.
-        keys: those of the frames that are coded by themselves, shown or not, ascending.
-        tick: seconds of a step of the time stamps.
-        start: the time stamp of second 0.
-        size: (h, w) of the frames.
-        fps: frames a second, on average.
-    """
-
-    times: np.ndarray
-    keys: np.ndarray
-    tick: float
-    start: int
-    size: tuple[int, int]
-    fps: float
-
-    def seconds(self, frame: av.VideoFrame) -> float:
-        """The time of a frame."""
-        return (_stamp(frame) - self.start) * self.tick
-
-
-class _Decoder:
-    """An open video."""
-
-    def __init__(self, path: Path, threads: int = _DECODER_THREADS) -> None:
-        self._container = _open_container(path)
-        self.stream = _video_stream(self._container, path)
-        self.stream.codec_context.thread_count = threads
-        self.stream.thread_type = "AUTO"
-
-    def frames(self, key: int | None = None) -> Iterator[av.VideoFrame]:
-        """The frames from the key frame with a time stamp on, or from where the file is; none when a seek goes past.
-
-        What cannot be decoded is left out.
-        """
-        try:
-            if key is not None:
-                self._container.seek(key, stream=self.stream)
-            for number, packet in enumerate(self._container.demux(self.stream)):
-                if key is not None and number == 0 and (packet.pts is None or packet.pts > key):
-                    return
-                for frame in self._decode(packet):
-                    # Those before the key frame may need others from before the seek.
-                    if key is None or _stamp(frame) >= key:
-                        yield frame
-        except av.error.FFmpegError:
-            return  # the file ends too soon
-
-    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
-        try:
-            return self.stream.decode(packet)
-        except av.error.FFmpegError:
-            return []
-
-    def close(self) -> None:
-        """Free the decoder and the file."""
-        self._container.close()
-
-
-class _RgbConverter:
-    """Frames of any colour space to RGB as they are shown: turned upright, HDR and wide gamuts brought to BT.709."""
-
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
-        self._graph: av.filter.Graph | None = None
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray | None:
-        """A frame as uint8 ``[H, W, 3]`` RGB; None where it cannot be converted."""
-        try:
-            if frame.color_trc in _HDR_TRANSFERS or frame.color_primaries not in _SIMILAR_PRIMARIES:
-                picture = self._map(frame)
-            else:
-                picture = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC)
-        except av.error.FFmpegError:
-            return None
-        turns = round(frame.rotation / _QUARTER_TURN)
-        return np.ascontiguousarray(np.rot90(picture.to_ndarray(), turns))
-
-    def _map(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Convert transfer and primaries too, by a filter: before PyAV 18 a reformatter changes only their tags."""
-        if self._graph is None:
-            self._graph = av.filter.Graph()
-            source = self._graph.add_buffer(frame.width, frame.height, frame.format, frame.time_base)
-            target = "out_primaries=bt709:out_range=pc:intent=perceptual:flags=bicubic"
-            if frame.color_trc in _HDR_TRANSFERS:
-                target += ":out_transfer=bt709"
-            filters = [self._graph.add(name, text) for name, text in (("scale", target), ("format", "rgb24"))]
-            self._graph.link_nodes(source, *filters, self._graph.add("buffersink")).configure()
-        self._graph.vpush(frame)
-        return self._graph.vpull()
-
-
-def _read_index(path: Path) -> _Index:
-    """Read the packets of a video, of which only the first frame is decoded where packets tell all.
-
-    Raises:
-        InputError: the file is missing, cut short or not a video.
-    """
-    decoder = _Decoder(path)
-    try:
-        first = next(decoder.frames(), None)
-    finally:
-        decoder.close()
-    if _is_cut_short(path):
-        raise InputError(f"{path}: the video is cut short; {_RECORD_AGAIN}")
-    with _open_container(path) as container:
-        stream = _video_stream(container, path)
-        # One packet is one frame in MP4 and QuickTime alone: others have packets of frames that are never shown.
-        rows = _packet_rows(container, stream, path) if "mp4" in container.format.name else _frame_rows(path)
-        table = np.array(list(rows), np.int64).reshape(-1, 3)
-        size = (stream.height, stream.width)
-        tick, start, rate = float(stream.time_base or 0), stream.start_time or 0, stream.average_rate or 0
-    is_key, is_shown = table[:, 1] == 1, table[:, 2] == 1
-    times, keys = np.sort(table[is_shown, 0]), np.sort(table[is_key, 0])
-    is_upright = first is None or round(first.rotation / _QUARTER_TURN) % 2 == 0
-    return _Index(times, keys, tick, start, size if is_upright else size[::-1], float(rate))
-
-
-def _is_cut_short(path: Path) -> bool:
-    """Whether an MP4 ends before its last box does, which FFmpeg tolerates, and then guesses at what is missing."""
-    end, position = path.stat().st_size, 0
-    with open(path, "rb") as file:
-        if file.read(8)[4:] != b"ftyp":
-            return False
-        while position + 8 <= end:
-            file.seek(position)
-            size, kind = struct.unpack(">I4s", file.read(8))
-            size = int.from_bytes(file.read(8), "big") if size == 1 else size
-            if position + size > end and kind in (b"mdat", b"moov", b"moof"):
-                return True
-            if size < 8:
-                return False
-            position += size
-    return False
-
-
-def _packet_rows(
-    container: av.container.InputContainer, stream: av.VideoStream, path: Path
-) -> Iterator[tuple[int, bool, bool]]:
-    """Time stamp of each packet, whether it is a key frame, and whether it is shown: edit lists hide some."""
-    try:
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                raise InputError(f"{path}: the video is cut short; {_RECORD_AGAIN}")
-            if packet.pts is not None:
-                yield packet.pts, packet.is_keyframe, not packet.is_discard
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: the video is damaged ({error.strerror}); {_RECORD_AGAIN}") from error
-
-
-def _frame_rows(path: Path) -> Iterator[tuple[int, bool, bool]]:
-    """What ``_packet_rows`` gives, by decoding all frames."""
-    decoder = _Decoder(path)
-    try:
-        for frame in decoder.frames():
-            yield _stamp(frame), frame.key_frame, True
-    finally:
-        decoder.close()
-
-
-def _stamp(frame: av.VideoFrame) -> int:
-    """The time stamp of a frame; that of its packet where the container has no other."""
-    stamp = frame.dts if frame.pts is None else frame.pts
-    return 0 if stamp is None else stamp
-
-
-def _open_container(path: Path) -> av.container.InputContainer:
-    if not path.is_file():
-        raise InputError(f"{path}: no such video; check the path")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the video is empty; {_RECORD_AGAIN}")
-    try:
-        return av.open(f"file:{path}")  # or else a colon would end the name of a protocol
-    except av.error.FFmpegError as error:
-        raise InputError(
-            f"{path}: cannot be opened as a video: it is none, cut short or never finished; {_RECORD_AGAIN}"
-        ) from error
-
-
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The stream that players show, which a cover picture is not."""
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
-        raise InputError(f"{path}: cannot be opened as a video: it has no pictures; {_RECORD_AGAIN}")
-    return stream
-
-
 def copy_to_mp4(source: str | Path, target: str | Path) -> None:
     """Put the pictures of a video of any container into an MP4 as they are, without the sound.
 
@@ -403,19 +214,36 @@ def copy_to_mp4(source: str | Path, target: str | Path) -> None:
         InputError: the source is missing or no video, or MP4 cannot hold its codec.
     """
     source = Path(source)
-    with _open_container(source) as reader, atomic_path(target) as temporary:
-        stream = _video_stream(reader, source)
+    with open_container(source) as reader, atomic_path(target) as temporary:
+        stream = video_stream(reader, source)
         try:
             with av.open(f"file:{temporary}", "w", format="mp4") as writer:
                 copy = writer.add_stream_from_template(stream)
-                for packet in reader.demux(stream):
-                    if packet.dts is not None:  # the last one is empty
-                        packet.stream = copy
-                        writer.mux(packet)
+                for packet in _with_decoding_times(reader.demux(stream), stream):
+                    packet.stream = copy
+                    writer.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
             if isinstance(error, OSError):
                 raise OSError(error.errno, error.strerror, str(target)) from error
             raise InputError(f"{source}: the pictures do not fit into an .mp4 ({error}); convert it") from error
+
+
+def _with_decoding_times(packets: Iterable[av.Packet], stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets of a stream; the first ones of Matroska say no time of decoding, which MP4 needs."""
+    assert stream.time_base is not None
+    interval = round(1 / ((stream.average_rate or 25) * stream.time_base))
+    waiting: list[av.Packet] = []
+    for packet in packets:
+        if packet.size == 0:  # the last one
+            continue
+        waiting.append(packet)
+        if packet.dts is None:
+            continue
+        for steps, earlier in enumerate(reversed(waiting)):
+            earlier.dts = packet.dts - steps * interval
+        yield from waiting
+        waiting.clear()
+    yield from waiting
 
 
 class VideoWriter:
@@ -550,7 +378,7 @@ class VideoWriter:
             yield
         except av.error.FFmpegError as error:
             if isinstance(error, OSError):
-                raise OSError(error.errno, os.strerror(error.errno), str(self.path)) from error
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
             raise InputError(
                 f"{self.path}: the video could not be written ({error.strerror}); choose another place"
             ) from error

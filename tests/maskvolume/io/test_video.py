@@ -21,6 +21,7 @@ import pytest
 from av.video.reformatter import ColorRange
 from video_helpers import copy_packets, encode_frames
 
+from maskvolume.io import decoding
 from maskvolume.io import video as video_module
 from maskvolume.io.images import resize_image
 from maskvolume.io.video import FrameStream, VideoFrames, VideoWriter
@@ -121,8 +122,8 @@ def test_a_seek_that_lands_elsewhere_is_noticed(
         def __getattr__(self, name: str) -> object:
             return getattr(self.container, name)
 
-    open_container = video_module._open_container
-    monkeypatch.setattr(video_module, "_open_container", lambda path: Inexact(open_container(path)))
+    open_container = decoding.open_container
+    monkeypatch.setattr(decoding, "open_container", lambda path: Inexact(open_container(path)))
     for i in (100, 30, 140, 2, 80):
         assert number_of(video.read(i)) == i
 

@@ -1,9 +1,8 @@
-"""How large the training data is and how fast random triplets of views are read, beside the original's form.
+"""The size of the training data and the reading speed of random triplets of views, compared with the original's format.
 
-All forms hold the same frames: those of FRAMES (--root_dir, by extract_frames.py), or made ones that went through a
-video as those of RealEstate10K do. They are read turn by turn in one process: three random frames of a random scene,
-as uint8 RGB. The files are in memory (a cold disk can't be had here); bytes read for a triplet say what a disk or a
-network would have to bring.
+All formats hold the same frames: those of --root_dir, from extract_frames.py, or synthetic ones that were encoded in a
+video like those of RealEstate10K. They are read alternately in one process: three random frames of a random scene, as
+uint8 RGB. The files are in the page cache; the bytes read per triplet show the load on a disk or a network.
 """
 
 from __future__ import annotations
@@ -52,17 +51,17 @@ Triplet = tuple[str, tuple[int, ...]]  # a scene and frames of it
 class DataReadingOptions:
     """The options of this program."""
 
-    root_dir: str | None = option(None, "folder of frames by extract_frames.py; none: made ones")
-    num_scenes: int = option(3, "scenes that are made, or taken from root_dir", low=1)
-    num_frames: int = option(90, "frames of each scene that is made", low=VIEWS)
-    triplets: int = option(20, "triplets of a turn", low=1)
-    repeats: int = option(7, "turns; one more before them does not count", low=1)
+    root_dir: str | None = option(None, "folder of frames from extract_frames.py; none: synthetic ones")
+    num_scenes: int = option(3, "scenes to make, or to use from root_dir", low=1)
+    num_frames: int = option(90, "frames of each synthetic scene", low=VIEWS)
+    triplets: int = option(20, "triplets per turn", low=1)
+    repeats: int = option(7, "measured turns, after an uncounted one", low=1)
     threads: int = option(1, "processor threads of the JPEG decoder", low=1)
-    out: str = option(str(RESULTS_FOLDER / "data_reading.json"), "where the figures are written")
+    out: str = option(str(RESULTS_FOLDER / "data_reading.json"), "file for the figures")
 
 
 class Form(ABC):
-    """One way of storing scenes, opened for reading."""
+    """A storage format for scenes, opened for reading."""
 
     @abstractmethod
     def read(self, scene: str, frames: Sequence[int]) -> list[np.ndarray]:
@@ -70,7 +69,7 @@ class Form(ABC):
 
 
 class OriginalForm(Form):
-    """Uncoded pictures, packed with lzf in the chunks that h5py chooses."""
+    """Raw pictures, compressed with lzf in h5py's default chunks."""
 
     def __init__(self, path: Path, names: Sequence[str], at_once: bool) -> None:
         self.file, self.at_once = h5py.File(path, "r"), at_once
@@ -81,12 +80,12 @@ class OriginalForm(Form):
         if not self.at_once:
             return [pictures[frame] for frame in frames]
         order = sorted(frames)
-        together = pictures[order]
-        return [together[order.index(frame)] for frame in frames]
+        sorted_pictures = pictures[order]
+        return [sorted_pictures[order.index(frame)] for frame in frames]
 
 
 class JpegInHdf5(Form):
-    """JPEG bytes as rows of variable length, a dataset a scene."""
+    """JPEG bytes as rows of variable length, one dataset per scene."""
 
     def __init__(self, path: Path) -> None:
         self.file = h5py.File(path, "r")
@@ -97,7 +96,7 @@ class JpegInHdf5(Form):
 
 
 class JpegFiles(Form):
-    """A file for each frame, as extract_frames.py writes them."""
+    """A file for each frame, as written by extract_frames.py."""
 
     def __init__(self, root: Path) -> None:
         self.files = {folder.name: sorted(folder.glob("*.jpg")) for folder in root.iterdir()}
@@ -107,7 +106,7 @@ class JpegFiles(Form):
 
 
 class Shards(Form):
-    """What compress_data.py writes; each read is compared with its checksum."""
+    """The shards of compress_data.py; each read is compared with its checksum."""
 
     def __init__(self, folder: Path) -> None:
         self.shards = SceneShards(folder)
@@ -118,7 +117,7 @@ class Shards(Form):
 
 
 class WholeScenes(Form):
-    """The same shards, all pictures of a scene for each triplet: what a stream of the tar has to bring."""
+    """The same shards, reading all pictures of a scene for each triplet, like a stream of the tar."""
 
     def __init__(self, folder: Path) -> None:
         self.shards = SceneShards(folder)
@@ -131,10 +130,10 @@ class WholeScenes(Form):
 
 
 def write_original(folder: Path, scenes: Sequence[tuple[SceneCameras, np.ndarray]]) -> Path:
-    """Write scenes as the original's compression does: pictures with lzf, matrices as pickled object arrays.
+    """Write scenes in the original's format: pictures with lzf, matrices as pickled object arrays.
 
     Args:
-        folder: where ``640x360.h5`` (or another size), ``int.npy`` and ``ext.npy`` go.
+        folder: for ``640x360.h5`` (or another size), ``int.npy`` and ``ext.npy``.
         scenes: cameras and pictures ``[N, H, W, 3]``.
 
     Returns:
@@ -159,7 +158,7 @@ def write_original(folder: Path, scenes: Sequence[tuple[SceneCameras, np.ndarray
 
 
 def main() -> None:
-    """Write all forms, measure, print the tables, write the figures."""
+    """Write all formats, measure, print the tables, write the figures."""
     options = parse_options(DataReadingOptions, prog="data_reading.py", description=__doc__ or "")
     check_ranges(options)
     cv2.setNumThreads(options.threads)
@@ -174,15 +173,15 @@ def main() -> None:
 
 
 def make_frames(work: Path, options: DataReadingOptions) -> Path:
-    """Frames of made videos, one video a scene, 640 x 360."""
-    made = ExampleOptions(
+    """Make frames of synthetic videos, one video per scene, 640 x 360."""
+    example = ExampleOptions(
         out_dir=str(work / "made"),
         num_videos=options.num_scenes,
         test_videos=0,
         clips_per_video=1,
         frames_per_clip=options.num_frames,
     )
-    data = make_example_data(made)
+    data = make_example_data(example)
     frames = work / "frames"
     extract_frames(
         ExtractOptions(root_dir=str(data / "cameras/train"), video_dir=str(data / "videos"), out_dir=str(frames))
@@ -191,11 +190,11 @@ def make_frames(work: Path, options: DataReadingOptions) -> Path:
 
 
 def measure(root: Path, work: Path, options: DataReadingOptions) -> dict[str, Any]:
-    """Sizes and rates of all forms of the scenes in ``root``; the forms are written to ``work``."""
+    """Sizes and rates of all formats for the scenes in ``root``; the formats are written to ``work``."""
     data, lzf, jpegs, files = work / "shards", work / "original", work / "jpegs.h5", work / "files"
     first = next(root.glob("*/*.jpg"), None)
     if first is None:
-        raise InputError(f"{root}: no frames (SCENE/TIMESTAMP.jpg) there; name the folder that extract_frames.py wrote")
+        raise InputError(f"{root}: holds no frames (SCENE/TIMESTAMP.jpg); name the folder that extract_frames.py wrote")
     size = read_image_size(first)
     packing = CompressOptions(limit=options.num_scenes, img_wh=Size(*size), min_frames=VIEWS)
     compress_data(root, data, packing)
@@ -228,7 +227,7 @@ def measure(root: Path, work: Path, options: DataReadingOptions) -> dict[str, An
         "size_against_original": round(sizes[OURS] / sizes[ORIGINAL], 4),
         "ms_a_triplet": {name: _summary(times) for name, times in seconds.items()},
         "bytes_read_a_triplet": read,
-        # Against the faster of the two ways to read the original's form.
+        # Relative to the faster of the two ways to read the original's format.
         "rate_against_original": {name: round(fastest / statistics.median(seconds[name]), 2) for name in seconds},
     }
 
@@ -236,7 +235,7 @@ def measure(root: Path, work: Path, options: DataReadingOptions) -> dict[str, An
 def time_forms(
     forms: dict[str, Form], shards: SceneShards, options: DataReadingOptions
 ) -> tuple[dict[str, list[float]], dict[str, int | None]]:
-    """Seconds of a triplet by turns, and bytes that a triplet reads, of each form."""
+    """For each format, the seconds per triplet by turn, and the bytes read per triplet."""
     rng = np.random.default_rng(SEED)
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     read: dict[str, int | None] = {}
@@ -247,9 +246,9 @@ def time_forms(
             before, start = _bytes_read(), time.perf_counter()
             for scene, frames in triplets:
                 form.read(scene, frames)
-            taken, after = time.perf_counter() - start, _bytes_read()
+            elapsed, after = time.perf_counter() - start, _bytes_read()
             if turn:
-                seconds[name].append(taken / len(triplets))
+                seconds[name].append(elapsed / len(triplets))
             read[name] = None if before is None or after is None else round((after - before) / len(triplets))
     return seconds, read
 
@@ -261,11 +260,11 @@ def _draw(rng: np.random.Generator, shards: SceneShards) -> Triplet:
 
 
 def _require_same(forms: dict[str, Form], triplet: Triplet) -> None:
-    """All forms give the same pixels: the original's holds what the JPEGs decode to."""
+    """Check that all formats return the same pixels: the original's holds the decoded JPEGs."""
     truth = forms[OURS].read(*triplet)
     for name, form in forms.items():
         if not np.array_equal(truth, form.read(*triplet)):
-            raise AssertionError(f"{name}: other pixels than {OURS}")
+            raise AssertionError(f"{name}: different pixels from {OURS}")
 
 
 def _decoded_scene(shards: SceneShards, scene: int) -> tuple[SceneCameras, np.ndarray]:
@@ -276,7 +275,7 @@ def _decoded_scene(shards: SceneShards, scene: int) -> tuple[SceneCameras, np.nd
 
 
 def _write_jpegs(shards: SceneShards, path: Path, folder: Path) -> None:
-    """The JPEGs of the shards in an HDF5 file, and as single files."""
+    """Write the JPEGs of the shards to an HDF5 file, and as single files."""
     with h5py.File(path, "w") as file:
         for scene, name in enumerate(shards.names):
             jpegs = [shards.jpeg(scene, frame) for frame in range(shards.count(scene))]
@@ -300,7 +299,7 @@ def _bytes(path: Path) -> int:
 
 
 def _bytes_read() -> int | None:
-    """Bytes that this process has read from files, in memory or not; None where the system does not say."""
+    """Bytes that this process has read from files, cached or not; None if the system does not report them."""
     counters = Path("/proc/self/io")
     return int(counters.read_text().split()[1]) if counters.exists() else None
 
@@ -317,14 +316,14 @@ def _print_result(result: dict[str, Any]) -> None:
     rows = [
         [name, f"{size / result['frames'] / 1e3:.1f}", f"{sizes[ORIGINAL] / size:.2f}"] for name, size in sizes.items()
     ]
-    print(markdown_table(["form", "KB a frame", "times smaller than the original's"], rows))
+    print(markdown_table(["format", "KB per frame", "times smaller than the original's"], rows))
     print("\nA random triplet:\n")
     rows = []
     for name, time_ in result["ms_a_triplet"].items():
         read, ratio = result["bytes_read_a_triplet"][name], result["rate_against_original"][name]
-        shown = "-" if read is None else f"{read / 1e6:.2f}"
-        rows.append([name, f"{time_['median']:.1f} +{time_['spread']:.1f}", shown, f"{ratio:.1f}"])
-    print(markdown_table(["form", "ms (median, spread)", "MB read", "times as fast as the original's"], rows))
+        megabytes = "-" if read is None else f"{read / 1e6:.2f}"
+        rows.append([name, f"{time_['median']:.1f} +{time_['spread']:.1f}", megabytes, f"{ratio:.1f}"])
+    print(markdown_table(["format", "ms (median, spread)", "MB read", "times as fast as the original's"], rows))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How long a training step waits for its data: the made RealEstate10K, read by worker processes while a network trains.
+"""The share of a training step spent waiting for data: synthetic RealEstate10K scenes, read by worker processes.
 
 python benchmarks/data_wait.py
 
-Makes the data set (unless --root_dir names one that compress_data.py wrote), trains stage one on it as
-train_mpi/train.py does, and takes the share of waiting that the training itself logs for each ten steps.
+Makes the data set, unless --root_dir names one written by compress_data.py, trains stage one on it like
+train_mpi/train.py, and reads the share of waiting that the training logs every ten steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.record import (
     RESULTS_FOLDER,
@@ -39,17 +38,17 @@ from train_mpi.train import MPITask, MPITrainOptions
 class DataWaitOptions:
     """Options of the program."""
 
-    root_dir: str = option("", "training shards; made when empty")
+    root_dir: str = option("", "training shards; made for the run if empty")
     steps: int = option(40, "training steps; the first ten, in which the workers start, don't count", low=20)
-    num_workers: tuple[int, ...] = option((0, 2), "numbers of worker processes, one training each", low=0)
+    num_workers: tuple[int, ...] = option((0, 2), "numbers of worker processes, each with its own training", low=0)
     img_hw: tuple[int, int] = option((256, 256), "height and width of the crops")
     num_planes: int = option(32, "planes")
     device: str = option("auto", "where to train", choices=("auto", "cuda", "mps", "cpu"))
-    out: str = option(str(RESULTS_FOLDER / "data_wait.json"), "where the figures go")
+    out: str = option(str(RESULTS_FOLDER / "data_wait.json"), "file for the figures")
 
 
 def make_shards(folder: Path) -> Path:
-    """The made data set, as shards."""
+    """Make the synthetic data set and return its shards."""
     example = folder / "example"
     make_example_data(ExampleOptions(out_dir=str(example), num_videos=2, test_videos=0))
     frames, shards = folder / "frames", folder / "shards"
@@ -61,7 +60,9 @@ def make_shards(folder: Path) -> Path:
 
 
 def measure(shards: Path, num_workers: int, options: DataWaitOptions) -> dict[str, float]:
-    """Train with so many workers; gives the share of waiting and the seconds of a step, medians over ten steps each."""
+    """Train with a number of workers; returns the median share of waiting and the median seconds per step."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # a slow import
+
     with tempfile.TemporaryDirectory() as scratch:
         settings = MPITrainOptions(
             dataset_name="realestate10k", root_dir=str(shards), val_dir=str(shards), num_workers=num_workers,
@@ -90,14 +91,14 @@ def main() -> None:
         raise InputError("--num_workers: one number or more expected")
     with tempfile.TemporaryDirectory() as scratch:
         shards = Path(options.root_dir) if options.root_dir else make_shards(Path(scratch))
-        found = {workers: measure(shards, workers, options) for workers in options.num_workers}
+        figures = {workers: measure(shards, workers, options) for workers in options.num_workers}
     rows = [
-        (str(workers), f"{one['seconds_a_step']:.2f}", f"{100 * one['wait_share']:.2f} %")
-        for workers, one in found.items()
+        (str(workers), f"{entry['seconds_a_step']:.2f}", f"{100 * entry['wait_share']:.2f} %")
+        for workers, entry in figures.items()
     ]
-    print(markdown_table(("workers", "seconds a step", "of it waiting"), rows))
+    print(markdown_table(("workers", "seconds per step", "share of waiting"), rows))
     settings = {"img_hw": list(options.img_hw), "num_planes": options.num_planes, "steps": options.steps}
-    by_workers = {str(workers): {key: round(v, 5) for key, v in one.items()} for workers, one in found.items()}
+    by_workers = {str(workers): {key: round(v, 5) for key, v in entry.items()} for workers, entry in figures.items()}
     write_result(Path(options.out), {**run_record(), **settings, "workers": by_workers})
 
 

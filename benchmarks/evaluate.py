@@ -1,11 +1,10 @@
-"""How good novel views are: of a clip's held-out cameras, from farther and farther outside, and of random worlds.
+"""The quality of novel views: for a clip's held-out cameras, for viewpoints outside the rig, and for random worlds.
 
-Every method sees the same two cameras, those nearest to the novel view; the last row shows what ours makes of the four
-nearest, as the renderer takes them by default. Pictures are clamped to 0..1. Means over frames: PSNR (dB), SSIM,
-MS-SSIM and LPIPS of the whole picture, but for borders of 5 pixels that SSIM leaves out, and MS-SSIM at each of its
-scales; PSNR and SSIM of the pixels where something moves, and of those that motion has uncovered: a mover hides them
-from one of the two cameras at least. Flicker is the mean absolute change, in levels of 255, from one frame to the next
-where the truth stands still.
+Every method sees the same two cameras, those nearest to the novel view; the last rows show ours with the four nearest,
+the renderer's default. Pictures are clamped to 0..1. The measures are means over frames: PSNR (dB), SSIM, MS-SSIM and
+LPIPS of the whole picture, except for borders of 5 pixels that SSIM ignores, and MS-SSIM at each of its scales; PSNR
+and SSIM of moving pixels and of uncovered ones, which a mover hides from at least one of the two cameras. Flicker is
+the mean absolute change, in levels of 255, from one frame to the next in static pixels.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from benchmarks.quality.figures import (
     means,
     measure,
 )
+from benchmarks.quality.finished_units import FinishedUnits, UnitResult
 from benchmarks.quality.held_out_worlds import (
     BANDS,
     WorldSet,
@@ -39,7 +39,6 @@ from benchmarks.quality.held_out_worlds import (
     world_moments,
 )
 from benchmarks.quality.holdout import Mattes, Targets, open_with_background
-from benchmarks.quality.kept import Kept, Made
 from benchmarks.quality.learned_similarity import SMALLEST_SIDE, LearnedSimilarity
 from benchmarks.quality.methods import (
     METHODS,
@@ -60,8 +59,8 @@ from benchmarks.record import (
     REPO_ROOT,
     RESULTS_FOLDER,
     default_checkpoint,
+    display_path,
     run_record,
-    shown_path,
 )
 from maskvolume.clips.rig import RigClip
 from maskvolume.io.files import atomic_path, require_writable_folder
@@ -87,63 +86,63 @@ class EvaluateOptions:
 
     parts: tuple[str, ...] = option(PARTS, "what to measure: clip, extrapolation, static, moving, motorcycle")
     ckpt_path: tuple[str, ...] = option((), "checkpoints, each a set of rows; the shipped one of stage two by default")
-    methods: tuple[str, ...] = option((), f"which rows: {QUOTED_METHODS}; all by default")
+    methods: tuple[str, ...] = option((), f"rows: {QUOTED_METHODS}; all by default")
     root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
     target_dir: str | None = option(None, "its held-out cameras and mattes; root_dir/targets by default")
-    bg_dir: str | None = option(None, "its background pictures; made for the run where there are none")
-    every: int = option(1, "look at every k-th frame of the clip", low=1)
+    bg_dir: str | None = option(None, "its background pictures; temporary ones by default if it has none")
+    every: int = option(1, "use every k-th frame of the clip", low=1)
     img_wh: Size | None = option(None, "width and height of the clip's pictures; its own by default")
     num_static: int = option(100, "worlds of the static set", low=1)
     num_moving: int = option(40, "worlds of the moving set", low=1)
-    world_wh: Size = option(Size(192, 256), "width and height of their pictures; the sets are those of 256 192")
-    stereo_planes: int = option(64, "planes of the stereo pair, whose range is deep", low=2)
+    world_wh: Size = option(Size(192, 256), "width and height of their pictures; 256 192 for the standard sets")
+    stereo_planes: int = option(64, "planes for the stereo pair, whose depth range is large", low=2)
     shrink: int = option(1, "divide the size of the stereo pair by this", low=1, high=8)
     lpips_weights: str | None = option(
-        None, "torchvision's weights of AlexNet, VGG-16 or SqueezeNet 1.1, for LPIPS; without them it is left out"
+        None, "torchvision's weights of AlexNet, VGG-16 or SqueezeNet 1.1, for LPIPS; none: no LPIPS"
     )
     device: str = option("auto", "auto, cuda, mps or cpu", choices=("auto", "cuda", "mps", "cpu"))
-    precision: str = option("auto", "of the networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
+    precision: str = option("auto", "precision of the networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
     contact_sheet: str | None = option(None, "also write this PNG: pictures and error maps of every target")
-    out: str = option(str(RESULTS_FOLDER / "evaluate.json"), "where the figures are written; tables beside it, as .md")
-    resume: bool = option(True, "go on from what an interrupted run of the same options has finished")
+    out: str = option(str(RESULTS_FOLDER / "evaluate.json"), "file for the figures; the tables are beside it, as .md")
+    resume: bool = option(True, "reuse finished parts of an interrupted run with the same options")
 
 
 @dataclass
 class Evaluation:
-    """A run: what is compared, and what has come of it so far.
+    """The state of a run.
 
     Attributes:
         options: of the program.
         models: the checkpoints by name.
         rows: of the tables.
-        lpips: None: not measured.
-        kept: what is finished.
+        lpips: the LPIPS metric; None: not measured.
+        finished: stored results of finished units.
         sheet: rows of the contact sheet, uint8 ``[h, w, 3]`` each.
-        seconds: that the units took, those of interrupted runs too.
+        seconds: total time of the units, including those of interrupted runs.
     """
 
     options: EvaluateOptions
     models: Mapping[str, MaskVolumeModel]
     rows: tuple[Row, ...]
     lpips: LearnedSimilarity | None
-    kept: Kept
+    finished: FinishedUnits
     sheet: list[np.ndarray] = field(default_factory=list)
     seconds: float = 0.0
 
     def view(self, part: str, name: str, moments: Iterable[Moment], keep: int) -> dict[str, Any]:
-        """The figures of a view by frame, and its row of the sheet; ``moments`` are not made where they are kept."""
+        """The figures of a view by frame; ``moments`` are only computed if they are not stored, and fill the sheet."""
 
-        def make() -> Made:
+        def compute() -> UnitResult:
             start = time.perf_counter()
             moment, table = measure(moments, keep, self.lpips)
             row = sheet_row(name, moment) if self.options.contact_sheet else None
             return {"table": table, "seconds": round(time.perf_counter() - start, 2)}, row
 
-        return self.unit(f"{part}, {name}", make)
+        return self.unit(f"{part}, {name}", compute)
 
-    def unit(self, name: str, make: Any) -> dict[str, Any]:
-        """A unit's figures; its picture joins the sheet."""
-        figures, picture = self.kept.take(name, make)
+    def unit(self, name: str, compute: Any) -> dict[str, Any]:
+        """A unit's figures; its picture is added to the sheet."""
+        figures, picture = self.finished.take(name, compute)
         self.seconds += figures["seconds"]
         if picture is not None:
             self.sheet.append(picture)
@@ -162,7 +161,7 @@ def main() -> None:
     models = {label: load_model(path, device, precision) for label, path in paths.items()}
     rows = choose_rows(models, methods)
     if not rows:
-        raise InputError("--methods: none of them can be had of the checkpoints of --ckpt_path (stage one has no mask)")
+        raise InputError("--methods: the checkpoints of --ckpt_path support none of them (stage one has no mask)")
     lpips = LearnedSimilarity(Path(options.lpips_weights), device) if options.lpips_weights else None
     record = {
         **run_record(),
@@ -171,8 +170,8 @@ def main() -> None:
         "lpips": lpips.record() if lpips else None,
         "borders": borders(),
     }
-    kept = Kept(Path(options.out), run_key(options, record, str(device), precision), resume=options.resume)
-    run = Evaluation(options, models, rows, lpips, kept)
+    finished = FinishedUnits(Path(options.out), run_key(options, record, str(device), precision), resume=options.resume)
+    run = Evaluation(options, models, rows, lpips, finished)
     result = {**record, **measure_parts(run, views), "seconds": round(run.seconds, 1)}
     write_json(Path(options.out), result)
     tables = report(result)
@@ -180,16 +179,16 @@ def main() -> None:
         temporary.write_text(tables, encoding="utf-8")
     if options.contact_sheet and run.sheet:
         write_image(options.contact_sheet, np.concatenate(run.sheet))
-    kept.remove()
+    finished.remove()
     print(tables)
     print(f"{options.out}; {result['seconds']:.0f} s")
 
 
 def check_options(options: EvaluateOptions) -> tuple[str, ...]:
-    """Reject options that do not go together before any work starts; returns the methods.
+    """Reject out-of-range options; returns the methods.
 
     Raises:
-        InputError: names the option and what is expected.
+        InputError: an option is out of range.
     """
     check_ranges(options)
     unknown = [part for part in options.parts if part not in PARTS]
@@ -198,7 +197,7 @@ def check_options(options: EvaluateOptions) -> tuple[str, ...]:
     methods: list[str] = []
     for name in options.methods or METHODS:
         if name == f"{MORE_CAMERAS} cameras" and methods and f"{methods[-1]}, {name}" in METHODS:
-            methods[-1] += f", {name}"  # their comma separates the items of a list too
+            methods[-1] += f", {name}"  # the comma in the name also separates the items of a list
         else:
             methods.append(name)
     unknown = [name for name in methods if name not in METHODS]
@@ -221,10 +220,10 @@ def check_options(options: EvaluateOptions) -> tuple[str, ...]:
 
 
 def open_views(options: EvaluateOptions) -> dict[str, list[KnownView]]:
-    """The views of the clip by part; nothing but names, headers and depths is read.
+    """The views of the clip by part; only names, headers and depths are read.
 
     Raises:
-        InputError: the clip or its held-out cameras are not there, or no camera has others in a row beside it.
+        InputError: the clip or its held-out cameras are missing, or no camera has others in a row beside it.
     """
     views: dict[str, list[KnownView]] = {}
     if not {CLIP, EXTRAPOLATION} & {*options.parts}:
@@ -248,17 +247,17 @@ def open_views(options: EvaluateOptions) -> dict[str, list[KnownView]]:
 
 
 def clip_size(options: EvaluateOptions, clip: RigClip) -> tuple[int, int]:
-    """``(h, w)`` at which the clip is read."""
+    """``(h, w)`` to read the clip at."""
     return options.img_wh or clip.size
 
 
 def target_folder(options: EvaluateOptions) -> Path:
-    """Where held-out cameras and mattes are."""
+    """The folder of held-out cameras and mattes."""
     return Path(options.target_dir) if options.target_dir else Path(options.root_dir) / "targets"
 
 
 def label_checkpoints(paths: Iterable[str]) -> dict[str, Path]:
-    """Checkpoints by the names that rows have for them."""
+    """Checkpoints by their labels in the row names."""
     labels: dict[str, Path] = {}
     for path in paths:
         label = Path(path).stem
@@ -269,10 +268,10 @@ def label_checkpoints(paths: Iterable[str]) -> dict[str, Path]:
 
 
 def describe_checkpoint(path: Path, model: MaskVolumeModel) -> dict[str, Any]:
-    """What a checkpoint is, for the record."""
+    """A description of a checkpoint, for the record."""
     meta = model.meta
     return {
-        "path": shown_path(path),
+        "path": display_path(path),
         "digest": digest(path),
         "stage": meta.stage,
         "arch": meta.arch,
@@ -282,30 +281,30 @@ def describe_checkpoint(path: Path, model: MaskVolumeModel) -> dict[str, Any]:
 
 
 def run_key(options: EvaluateOptions, record: Mapping[str, Any], device: str, precision: str) -> str:
-    """What decides the figures of a unit: the code, the rows and what they are made of."""
+    """A digest of everything that a unit's figures depend on: code, rows, checkpoints and options."""
     names = ("root_dir", "target_dir", "bg_dir", "every", "img_wh", "world_wh", "stereo_planes", "shrink")
-    decides = {name: getattr(options, name) for name in names}
-    decides |= {name: record[name] for name in ("checkpoints", "rows", "lpips", "torch")}
-    decides |= {"device": device, "precision": precision, "sheet": options.contact_sheet is not None}
+    settings = {name: getattr(options, name) for name in names}
+    settings |= {name: record[name] for name in ("checkpoints", "rows", "lpips", "torch")}
+    settings |= {"device": device, "precision": precision, "sheet": options.contact_sheet is not None}
     code = (path for folder in ("maskvolume", "benchmarks") for path in (REPO_ROOT / folder).rglob("*.py"))
-    return digest(json.dumps(decides, sort_keys=True).encode(), *sorted(code))
+    return digest(json.dumps(settings, sort_keys=True).encode(), *sorted(code))
 
 
 def measure_parts(run: Evaluation, views: Mapping[str, list[KnownView]]) -> dict[str, Any]:
-    """The figures of every part that is asked for, in the order of ``PARTS``."""
-    found = measure_rig(run, views) if views else {}
+    """The figures of every requested part, in the order of ``PARTS``."""
+    figures = measure_rig(run, views) if views else {}
     options = run.options
     for part, count in ((STATIC, options.num_static), (MOVING, options.num_moving)):
         if part in options.parts:
-            found[part] = measure_worlds(run, part, count)
+            figures[part] = measure_worlds(run, part, count)
     if MOTORCYCLE in options.parts:
-        found[MOTORCYCLE] = measure_motorcycle(run)
-    return found
+        figures[MOTORCYCLE] = measure_motorcycle(run)
+    return figures
 
 
 def measure_rig(run: Evaluation, views: Mapping[str, list[KnownView]]) -> dict[str, Any]:
-    """The figures of the clip's held-out cameras, and of those seen from outside."""
-    options, found = run.options, {}
+    """The figures of the clip's held-out cameras and outside views."""
+    options, figures = run.options, {}
     with open_with_background(Path(options.root_dir), Path(options.bg_dir) if options.bg_dir else None) as clip:
         size = clip_size(options, clip)
         mattes = Mattes(target_folder(options) / "masks", size)
@@ -320,14 +319,14 @@ def measure_rig(run: Evaluation, views: Mapping[str, list[KnownView]]) -> dict[s
                     bar.update(len(frames) - (bar.n - before))
                     sources = [clip.names[i] for i in view.indices]
                     targets[view.name] = {"sources": sources, "mean": means(table), "per_frame": table}
-            found[part] = {
-                "clip": shown_path(options.root_dir),
+            figures[part] = {
+                "clip": display_path(options.root_dir),
                 "size_wh": [size[1], size[0]],
                 "frames": list(frames),
                 "mean": mean_of([target["mean"] for target in targets.values()]),
                 "targets": targets,
             }
-    return found
+    return figures
 
 
 def _counted(moments: Iterable[Moment], bar: Any) -> Iterator[Moment]:
@@ -337,29 +336,29 @@ def _counted(moments: Iterable[Moment], bar: Any) -> Iterator[Moment]:
 
 
 def measure_worlds(run: Evaluation, part: str, count: int) -> dict[str, Any]:
-    """The figures of the first worlds of a set; the sheet shows one of each band."""
+    """The figures of the first worlds of a set; the contact sheet shows one of each band."""
     world_set = WorldSet(part == MOVING, run.options.world_wh)
     worlds = []
     for index in tqdm(range(count), desc=part, unit="world", disable=None):
 
-        def make(index: int = index) -> Made:
+        def compute(index: int = index) -> UnitResult:
             start = time.perf_counter()
             sample, band = world_set.sample(index), world_set.band(index)
             moment, table = measure(world_moments(sample, run.models, run.rows), 0, run.lpips)
-            wanted = run.options.contact_sheet is not None and index < len(BANDS)
+            is_shown = run.options.contact_sheet is not None and index < len(BANDS)
             return {
                 "band": band,
                 "seed": world_set.seed(index),
                 "disparity_px": seen_disparity(sample),
                 "table": table,
                 "seconds": round(time.perf_counter() - start, 2),
-            }, sheet_row(f"{part}, {band}", moment) if wanted else None
+            }, sheet_row(f"{part}, {band}", moment) if is_shown else None
 
-        worlds.append(run.unit(f"{part}, {index}", make))
+        worlds.append(run.unit(f"{part}, {index}", compute))
     result = describe(world_set, count)
     tables = [(world["band"], means(world["table"])) for world in worlds]
     for band, entry in result["bands"].items():
-        entry["mean"] = mean_of([figures for of, figures in tables if of == band])
+        entry["mean"] = mean_of([figures for name, figures in tables if name == band])
     result["mean"] = mean_of([figures for _, figures in tables])
     result["worlds"] = [
         {**{key: world[key] for key in ("band", "seed", "disparity_px")}, "per_frame": world["table"]}
@@ -372,13 +371,13 @@ def measure_motorcycle(run: Evaluation) -> dict[str, Any]:
     """The errors of the stereo pair's disparity."""
     options = run.options
 
-    def make() -> Made:
+    def compute() -> UnitResult:
         start = time.perf_counter()
         models = {label: first_stage(model) for label, model in run.models.items()}
         figures = measure_stereo(models, options.stereo_planes, options.shrink)
         return {"figures": figures, "seconds": round(time.perf_counter() - start, 2)}, None
 
-    figures: dict[str, Any] = run.unit(MOTORCYCLE, make)["figures"]
+    figures: dict[str, Any] = run.unit(MOTORCYCLE, compute)["figures"]
     return figures
 
 

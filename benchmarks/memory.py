@@ -1,7 +1,7 @@
-"""How much memory the networks take while they run, and whether plans of whole frames hold.
+"""The memory that the networks use while they run, and the accuracy of memory plans for whole frames.
 
-Each figure is the peak of a process of its own, minus what the process held before. ``maskvolume/mpi/memory.py`` plans
-by the bytes per voxel that are printed here.
+Each figure is the peak memory of a separate process, minus its memory before the work. ``maskvolume/mpi/memory.py``
+plans with the bytes per voxel printed here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from maskvolume.geometry.cameras import Camera, stack_cameras
 from maskvolume.geometry.planes import disparity_planes
 from maskvolume.mpi.memory import GB, need, resident_bytes
 from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
-from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
 from maskvolume.mpi.tiles import Tiling
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.options import Size, option, parse_options
@@ -44,8 +44,8 @@ from maskvolume.runtime.errors import InputError, run_program
 MARK = "memory:"
 NETWORKS = ("mpi", "mask")
 VIEWS = (2, 4)
-REPEATS = 3  # of the work in a process: what is freed is not always given back
-SMALL = Size(48, 64)  # of a first run, which pays for what is loaded once
+REPEATS = 3  # runs in a process, since freed memory is not always returned
+SMALL = Size(48, 64)  # width and height of a first run, which includes one-time setup
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class MemoryOptions:
     memory_of: str | None = option(
         None, "only run this and print its memory: mpi, mask or frame", choices=(*NETWORKS, "frame")
     )
-    arch: str = option("semiglobal", "architecture of the one", choices=tuple(ARCHITECTURES))
-    precision: str = option("bf16", "of its networks: fp32 or bf16", choices=("fp32", "bf16"))
-    views: int = option(2, "its source cameras")
-    out: str = option(str(RESULTS_FOLDER / "memory.json"), "where the figures are written")
+    arch: str = option("semiglobal", "with memory_of: its architecture", choices=tuple(ARCHITECTURES))
+    precision: str = option("bf16", "with memory_of: precision of its networks, fp32 or bf16", choices=("fp32", "bf16"))
+    views: int = option(2, "with memory_of: its number of source cameras")
+    out: str = option(str(RESULTS_FOLDER / "memory.json"), "file for the figures")
 
 
 def main() -> None:
@@ -84,14 +84,14 @@ def main() -> None:
         for case in cases:
             figures: dict[str, Any] = {"arch": case.arch, "precision": case.precision, "views": case.views}
             for network in NETWORKS:
-                taken, _, voxels = _measure(case, network)
-                figures[f"{network}_bytes_a_voxel"] = round(taken / voxels, 1)
+                used, _, voxels = _measure(case, network)
+                figures[f"{network}_bytes_a_voxel"] = round(used / voxels, 1)
                 bar.update()
             networks.append(figures)
-            taken, before, planned = _measure(case, "frame")
+            used, before, planned = _measure(case, "frame")
             programs.append(before)
             keys = {"arch": case.arch, "precision": case.precision, "views": case.views}
-            frames.append({**keys, "measured_gb": round(taken / GB, 3), "planned_gb": round(planned / GB, 3)})
+            frames.append({**keys, "measured_gb": round(used / GB, 3), "planned_gb": round(planned / GB, 3)})
             bar.update()
     result = {
         **run_record(),
@@ -113,7 +113,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _measure(options: MemoryOptions, what: str) -> tuple[int, int, int]:
-    """The figures that a process for one measurement prints; see ``_run_alone``."""
+    """Run one measurement in a separate process and return its figures, those of ``_run_alone``."""
     arguments: dict[str, Iterable[object]] = {
         "memory_of": [what],
         "arch": [options.arch],
@@ -129,29 +129,29 @@ def _measure(options: MemoryOptions, what: str) -> tuple[int, int, int]:
     )
     marks = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode or not marks:
-        raise InputError(f"{' '.join(words)}: ended with status {done.returncode}; run it by itself to see why")
-    taken, before, other = (int(word) for word in marks[0].removeprefix(MARK).split())
-    return taken, before, other
+        raise InputError(f"{' '.join(words)}: ended with status {done.returncode}; run it separately to see why")
+    used, before, other = (int(word) for word in marks[0].removeprefix(MARK).split())
+    return used, before, other
 
 
 def _run_alone(options: MemoryOptions) -> None:
-    """Print bytes at most beyond those before, those before, and the voxels of a network or the plan of a frame."""
+    """Print the peak bytes beyond the initial ones, the initial ones, and a network's voxels or a frame's plan."""
     torch.manual_seed(0)
     meta = CheckpointMeta("mask", options.arch, num_planes=options.num_planes)
     precision: Precision = "bf16" if options.precision == "bf16" else "fp32"
     model = MaskVolumeModel(meta, precision).eval()
     if options.memory_of == "frame":
-        taken, before, planned = frame_memory(model, options)
-        print(f"{MARK} {taken} {before} {planned}")
+        used, before, planned = frame_memory(model, options)
+        print(f"{MARK} {used} {before} {planned}")
         return
     with torch.no_grad():
         for size in (SMALL, options.img_wh):
-            taken, before = network_memory(model, options, size)
-    print(f"{MARK} {taken} {before} {math.prod(options.img_wh) * options.num_planes}")
+            used, before = network_memory(model, options, size)
+    print(f"{MARK} {used} {before} {math.prod(options.img_wh) * options.num_planes}")
 
 
 def network_memory(model: MaskVolumeModel, options: MemoryOptions, size: tuple[int, int]) -> tuple[int, int]:
-    """Bytes that a network takes at most, and those of the process before."""
+    """Peak bytes of a network, and those of the process before."""
     h, w = size
     K = torch.tensor([[w, 0, w / 2], [0, w, h / 2], [0, 0, 1.0]])
     cameras = []
@@ -177,7 +177,7 @@ def network_memory(model: MaskVolumeModel, options: MemoryOptions, size: tuple[i
 
 
 def frame_memory(model: MaskVolumeModel, options: MemoryOptions) -> tuple[int, int, int]:
-    """Bytes that frames take at most, those of the process before, and those that were planned, without these."""
+    """Peak bytes of frames, those of the process before, and the planned bytes without the latter."""
     before = resident_bytes()
     with open_with_background(Path(options.root_dir), None) as clip:
         renderer = make_renderer(clip, model, options, options.img_wh)
@@ -191,14 +191,14 @@ def frame_memory(model: MaskVolumeModel, options: MemoryOptions) -> tuple[int, i
 
 
 def make_renderer(clip: RigClip, model: MaskVolumeModel, options: MemoryOptions, size: tuple[int, int]) -> ClipRenderer:
-    """A renderer of so many cameras of the clip."""
+    """A renderer with the first ``options.views`` cameras of the clip."""
     indices = tuple(range(options.views))
     targets = clip.cameras(size)[: options.views]
-    return ClipRenderer(clip, model, indices, targets=targets, size=size, num_planes=options.num_planes)
+    return ClipRenderer(clip, model, indices, RenderSettings(size, options.num_planes), targets=targets)
 
 
 def _forget_peak() -> None:
-    """Let the peak of this process be what it holds now, where the system can (Linux)."""
+    """Reset the peak memory of this process to its current memory, where supported (Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -1,4 +1,4 @@
-"""What every result carries: commit, machine, versions, command; and how results are written and shown."""
+"""The provenance of every result (commit, machine, versions, command), and functions to write and print results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKPOINTS_FOLDER = REPO_ROOT / "checkpoints"
 
 
 def run_record() -> dict[str, Any]:
-    """Where and how a figure was measured."""
+    """The provenance of a figure: commit, command, machine and versions."""
     return {
         "commit": _commit(),
         "command": shlex.join(["python", *(_relative(word) if os.path.isabs(word) else word for word in _words())]),
@@ -39,13 +39,13 @@ def run_record() -> dict[str, Any]:
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write a result as JSON; the file appears whole or not at all."""
+    """Write a result atomically as JSON."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose columns line up in plain text too; the first column is text, the others figures."""
+    """A Markdown table that is also aligned as plain text; the first column is text, the others are figures."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
 
@@ -58,27 +58,27 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def default_checkpoint() -> Path:
-    """The shipped stage-two checkpoint: the one in ``checkpoints/`` whose header says so.
+    """The shipped stage-two checkpoint: the only one in ``checkpoints/`` with that stage in its header.
 
     Raises:
         InputError: there is none, or more than one.
     """
     from safetensors import safe_open
 
-    found = []
+    candidates = []
     for path in sorted(CHECKPOINTS_FOLDER.glob("*.safetensors")):
         with safe_open(str(path), framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("maskvolume", "{}"))
         if header.get("stage") == "mask":
-            found.append(path)
-    if len(found) != 1:
-        have = ", ".join(path.name for path in found) or "none"
-        raise InputError(f"{CHECKPOINTS_FOLDER}: stage-two checkpoints there: {have}; name one by --ckpt_path")
-    return found[0]
+            candidates.append(path)
+    if len(candidates) != 1:
+        names = ", ".join(path.name for path in candidates) or "none"
+        raise InputError(f"{CHECKPOINTS_FOLDER}: stage-two checkpoints: {names}; choose one with --ckpt_path")
+    return candidates[0]
 
 
-def shown_path(path: Path | str) -> str:
-    """A path as results name it: from the root of the repository where it lies inside."""
+def display_path(path: Path | str) -> str:
+    """A path for results: relative to the repository if it is inside, else only its name."""
     return _relative(str(path))
 
 
@@ -92,7 +92,7 @@ def _words() -> list[str]:
 
 
 def _commit() -> str:
-    """The commit of the checkout, with ``+changes`` where files differ from it."""
+    """The commit of the checkout, with ``+changes`` if files differ from it."""
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")

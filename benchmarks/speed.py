@@ -1,9 +1,9 @@
-"""How fast the pipeline is, beside a plain reading of the original's computation in the same run.
+"""The speed of the pipeline, compared with a plain implementation of the original in the same run.
 
-Both make frames of the same clip for the same target on the same device, turn by turn, and both render views of
-finished multiplane images. Pictures are in memory before the clock starts; peak memory is that of a process for each,
-on a GPU that of the device. Beside times stand floors: the bytes that must be moved, at the speed at which the device
-copies memory.
+Both compute frames of the same clip for the same target on the same device, alternately, and both render views of
+finished multiplane images. Pictures are in memory before the clock starts. Peak memory is measured in a separate
+process for each side, on a GPU as that of the device. Times are compared with floors: the bytes that must be moved,
+at the device's copy bandwidth.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from benchmarks.cost.timing import (
     Clock,
     Seconds,
     copy_bandwidth,
+    format_time,
     ratio,
-    shown,
     summary,
 )
 from benchmarks.cost.traffic import network_bytes
@@ -57,9 +57,9 @@ from benchmarks.quality.holdout import Targets, open_with_background
 from benchmarks.record import (
     REPO_ROOT,
     RESULTS_FOLDER,
+    display_path,
     markdown_table,
     run_record,
-    shown_path,
     write_result,
 )
 from maskvolume.geometry.cameras import nearest_cameras
@@ -70,7 +70,7 @@ from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import InputError, run_program
 
 MEMORY_MARK = "peak bytes:"
-PIPELINE_FRAMES = {"cpu": 3, "cuda": 1000}  # at most; the clip ends it
+PIPELINE_FRAMES = {"cpu": 3, "cuda": 1000}  # limited by the clip
 PATH_VIEWS = {"cpu": 8, "cuda": 64}
 
 
@@ -81,18 +81,18 @@ class SpeedOptions:
     root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
     target_dir: str | None = option(None, "its held-out cameras; root_dir/targets by default")
     ckpt_path: str | None = option(None, "our checkpoint; the shipped one of stage two by default")
-    device: Literal["auto", "cuda", "cpu"] = option("auto", "where both compute; auto: a GPU where there is one")
+    device: Literal["auto", "cuda", "cpu"] = option("auto", "device of both; auto: a GPU if there is one")
     img_wh: Size = option(Size(360, 640), "picture width and height, multiples of 8")
     num_planes: int = option(32, "planes of both, a multiple of 8")
-    most_planes: int = option(128, "up to so many planes time is measured as their number grows")
+    most_planes: int = option(128, "largest number of planes for the growth of time")
     repeats: int = option(3, "frames of both; views are rendered five times as often", low=1)
     threads: int | None = option(None, "processor threads; all cores by default")
-    precision: str = option("auto", "of our networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
+    precision: str = option("auto", "precision of our networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
     memory_of: str | None = option(
-        None, "only run this one and print its peak memory: ours or original", choices=("ours", "original")
+        None, "only run this side and print its peak memory: ours or original", choices=("ours", "original")
     )
     out: str | None = option(
-        None, "where the figures are written; benchmarks/results/speed.json by default, speed_cuda.json on a GPU"
+        None, "file for the figures; benchmarks/results/speed.json by default, speed_cuda.json on a GPU"
     )
 
 
@@ -100,14 +100,14 @@ def main() -> None:
     """Measure, print the tables, write the figures."""
     options = parse_options(SpeedOptions, prog="speed.py", description=__doc__ or "")
     if any(side % 8 for side in options.img_wh) or options.num_planes % 8:
-        raise InputError("--img_wh, --num_planes: multiples of 8 expected, as the plain reading takes no other")
+        raise InputError("--img_wh, --num_planes: multiples of 8 expected, as the plain implementation needs them")
     device = resolve_device(options.device)
     if device.type == "mps":
         raise InputError("--device auto: an Apple GPU, which this program can't time; give --device cpu")
     if options.threads:
         torch.set_num_threads(options.threads)
     root = Path(options.root_dir)
-    # Before this process grows: until it starts a program, a child counts the memory of its parent.
+    # Before this process grows, since a child has its parent's memory until it starts a program.
     memory = {} if options.memory_of else {side: _peak_memory(options, side) for side in ("ours", "original")}
     with open_with_background(root, None) as clip:
         targets = Targets.open(Path(options.target_dir) if options.target_dir else root / "targets", options.img_wh)
@@ -135,11 +135,11 @@ def _measure(setting: Setting, options: SpeedOptions) -> dict[str, Any]:
     setting.clock.timed(once, "total", renderer.background)
     bar = tqdm(total=2 * (options.repeats + 1), unit="frame", disable=None)
     for repeat in range(options.repeats + 1):
-        # The first frame doesn't count: it also pays for what each side sets up once.
-        into = (theirs, ours) if repeat else ({}, {})
-        their_frame(networks, setting, repeat % setting.clip.num_frames, into[0])
+        # The first frame doesn't count, since it includes one-time setup.
+        records = (theirs, ours) if repeat else ({}, {})
+        their_frame(networks, setting, repeat % setting.clip.num_frames, records[0])
         bar.update()
-        our_frame(renderer, setting, repeat, into[1])
+        our_frame(renderer, setting, repeat, records[1])
         bar.update()
     bar.close()
     often, kind = 5 * options.repeats, setting.device.type
@@ -148,7 +148,7 @@ def _measure(setting: Setting, options: SpeedOptions) -> dict[str, Any]:
     path = measure_path(setting, renderer, options.repeats, PATH_VIEWS[kind], bandwidth)
     path["ratio_to_original"] = round(view["network's MPI"]["original"]["median"] / path["a_view"], 2)
     return {
-        "checkpoint": shown_path(checkpoint),
+        "checkpoint": display_path(checkpoint),
         "precision": model.precision,
         "size_wh": [setting.size[1], setting.size[0]],
         "num_planes": setting.num_planes,
@@ -173,14 +173,14 @@ def _measure(setting: Setting, options: SpeedOptions) -> dict[str, Any]:
 
 @torch.no_grad()
 def _count_flops(setting: Setting, renderer: ClipRenderer) -> dict[str, float]:
-    """Work of one run of each network in GFLOP, two a multiply-add."""
+    """Arithmetic of one run of each network in GFLOP; a multiply-add counts as two."""
     planes, size = setting.num_planes, setting.size
     model, wide = renderer.model, renderer.camera.size
     views = len(setting.indices)
     with setting.device:
         sweep = torch.full((1, views, 3, planes, *wide), 0.5)
         rgba = torch.full((1, planes, 4, *wide), 0.5)
-    volume = torch.empty(1, 12, planes, *size, device="meta")  # nothing is computed on this device
+    volume = torch.empty(1, 12, planes, *size, device="meta")  # a device that computes nothing
     theirs = original.random_networks()
     counts = {
         "original, mpi network": gflop(theirs.mpi.to("meta"), volume[:, :6]),
@@ -193,23 +193,23 @@ def _count_flops(setting: Setting, renderer: ClipRenderer) -> dict[str, float]:
 
 
 def _network_bytes(setting: Setting, renderer: ClipRenderer) -> int:
-    """What our networks of a frame must move at least."""
+    """The bytes that our networks of a frame must move at least."""
     element = 2 if renderer.model.precision == "bf16" else 4
     return network_bytes(len(setting.indices), setting.num_planes, renderer.camera.size, element)
 
 
 def _peak_memory(options: SpeedOptions, side: str) -> float:
-    """GB (1e9 bytes) at most held by a process that runs only one side."""
+    """Peak memory in GB (1e9 bytes) of a process that runs only one side."""
     command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--memory_of", side]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     marks = [line for line in done.stdout.splitlines() if line.startswith(MEMORY_MARK)]
     if done.returncode or not marks:
-        raise InputError(f"--memory_of {side}: ended with status {done.returncode}; run it by itself to see why")
+        raise InputError(f"--memory_of {side}: ended with status {done.returncode}; run it separately to see why")
     return round(int(marks[0].removeprefix(MEMORY_MARK)) / 1e9, 3)
 
 
 def _run_alone(setting: Setting, options: SpeedOptions) -> None:
-    """Make two frames by one side and print the peak of this process, on a GPU that of the device."""
+    """Compute two frames with one side and print the peak memory of this process, or of the GPU."""
     if options.memory_of == "ours":
         give_back_large_blocks()  # as the renderer does
         renderer = make_renderer(setting, load_ours(options.ckpt_path, options.precision, setting.device)[0])
@@ -225,31 +225,35 @@ def _print_result(result: dict[str, Any]) -> None:
     width, height = result["size_wh"]
     print(f"A frame of {width} x {height}, {result['num_planes']} planes, on {result['device']} (median, spread):\n")
     print(_parts_table(result["frame"]))
-    print(f"\nOurs makes the background's MPI once a clip: {result['background_once_a_clip']:.2f} s.")
+    print(f"\nOurs computes the background's MPI once per clip: {result['background_once_a_clip']:.2f} s.")
     print("\nA view of a finished MPI, and the sweep of a frame's pictures:\n")
     pairs = {**result["view"], "sweep": result["sweep"]}
     rows = [
-        [name, shown(pair["original"]), shown(pair["ours"]), f"{pair['ratio']:.1f}"] for name, pair in pairs.items()
+        [name, format_time(pair["original"]), format_time(pair["ours"]), f"{pair['ratio']:.1f}"]
+        for name, pair in pairs.items()
     ]
     rows += [
-        [f"{name}, replayed", "", shown(pair["replayed"]), f"{pair['ratio_replayed']:.1f}"]
+        [f"{name}, replayed", "", format_time(pair["replayed"]), f"{pair['ratio_replayed']:.1f}"]
         for name, pair in result["view"].items()
         if "replayed" in pair
     ]
     print(markdown_table(["", "original", "ours", "ratio"], rows))
-    print(f"\nBeside the floor; memory is copied at {result['copy_gb_a_second']:.0f} GB/s:\n")
+    print(f"\nTimes and floors; copy bandwidth {result['copy_gb_a_second']:.0f} GB/s:\n")
     print(_floors_table(result))
     path = result["path"]
-    each, times = 1e6 * path["a_view"], path["ratio_to_original"]
-    print(f"\nOne of {path['views']} views in a launch takes {each:.0f} us: {times:.1f} times as fast as the original.")
+    microseconds, times = 1e6 * path["a_view"], path["ratio_to_original"]
+    print(
+        f"\nOne of {path['views']} views in a launch takes {microseconds:.0f} us, "
+        f"{times:.1f} times as fast as the original."
+    )
     print_pipeline(result["pipeline"])
-    print("\nPeak memory of a process that makes frames:\n")
+    print("\nPeak memory of a process that computes frames:\n")
     memory = result["peak_memory_gb"]
     print(markdown_table(["", "original", "ours"], [["GB", f"{memory['original']:.2f}", f"{memory['ours']:.2f}"]]))
-    print("\nWork of the networks, GFLOP a run:\n")
+    print("\nArithmetic of the networks, GFLOP per run:\n")
     rows = [[name, f"{value:.0f}"] for name, value in result["gflop"].items()]
     print(markdown_table(["network", "GFLOP"], rows))
-    print(f"\nOurs of a frame read and write {result['network_bytes'] / 1e9:.2f} GB at least.")
+    print(f"\nOurs must read and write at least {result['network_bytes'] / 1e9:.2f} GB per frame.")
     print_growth(result["growth"])
 
 
@@ -260,19 +264,27 @@ def _floors_table(result: dict[str, Any]) -> str:
     entries[f"{path['views']} views in one launch"] = path["one launch"]
     entries |= {f"view, {name}": blend[name] for name in ("fused", "blend, then render") if name in blend}
     rows = [
-        [name, shown(each), f"{each['bytes'] / 1e6:.0f}", f"{each['floor'] * 1e6:.0f} us", f"{each['of_copy']:.0%}"]
-        for name, each in entries.items()
+        [
+            name,
+            format_time(entry),
+            f"{entry['bytes'] / 1e6:.0f}",
+            f"{entry['floor'] * 1e6:.0f} us",
+            f"{entry['of_copy']:.0%}",
+        ]
+        for name, entry in entries.items()
     ]
-    rows.append([f"{path['views']} views, a launch each", shown(path["a launch each"]), "", "", ""])
+    rows.append([f"{path['views']} views, a launch each", format_time(path["a launch each"]), "", "", ""])
     return markdown_table(["", "time", "MB", "floor", "of a copy's speed"], rows)
 
 
 def _parts_table(frame: dict[str, Any]) -> str:
     parts = list(dict.fromkeys([*frame["original"], *frame["ours"]]))
     parts = [part for part in parts if part != "total"]
-    rows = [[part, shown(frame["original"].get(part)), shown(frame["ours"].get(part)), ""] for part in parts]
+    rows = [
+        [part, format_time(frame["original"].get(part)), format_time(frame["ours"].get(part)), ""] for part in parts
+    ]
     totals = frame["original"]["total"], frame["ours"]["total"]
-    rows.append(["a frame", *(shown(value) for value in totals), f"{frame['ratio']:.1f}"])
+    rows.append(["a frame", *(format_time(value) for value in totals), f"{frame['ratio']:.1f}"])
     return markdown_table(["part", "original", "ours", "ratio"], rows)
 
 

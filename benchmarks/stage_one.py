@@ -1,8 +1,8 @@
-"""How good a stage-one network is: held-out random worlds, the clip's empty scene, the disparity of a real stereo pair.
+"""The quality of stage-one networks: held-out random worlds, the clip's empty scene, and a real stereo pair.
 
-Worlds: views of worlds that neither training nor validation draws, from two sources. Empty scene: the temporal medians
-of the clip's cameras nearest to a held-out one, against the median of that one. Stereo: the disparity of scikit-image's
-Motorcycle pair (Middlebury 2014) against the true one, beside OpenCV's semi-global matching.
+Worlds: views of worlds that neither training nor validation uses, from two sources. Empty scene: views from the
+temporal medians of the cameras nearest to a held-out one, against the median of that one. Stereo: the disparity of
+scikit-image's Motorcycle pair (Middlebury 2014), compared with OpenCV's semi-global matching.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from benchmarks.record import (
     CHECKPOINTS_FOLDER,
     REPO_ROOT,
     RESULTS_FOLDER,
+    display_path,
     markdown_table,
     run_record,
-    shown_path,
     write_result,
 )
 from maskvolume import losses
@@ -44,14 +44,14 @@ from maskvolume.mpi.checkpoints import load_model
 from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.mpi.renderer import ClipRenderer
 from maskvolume.mpi.stages import mpi_frustum
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 from maskvolume.options import option, parse_options
 from maskvolume.runtime.devices import resolve_device, resolve_precision
 from maskvolume.runtime.errors import InputError, run_program
 
 PARTS = ("worlds", "background", "stereo")
-HELD_OUT_SEED = 876_543_210_000  # a number that samples of no training reach, and apart from tasks.VALIDATION_SEED
-MORE_CAMERAS = 4  # a second row of the clip, where the architecture takes more than two
+HELD_OUT_SEED = 876_543_210_000  # beyond the seeds of training samples, and separate from tasks.VALIDATION_SEED
+MORE_CAMERAS = 4  # cameras of the second row for the clip, for architectures that take more than two
 CLASSICAL = "classical plane sweep"
 
 
@@ -65,37 +65,47 @@ class StageOneOptions:
     parts: tuple[str, ...] = option(PARTS, "what to measure: worlds, background, stereo")
     num_worlds: int = option(50, "held-out random worlds", low=1)
     img_hw: tuple[int, int] = option((144, 192), "height and width of their pictures", low=16)
-    margin: int = option(24, "pixels that their planes are wider on each side, where the architecture takes it", low=0)
+    margin: int = option(24, "margin of their planes in pixels, for architectures that use one", low=0)
     root_dir: str = option(str(REPO_ROOT / "examples" / "rig"), "the clip")
     target_dir: str | None = option(None, "its held-out cameras; root_dir/targets by default")
-    stereo_planes: int = option(64, "planes of the stereo pair, whose range is deep", low=2)
+    stereo_planes: int = option(64, "planes for the stereo pair, whose depth range is large", low=2)
     shrink: int = option(1, "divide the size of the stereo pair by this", low=1, high=8)
     device: str = option("auto", "auto, cuda, mps or cpu", choices=("auto", "cuda", "mps", "cpu"))
-    precision: str = option("auto", "of the networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
-    out: str = option(str(RESULTS_FOLDER / "stage_one.json"), "where the figures are written")
+    precision: str = option("auto", "precision of the networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
+    out: str = option(str(RESULTS_FOLDER / "stage_one.json"), "file for the figures")
 
 
-Models = Mapping[str, MaskVolumeModel]  # by the name that results have for a checkpoint
+Models = Mapping[str, MaskVolumeModel]  # by label of the checkpoint
 Figures = dict[str, dict[str, float]]  # of each method
 
 
 @dataclass(frozen=True)
 class EmptyClip:
-    """A clip as if nothing moved in it: every frame is the background."""
+    """A clip without motion: every frame is the background."""
 
     clip: RigClip
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """As ``maskvolume.clips.clip.StillClip``."""
+        return self.clip.names
+
+    @property
+    def num_frames(self) -> int:
+        """As ``maskvolume.clips.clip.StillClip``."""
+        return self.clip.num_frames
+
+    @property
     def size(self) -> tuple[int, int]:
-        """See ``pipeline.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.clip.size
 
-    def cameras(self, size: tuple[int, int] | None = None) -> Camera:
-        """See ``pipeline.Clip``."""
+    def cameras(self, size: tuple[int, int] | None = None, time: float = 0.0) -> Camera:
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.clip.cameras(size)
 
     def near_far(self) -> tuple[float, float]:
-        """See ``pipeline.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.clip.near_far()
 
     def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -103,7 +113,7 @@ class EmptyClip:
         return self.clip.read_background(camera, size)
 
     def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """See ``pipeline.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.clip.read_background(camera, size)
 
 
@@ -120,7 +130,7 @@ def main() -> None:
         "background": lambda: measure_background(models, Path(options.root_dir), options.target_dir),
         "stereo": lambda: measure_stereo(models, options.stereo_planes, options.shrink),
     }
-    found = {part: measures[part]() for part in PARTS if part in options.parts}
+    figures = {part: measures[part]() for part in PARTS if part in options.parts}
     result = {
         **run_record(),
         "checkpoints": {
@@ -128,7 +138,7 @@ def main() -> None:
             for name, model in models.items()
         },
         "seconds": round(time.perf_counter() - start, 1),
-        **found,
+        **figures,
     }
     write_result(Path(options.out), result)
     print(format_tables(result))
@@ -136,12 +146,12 @@ def main() -> None:
 
 
 def load_models(options: StageOneOptions) -> Models:
-    """The MPI networks of all checkpoints, by the names that results have for them."""
+    """The MPI networks of all checkpoints, by label."""
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     models: dict[str, MaskVolumeModel] = {}
     for path in options.ckpt_path:
-        name = shown_path(path)
+        name = display_path(path)
         while name in models:
             name += "'"
         models[name] = load_model(path, device, precision, stage="mpi")
@@ -150,9 +160,9 @@ def load_models(options: StageOneOptions) -> Models:
 
 @torch.no_grad()
 def measure_worlds(models: Models, count: int, size: tuple[int, int], margin: int) -> dict[str, Any]:
-    """PSNR and SSIM of the target views of held-out random worlds, means over the worlds.
+    """Mean PSNR and SSIM of the target views of held-out random worlds.
 
-    "covered" weighs pixels by the planes' opacity in the target, as the validation during training does.
+    "covered" weights pixels by the planes' opacity in the target, like the validation during training.
     """
     device = next(next(iter(models.values())).parameters()).device
     worlds = WorldOptions(size=size)
@@ -164,9 +174,9 @@ def measure_worlds(models: Models, count: int, size: tuple[int, int], margin: in
             camera, depths = mpi_frustum(sample, model.meta.num_planes, wider)
             rendering = model.dynamic(sample.images, sample.sources, camera, depths).render(sample.target)
             filled = fill_unseen(rendering) if model.meta.sampling == "exact" else rendering
-            whole = _quality(filled.color[0], sample.target_image[0])
+            quality = _quality(filled.color[0], sample.target_image[0])
             covered = float(losses.weighted_psnr(rendering.color, sample.target_image, rendering.opacity))
-            values[name].append([*whole, covered])
+            values[name].append([*quality, covered])
     return {
         "num_worlds": count,
         "size_wh": [size[1], size[0]],
@@ -179,7 +189,7 @@ def measure_background(models: Models, root: Path, target_dir: str | None) -> di
     """PSNR and SSIM of the empty scene in the held-out cameras, from the medians of the nearest ones."""
     names = [*models, *(_more(name) for name, model in models.items() if model.arch.max_views is None)]
     methods = [CLASSICAL, *names]
-    result: dict[str, Any] = {"clip": shown_path(root), "targets": {}}
+    result: dict[str, Any] = {"clip": display_path(root), "targets": {}}
     with open_with_background(root, None) as clip:
         targets = Targets.open(Path(target_dir) if target_dir else root / "targets", clip.size)
         bar = tqdm(total=len(targets.names) * len(methods), unit="view", disable=None)
@@ -193,22 +203,22 @@ def measure_background(models: Models, root: Path, target_dir: str | None) -> di
                 bar.update()
             result["targets"][target] = entry
         bar.close()
-    of = result["targets"].values()
+    entries = result["targets"].values()
     result["methods"] = {
-        method: _means(("psnr", "ssim"), [list(entry[method].values()) for entry in of]) for method in methods
+        method: _means(("psnr", "ssim"), [list(entry[method].values()) for entry in entries]) for method in methods
     }
     return result
 
 
 @torch.no_grad()
 def background_view(method: str, models: Models, clip: EmptyClip, cameras: tuple[int, ...], target: Camera) -> Tensor:
-    """``[3, h, w]`` the empty scene in a held-out camera by a method.
+    """Render the empty scene in a held-out camera with a method: ``[3, h, w]``.
 
     Args:
-        method: classical stereo, or the name of a checkpoint, with the mark of more cameras or without.
+        method: classical stereo, or the label of a checkpoint, with or without the suffix for more cameras.
         models: the checkpoints.
         clip: of backgrounds.
-        cameras: the nearest cameras, the nearest first; two of them are used where the method is not of more.
+        cameras: the nearest cameras, the nearest first; methods for two cameras use the first two.
         target: the held-out camera.
     """
     if method == CLASSICAL:
@@ -222,7 +232,7 @@ def background_view(method: str, models: Models, clip: EmptyClip, cameras: tuple
 
 
 def static_truth(clip: RigClip, targets: Targets, index: int) -> Tensor:
-    """``[3, h, w]`` the median over time of what a held-out camera saw."""
+    """``[3, h, w]`` the median over time of a held-out camera's pictures."""
 
     def read(frame: int) -> np.ndarray:
         picture = targets.picture(index, clip.frame_names[frame])

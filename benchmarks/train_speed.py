@@ -1,8 +1,8 @@
-"""How fast stage one trains, beside a plain reading of the original's training step in the same run.
+"""The training speed of stage one, compared with a plain implementation of the original's step in the same run.
 
-A step is sweep, network, rendering, loss, gradient and optimizer; making the sample is apart. Both take the same random
-worlds and the same loss, turn by turn. The original's step is float32 in contiguous layout, batch 1, with its own
-network on raw colours. Its perceptual loss is left out on both sides: its weights have to be downloaded.
+A step consists of sweep, network, rendering, loss, gradient and optimizer; making the samples is timed separately. Both
+use the same random worlds and the same loss, alternately. The original's step is float32 in contiguous layout, batch 1,
+with its own network on raw colours. Neither side has the perceptual loss, whose weights would need a download.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from train_mpi.train import MPITask, MPITrainOptions
 
 ARCHITECTURES = ("semiglobal", "original")
 GPU_BATCHES = (1, 2, 4, 8, 16)
-GPU_STEPS = 5  # timed together on a GPU
+GPU_STEPS = 5  # steps timed together on a GPU
 ORIGINAL_LR = 5e-4  # Adam (Lin et al., ICCV 2021)
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": torch.nn.functional.l1_loss,
@@ -55,26 +55,26 @@ class TrainSpeedOptions:
     img_hw: tuple[int, int] = option((256, 256), "height and width of the pictures, multiples of 8", low=16)
     num_planes: int = option(32, "planes of both, a multiple of 8", low=8)
     batch_size: tuple[int, ...] | None = option(None, "batch sizes of ours; 1 on the CPU, 1 2 4 8 16 elsewhere", low=1)
-    margin: int = option(24, "pixels that ours adds to the planes on each side, where the architecture does", low=0)
+    margin: int = option(24, "margin in pixels that ours adds to the planes, for architectures that use one", low=0)
     loss_type: str = option("l1", "loss of both: l1 or mse", choices=tuple(LOSSES))
-    repeats: int = option(3, "turns; the first step of each side does not count", low=1)
+    repeats: int = option(3, "measured turns, after an uncounted one", low=1)
     threads: int | None = option(None, "processor threads; all cores by default")
     device: str = option("auto", "auto, cuda, mps or cpu", choices=("auto", "cuda", "mps", "cpu"))
-    precision: str = option("auto", "of our networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
+    precision: str = option("auto", "precision of our networks: auto, fp32 or bf16", choices=("auto", "fp32", "bf16"))
     compile: bool = option(False, "compile our networks (torch.compile)")
-    out: str = option(str(RESULTS_FOLDER / "train_speed.json"), "where the figures are written")
+    out: str = option(str(RESULTS_FOLDER / "train_speed.json"), "file for the figures")
 
 
 class Step(Protocol):
     """One side's training step."""
 
     def __call__(self, batch: ViewBatch) -> Tensor:
-        """Learn from a batch; returns its loss."""
+        """Train on a batch and return its loss."""
         ...
 
 
 class OriginalStep:
-    """The step of the original, by the parts of its plain reading."""
+    """The original's training step, from the parts of its plain implementation."""
 
     def __init__(self, num_planes: int, loss_type: str, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -91,7 +91,7 @@ class OriginalStep:
         return loss.detach()
 
     def render(self, batch: ViewBatch) -> Tensor:
-        """``[3, H, W]`` the target's picture, with a gradient to the network."""
+        """``[3, H, W]`` the target's picture, differentiable."""
         sources = [_view(batch.sources[0, index]) for index in range(2)]
         depths = original.plane_depths(float(batch.near[0]), float(batch.far[0]), self.num_planes)
         sweep = original.sweep_all(list(batch.images[0]), sources, sources[0], depths)
@@ -100,7 +100,7 @@ class OriginalStep:
 
 
 class OurStep:
-    """The step of ``train_mpi/train.py``: its task, its optimizer, clipped gradients and averaged weights."""
+    """The training step of ``train_mpi/train.py``: its task and optimizer, clipped gradients and averaged weights."""
 
     def __init__(self, options: MPITrainOptions, precision: Precision, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -127,15 +127,15 @@ class OurStep:
 
 @dataclass
 class Row:
-    """A step that is timed.
+    """A timed step.
 
     Attributes:
         name: in the table.
-        batch_size: samples a step.
-        step: what is timed.
-        seconds: of one step, a figure a turn.
-        peak_bytes: GPU memory held at most.
-        failed: there was not enough memory.
+        batch_size: samples per step.
+        step: the step to time.
+        seconds: of one step, a figure per turn.
+        peak_bytes: peak GPU memory.
+        failed: whether memory ran out.
     """
 
     name: str
@@ -150,7 +150,7 @@ def main() -> None:
     """Measure, print the table, write the figures."""
     options = parse_options(TrainSpeedOptions, prog="train_speed.py", description=__doc__ or "")
     if any(side % 8 for side in options.img_hw) or options.num_planes % 8:
-        raise InputError("--img_hw, --num_planes: multiples of 8 expected, as the plain reading takes no other")
+        raise InputError("--img_hw, --num_planes: multiples of 8 expected, as the plain implementation needs them")
     if options.threads:
         torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
@@ -178,7 +178,7 @@ def measure(
         for size in sorted({row.batch_size for row in rows}):
             start = _clock(device)
             samples[size] = next(iter(source.batches(BatchPlan(size).draws(turn))))
-            if turn:  # the first turn also pays for what is set up once
+            if turn:  # the first turn includes one-time setup
                 fetch.setdefault(size, []).append(_clock(device) - start)
         for row in rows:
             seconds = _time_row(row, samples[row.batch_size], steps if turn else 1, device)
@@ -213,7 +213,7 @@ def _train_options(options: TrainSpeedOptions, arch: str) -> MPITrainOptions:
 
 
 def _time_row(row: Row, batch: ViewBatch, steps: int, device: torch.device) -> float | None:
-    """Seconds of one step, the mean of ``steps`` of them; None where memory does not suffice."""
+    """Seconds of one step, the mean over ``steps`` steps; None if memory runs out."""
     if row.failed:
         return None
     if device.type == "cuda":
@@ -235,7 +235,7 @@ def _time_row(row: Row, batch: ViewBatch, steps: int, device: torch.device) -> f
 
 
 def _clock(device: torch.device) -> float:
-    """Seconds, once the device has done all that it was asked for."""
+    """The time in seconds, once the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -244,9 +244,9 @@ def _clock(device: torch.device) -> float:
 
 
 def _summary(rows: list[Row]) -> dict[str, Any]:
-    """The rows in figures; ratios are of samples a second by the medians."""
+    """The figures of all rows; ratios compare the median samples per second."""
     if rows[0].failed:
-        raise InputError("--img_hw, --num_planes: the original's step does not fit into memory; take smaller ones")
+        raise InputError("--img_hw, --num_planes: the original's step does not fit into memory; choose smaller ones")
     original_rate = 1 / statistics.median(rows[0].seconds)
     table = []
     for row in rows:
@@ -289,8 +289,8 @@ def format_table(result: dict[str, Any]) -> str:
             for name, best in result["best"].items()
         ),
     ]
-    made = ", ".join(f"{seconds:.2g} s for {size}" for size, seconds in result["seconds_to_make_a_batch"].items())
-    return "\n".join([*lines, f"making the samples, not counted above: {made}"])
+    sampling = ", ".join(f"{seconds:.2g} s for {size}" for size, seconds in result["seconds_to_make_a_batch"].items())
+    return "\n".join([*lines, f"making the samples, not included above: {sampling}"])
 
 
 def _view(camera: Camera) -> original.View:

@@ -1,6 +1,6 @@
-"""How an export for the browser plays: the player's pictures beside the renderer's, its speed, and what it loads.
+"""Measures an export for the browser: the player's pictures against the renderer's, its speed, and its downloads.
 
-Everything runs in Chromium without a screen, which draws by the processor here: a machine with a GPU is faster.
+Everything runs in headless Chromium, which renders on the CPU here; a machine with a GPU is faster.
 """
 
 from __future__ import annotations
@@ -30,27 +30,28 @@ from benchmarks.record import (
     REPO_ROOT,
     RESULTS_FOLDER,
     default_checkpoint,
+    display_path,
     markdown_table,
     run_record,
-    shown_path,
     write_result,
 )
 from maskvolume.clips.rig import RigClip
 from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.paths import join_paths
+from maskvolume.mpi.session import Session, make_backgrounds
 from maskvolume.options import option, parse_options
-from maskvolume.rendering.loop import make_backgrounds
+from maskvolume.rendering.output_folder import RenderFolder
 from maskvolume.rendering.pictures import to_uint8
 from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import InputError, run_program
 from maskvolume.web.export import WebReport, picture_psnr
 from maskvolume.web.viewpoints import Viewpoints
 from render.export_web import ExportOptions, export
-from render.render_llff_video import RenderOptions, load_checkpoint, open_renderer
+from render.render_llff_video import RenderOptions, settings_of
 
 LOOKS = ("center", "left", "right", "above", "below")
-PLAYED_FOR = 4.0  # seconds, of which frames are counted in the last one
-PLANES = 32  # of colour and opacity, a byte each: what a frame's multiplane image is, as it stands
+PLAYED_FOR = 4.0  # seconds; the frame rate is averaged after the first 1.5
+PLANES = 32  # planes of a frame's raw multiplane image, with four bytes per texel
 
 
 @dataclass(frozen=True)
@@ -60,23 +61,23 @@ class WebOptions:
     root_dir: str = option(str(REPO_ROOT / "examples/rig"), "the clip")
     ckpt_path: str | None = option(None, "checkpoint; the shipped one of stage two by default")
     every: int = option(10, "compare every k-th frame", low=1)
-    layers: int | None = option(None, "layers of the export; none: as it chooses")
+    layers: int | None = option(None, "layers of the export; none: its default")
     fps: float = option(30.0, "frames a second of the clip")
-    crf: int = option(23, "quality of what moves")
-    out: str = option(str(RESULTS_FOLDER / "web.json"), "where the figures are written")
+    crf: int = option(23, "quality of the moving tiles")
+    out: str = option(str(RESULTS_FOLDER / "web.json"), "file for the figures")
 
 
-def truth(options: RenderOptions, targets: Camera, frames: list[int]) -> list[list[np.ndarray]]:
-    """What the renderer shows of each frame from each target, uint8 ``[h, w, 3]``, by the planes that are exported."""
+def render_references(options: RenderOptions, targets: Camera, frames: list[int]) -> list[list[np.ndarray]]:
+    """The renderer's view of each frame from each target, uint8 ``[h, w, 3]``, with the exported planes."""
     clip = RigClip.open(options.root_dir, options.bg_dir)
-    model = load_checkpoint(options, resolve_device(options.device))
-    reach = Viewpoints.of(clip.poses, clip.size).border()
-    (renderer,) = open_renderer(options, clip, model, reach, clip.size, makes_backgrounds=False).renderers
+    settings, folder = settings_of(options, clip.size), RenderFolder(Path(options.out_dir))
+    session = Session.open(options, clip, settings, folder, resolve_device(options.device))
+    (renderer,) = session.renderer(Viewpoints.of(clip.poses, clip.size).border()).renderers
     return [[to_uint8(renderer.render(frame, target).color) for target in targets] for frame in frames]
 
 
 def picture_of(page: OpenPage, width: int, height: int) -> np.ndarray:
-    """The player's present view, uint8 ``[h, w, 3]``."""
+    """The player's current view, uint8 ``[h, w, 3]``."""
     data = page.run("([w, h]) => player.render(w, h)", [width, height])
     encoded = np.frombuffer(base64.b64decode(data.partition(",")[2]), dtype=np.uint8)
     picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
@@ -85,18 +86,18 @@ def picture_of(page: OpenPage, width: int, height: int) -> np.ndarray:
 
 
 def compare(
-    page: OpenPage, offsets: list[list[float]], frames: list[int], shown: list[list[np.ndarray]]
+    page: OpenPage, offsets: list[list[float]], frames: list[int], references: list[list[np.ndarray]]
 ) -> list[list[float]]:
-    """PSNR in dB of the player's pictures: for each frame, of each look."""
-    found = []
-    for frame, pictures in zip(frames, shown, strict=True):
+    """PSNR in dB of the player's pictures, by frame and viewpoint."""
+    values = []
+    for frame, pictures in zip(frames, references, strict=True):
         page.run("(frame) => player.seek(frame)", frame)
         row = []
         for offset, picture in zip(offsets, pictures, strict=True):
             page.run("(offset) => player.setOffset(...offset)", offset)
             row.append(round(picture_psnr(picture_of(page, picture.shape[1], picture.shape[0]), picture), 2))
-        found.append(row)
-    return found
+        values.append(row)
+    return values
 
 
 PLAY = """async ([seconds, limits]) => {
@@ -118,15 +119,15 @@ PLAY = """async ([seconds, limits]) => {
 
 
 def measure(options: WebOptions, folder: Path, chromium: str) -> dict[str, Any]:
-    """Export the clip, play it, and compare."""
+    """Export the clip, play it, and compare it with the renderer."""
     ckpt_path = options.ckpt_path or str(default_checkpoint())
     out, backgrounds = folder / "web", folder / "background"
     clip = RigClip.open(options.root_dir, backgrounds)
     make_backgrounds(clip, range(len(clip.names)), backgrounds, keep=False)
-    given: dict[str, Any] = {"root_dir": options.root_dir, "ckpt_path": ckpt_path, "bg_dir": str(backgrounds)}
+    inputs: dict[str, Any] = {"root_dir": options.root_dir, "ckpt_path": ckpt_path, "bg_dir": str(backgrounds)}
     start = time.perf_counter()
     report: WebReport = export(
-        ExportOptions(**given, out_dir=str(out), layers=options.layers, crf=options.crf, fps=options.fps)
+        ExportOptions(**inputs, out_dir=str(out), layers=options.layers, crf=options.crf, fps=options.fps)
     )
     seconds = time.perf_counter() - start
     manifest = json.loads((out / "manifest.json").read_text())
@@ -134,14 +135,14 @@ def measure(options: WebOptions, folder: Path, chromium: str) -> dict[str, Any]:
     viewpoints = Viewpoints.of(clip.poses, clip.size).scaled(manifest["view"]["scale"])
     frames = list(range(0, clip.num_frames, options.every))
     looks = join_paths([viewpoints.center(), viewpoints.edges()])
-    shown = truth(RenderOptions(**given, out_dir=str(folder), time="fix:0"), looks, frames)
+    references = render_references(RenderOptions(**inputs, out_dir=str(folder), time="fix:0"), looks, frames)
     h, w = clip.size
     with launch_chromium(chromium) as browser, new_page(browser, out, viewport={"width": w, "height": h}) as page:
         page.goto()
         page.run("() => window.playerReady")
         start_up = page.run("() => player.stats")
         offsets = [[0, 0, 0], [-x, 0, 0], [x, 0, 0], [0, -y, 0], [0, y, 0]]
-        figures = compare(page, offsets, frames, shown)
+        figures = compare(page, offsets, frames, references)
         rate = page.run(PLAY, [PLAYED_FOR, manifest["view"]["limits"]])
         stats = page.run("() => player.stats")
         version = browser.version
@@ -150,8 +151,8 @@ def measure(options: WebOptions, folder: Path, chromium: str) -> dict[str, Any]:
     cameras = sum(size for name, size in report.sizes.items() if name.startswith("cameras/"))
     played = sum(report.sizes.values()) - cameras - report.sizes.get("offline.js", 0)
     return {
-        "clip": shown_path(options.root_dir),
-        "checkpoint": shown_path(ckpt_path),
+        "clip": display_path(options.root_dir),
+        "checkpoint": display_path(ckpt_path),
         "browser": f"Chromium {version}, drawing by the processor",
         "psnr": {
             "frames": frames,
@@ -181,19 +182,19 @@ def measure(options: WebOptions, folder: Path, chromium: str) -> dict[str, Any]:
 
 
 def table_of(figures: dict[str, Any]) -> str:
-    """What a reader wants to know."""
+    """The Markdown table of the main figures."""
     size, fidelity = figures["bytes"], figures["psnr"]
     rows = [
-        ["player beside renderer, from the centre", f"{fidelity['center']:.1f} dB"],
+        ["player against renderer, from the centre", f"{fidelity['center']:.1f} dB"],
         ["from the edges of the range: mean, worst", f"{fidelity['edges']:.1f}, {fidelity['worst_edge']:.1f} dB"],
         ["layers", str(figures["layers"])],
-        ["what moves", f"{size['moving_mbit_per_second']:.1f} Mbit/s"],
-        ["a second of the clip", f"{size['per_second_of_clip'] / 1e6:.2f} MB"],
-        ["the planes of a second, raw", f"{size['raw_planes_per_second'] / 1e6:.0f} MB"],
+        ["moving content", f"{size['moving_mbit_per_second']:.1f} Mbit/s"],
+        ["one second of the clip", f"{size['per_second_of_clip'] / 1e6:.2f} MB"],
+        ["raw planes of one second", f"{size['raw_planes_per_second'] / 1e6:.0f} MB"],
         ["before the first picture", f"{size['before_first_picture'] / 1e6:.2f} MB, {figures['first_picture_ms']} ms"],
-        ["uploaded to the GPU a frame", f"{size['uploaded_per_frame'] / 1e6:.1f} MB"],
+        ["uploaded to the GPU per frame", f"{size['uploaded_per_frame'] / 1e6:.1f} MB"],
         [
-            "playing and moving, drawn by the processor",
+            "playing and moving, rendered on the CPU",
             f"{figures['frames_per_second_moving']:.1f} frames/s",
         ],
     ]

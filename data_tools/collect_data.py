@@ -1,8 +1,8 @@
-"""Make a collected clip, which the renderer takes, from a frame folder or from videos.
+"""Collect frames of a frame folder or of videos into a clip for the renderer.
 
     python data_tools/collect_data.py FRAMES FIRST END NAME       e.g. frames 0 20 qual
 
-writes frames FIRST to END-1 (END itself is left out, so that `0 20` are twenty frames):
+writes frames FIRST to END-1 (END is excluded, so `0 20` selects twenty frames):
 
     FRAMES/NAME/00000/images/000.jpg ...    a folder per frame, a picture per camera
     FRAMES/NAME/00000/poses_bounds.npy
@@ -47,8 +47,8 @@ from maskvolume.io.llff import write_poses_bounds
 from maskvolume.options import Size, option, parse_options, positional
 from maskvolume.runtime.errors import InputError, run_program
 
-PARTIAL_NAME = ".partial"  # frames that lack a picture as yet
-# What a frame's folder may hold for --overwrite to remove it.
+PARTIAL_NAME = ".partial"  # folder of incomplete frames
+# --overwrite only removes a frame's folder if all its entries match this.
 FRAME_CONTENTS = re.compile(r"images(_\d+x\d+)?|poses_bounds\.npy|\w*path\.(txt|npy)|\..*")
 RESERVED_NAME = re.compile(r"\d+|\..*|background|cam(era)?[ _-]?\d+", re.IGNORECASE)
 
@@ -59,31 +59,31 @@ class CollectOptions:
 
     frames: str = positional("folder with cam00/00000.jpg ... or cam00.mp4 ..., and poses_bounds.npy")
     first: int = positional("number of the first frame")
-    end: int = positional("number after that of the last frame")
-    name: str = positional("name of the collected clip, a folder that is made in FRAMES")
+    end: int = positional("number after the last frame's")
+    name: str = positional("name of the collected clip, a new folder in FRAMES")
     out_dir: str | None = option(None, "folder for NAME and the backgrounds; none: FRAMES")
     bg_dir: str | None = option(
         None, "folder for the backgrounds; none: background in the output folder, or in NAME with --exclude"
     )
     img_wh: Size | None = option(
-        None, "width and height to bring the pictures to; none: files are linked, not encoded again", low=1
+        None, "width and height to resize the pictures to; none: files are linked, not encoded again", low=1
     )
-    ext: Literal["jpg", "png"] | None = option(None, "form of the pictures; none: the original's, jpg for videos")
+    ext: Literal["jpg", "png"] | None = option(None, "picture format; none: that of the source, jpg for videos")
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
-    bg_frames: int = option(100, "frames, evenly spaced over the recording, that the backgrounds are made of", low=1)
-    overwrite: bool = option(False, "make everything again, also what is there")
+    bg_frames: int = option(100, "frames, evenly spaced over the recording, for the backgrounds", low=1)
+    overwrite: bool = option(False, "replace existing files")
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What a collected clip is made of.
+    """The source and the settings of a collected clip.
 
     Attributes:
         clip: the recording.
-        cameras: those of its cameras that are collected.
-        frames: numbers of the recording's frames by the number that each has in its name.
-        size: ``(h, w)`` to bring the pictures to, or None to leave them.
-        suffix: ``.jpg`` or ``.png`` to encode to, or None to leave them.
+        cameras: positions of the cameras to collect.
+        frames: positions in the recording by the number in the frame's name.
+        size: ``(h, w)`` to resize the pictures to; None: unchanged.
+        suffix: ``.jpg`` or ``.png`` to encode to; None: unchanged.
     """
 
     clip: RigClip
@@ -93,17 +93,17 @@ class Collection:
     suffix: str | None = None
 
     def picture_name(self, position: int) -> str:
-        """Name of the picture of the camera at a position among those that are collected."""
+        """File name for the camera at a position among the collected ones."""
         return f"{position:03d}{self._suffix(self.cameras[position])}"
 
     def is_kept(self, camera: int) -> bool:
-        """Whether the files of a camera are taken as they are."""
+        """Whether the files of a camera are used unchanged."""
         clip = self.clip
         same_suffix = self._suffix(camera) == clip.file(camera, 0).suffix
         return clip.layout.kind != "videos" and self.size in (None, clip.size) and same_suffix
 
     def settings(self, folder: Path) -> dict[str, object]:
-        """All that the pictures in ``folder`` depend on, in a form that survives moving both together."""
+        """Everything that the pictures in ``folder`` depend on; stays valid if source and folder move together."""
         clip = self.clip
         return {
             "source": Path(os.path.relpath(clip.root_dir.resolve(), folder.resolve())).as_posix(),
@@ -119,9 +119,9 @@ class Collection:
 
 
 def collect_clip(collection: Collection, folder: Path, *, overwrite: bool = False) -> None:
-    """Make a collected clip in ``folder``; pictures that are there and up to date are kept.
+    """Write a collected clip to ``folder``; pictures that are up to date are kept.
 
-    A frame appears when all its pictures are there, so that an interruption leaves no frame by halves.
+    A frame appears when all its pictures are written, so that an interruption leaves no incomplete frame.
 
     Raises:
         InputError: ``folder`` holds other frames or other pictures and ``overwrite`` is not set, or a
@@ -129,43 +129,43 @@ def collect_clip(collection: Collection, folder: Path, *, overwrite: bool = Fals
     """
     require_writable_folder(folder)
     _prepare_folder(collection, folder, overwrite)
-    places = {}
+    folders = {}
     for number in collection.frames:
         final = folder / f"{number:05d}"
-        places[number] = final if final.is_dir() else folder / PARTIAL_NAME / final.name
-    total = len(collection.cameras) * len(places)
+        folders[number] = final if final.is_dir() else folder / PARTIAL_NAME / final.name
+    total = len(collection.cameras) * len(folders)
     with tqdm(total=total, desc="frames", unit="picture", disable=None) as progress:
         for position, camera in enumerate(collection.cameras):
             for number, frame in collection.frames.items():
-                picture = places[number] / "images" / collection.picture_name(position)
+                picture = folders[number] / "images" / collection.picture_name(position)
                 _write_picture(collection, camera, frame, picture)
                 progress.update()
             _close_video(collection.clip, camera)
-    for place in places.values():
-        _write_poses(collection, place / POSES_NAME)
-        if place.parent.name == PARTIAL_NAME:
-            place.rename(folder / place.name)
+    for frame_folder in folders.values():
+        _write_poses(collection, frame_folder / POSES_NAME)
+        if frame_folder.parent.name == PARTIAL_NAME:
+            frame_folder.rename(folder / frame_folder.name)
     shutil.rmtree(folder / PARTIAL_NAME, ignore_errors=True)
 
 
 def _prepare_folder(collection: Collection, folder: Path, overwrite: bool) -> None:
-    """See to it that all frames in ``folder`` are frames of this collection."""
+    """Check that all frames in ``folder`` belong to this collection."""
     record = folder / COLLECTED_NAME
     settings = collection.settings(folder)
-    there = sorted(path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
-    other = [path for path in there if int(path.name) not in collection.frames]
+    existing = sorted(path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+    outside = [path for path in existing if int(path.name) not in collection.frames]
     advice = "choose another NAME, or give --overwrite to replace it"
     is_same = _read_settings(record) == settings
-    if not overwrite and there and not is_same:
+    if not overwrite and existing and not is_same:
         raise InputError(f"{folder}: holds a clip of other cameras, pictures or sizes; {advice}")
-    if not overwrite and other:
-        raise InputError(f"{folder}: holds frames outside the range, such as {other[0].name}; {advice}")
+    if not overwrite and outside:
+        raise InputError(f"{folder}: holds frames outside the range, such as {outside[0].name}; {advice}")
     if overwrite or not is_same:
-        for path in there:
-            if strange := [p for p in path.iterdir() if not FRAME_CONTENTS.fullmatch(p.name)]:
-                raise InputError(f"{strange[0]}: is no part of a clip; move it away, or choose another NAME")
+        for path in existing:
+            if foreign := [p for p in path.iterdir() if not FRAME_CONTENTS.fullmatch(p.name)]:
+                raise InputError(f"{foreign[0]}: is not part of a clip; move it away, or choose another NAME")
         record.unlink(missing_ok=True)
-        for path in (*there, folder / PARTIAL_NAME):
+        for path in (*existing, folder / PARTIAL_NAME):
             shutil.rmtree(path, ignore_errors=path.name == PARTIAL_NAME)
         with atomic_path(record) as partial:
             partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -190,7 +190,7 @@ def _write_picture(collection: Collection, camera: int, frame: int, picture: Pat
 
 
 def _write_poses(collection: Collection, path: Path) -> None:
-    """The poses of the collected cameras; never a link, so that editing the recording's leaves the clip."""
+    """Write the poses of the collected cameras; never a link, so that the clip keeps them if the recording's change."""
     clip, rows = collection.clip, list(collection.cameras)
     if len(rows) < len(clip.names):
         write_poses_bounds(path, RigPoses(clip.poses.cameras[rows], clip.poses.bounds[rows]))
@@ -200,7 +200,7 @@ def _write_poses(collection: Collection, path: Path) -> None:
 
 
 def _close_video(clip: RigClip, camera: int) -> None:
-    """Free a decoder once its camera is done: a rig has many, and each holds many pictures."""
+    """Free the decoder of a finished camera: a rig has many, and each buffers many pictures."""
     if isinstance(clip.layout.source, Videos):
         clip.layout.source.videos[camera].close()
 
@@ -208,8 +208,8 @@ def _close_video(clip: RigClip, camera: int) -> None:
 def _check_options(options: CollectOptions) -> None:
     if Path(options.name).name != options.name or RESERVED_NAME.fullmatch(options.name):
         raise InputError(
-            f"NAME {options.name!r}: a plain folder name expected, that is not a number, a camera or "
-            f"background, such as qual; NAME stands fourth, after FRAMES FIRST END"
+            f"NAME {options.name!r}: a plain folder name expected that is not a number, a camera or "
+            f"background, such as qual; NAME is the fourth argument, after FRAMES FIRST END"
         )
 
 
@@ -219,8 +219,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         CollectOptions,
         argv,
         prog="collect_data.py",
-        description="Make a collected clip, which the renderer takes, from a frame folder or from videos. "
-        "Frames FIRST to END-1 are taken: `frames 0 20 qual` makes frames/qual of twenty frames.",
+        description="Collect frames of a frame folder or of videos into a clip for the renderer. "
+        "Frames FIRST to END-1 are used: `frames 0 20 qual` writes frames/qual with twenty frames.",
     )
     _check_options(options)
     clip = RigClip.open(options.frames)

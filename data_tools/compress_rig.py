@@ -1,10 +1,10 @@
-"""Make training data of a rig from a clip, its backgrounds and its mattes.
+"""Pack a clip with its backgrounds and mattes into training data.
 
-    python data_tools/compress_rig.py FRAMES --out_dir DATA                 the original's form, which is large
-    python data_tools/compress_rig.py FRAMES --out_dir DATA --compact       JPEG and PNG inside, a tenth of it or less
+    python data_tools/compress_rig.py FRAMES --out_dir DATA                 the original's format, which is large
+    python data_tools/compress_rig.py FRAMES --out_dir DATA --compact       JPEG and PNG inside, at most a tenth
 
-writes ``DATA/scene000.h5`` and ``DATA/scene000_pb.npy``; see docs/formats.md. Backgrounds and mattes are made by
-make_backgrounds.py and make_mattes.py before. A scene that was interrupted is made anew.
+writes ``DATA/scene000.h5`` and ``DATA/scene000_pb.npy``; see docs/formats.md. Run make_backgrounds.py and
+make_mattes.py first. An interrupted scene is written again from the start.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ class CompressRigOptions:
     """Options of compress_rig."""
 
     frames: str = positional("folder of the clip, with poses_bounds.npy")
-    out_dir: str = required("folder for the scene, which training takes as --root_dir")
-    name: str = option("scene000", "name of the scene; several scenes may lie in one folder")
-    bg_dir: str | None = option(None, "folder of the backgrounds; none: where the clip has them, FRAMES/background")
+    out_dir: str = required("folder for the scene, the --root_dir of training")
+    name: str = option("scene000", "name of the scene; a folder can hold several scenes")
+    bg_dir: str | None = option(None, "folder of the backgrounds; none: that of the clip, FRAMES/background")
     matte_dir: str | None = option(None, "folder of the mattes; none: FRAMES/mattes")
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
     first: int | None = option(None, "number of the first frame; none: the clip's first")
-    end: int | None = option(None, "number after that of the last frame; none: after the clip's last")
-    img_wh: Size | None = option(None, "width and height to bring the pictures to; none: as they are", low=1)
-    compact: bool = option(False, "keep pictures as JPEG, mattes and backgrounds as PNG")
+    end: int | None = option(None, "number after the last frame's; none: the clip's end")
+    img_wh: Size | None = option(None, "width and height to resize the pictures to; none: unchanged", low=1)
+    compact: bool = option(False, "store pictures as JPEG, mattes and backgrounds as PNG")
     quality: int = option(
-        92, "JPEG quality, 1 to 100, of pictures that --compact encodes; JPEGs are kept as they are", low=1, high=100
+        92, "JPEG quality, 1 to 100, of pictures that --compact encodes; existing JPEGs are copied", low=1, high=100
     )
-    overwrite: bool = option(False, "make the scene again if it is there")
+    overwrite: bool = option(False, "replace an existing scene")
 
 
 @dataclass(frozen=True)
 class ClipScene:
-    """Some cameras and frames of a clip, as what a scene is written from.
+    """A selection of a clip's cameras and frames, as the source of a scene.
 
     Attributes:
         clip: the recording, with its backgrounds.
         matte_dir: its mattes.
-        cameras: the cameras that are taken.
-        frames: positions of the frames that are taken.
-        size: (h, w) to bring all pictures to.
+        cameras: positions of the selected cameras.
+        frames: positions of the selected frames.
+        size: (h, w) to resize all pictures to.
     """
 
     clip: RigClip
@@ -99,7 +99,7 @@ class ClipScene:
         data = clip.file(self.cameras[camera], self.frames[frame]).read_bytes()
         if not data.startswith(JPEG_START):
             return None
-        self.picture(camera, frame)  # raises where it can't be decoded
+        self.picture(camera, frame)  # raises if it can't be decoded
         return data
 
     def matte(self, camera: int, frame: int) -> np.ndarray:
@@ -113,7 +113,7 @@ class ClipScene:
         return matte_file(self.matte_dir, clip.names[self.cameras[camera]], clip.frame_names[self.frames[frame]])
 
     def files(self) -> Iterator[Path]:
-        """All files that the scene is made of."""
+        """All source files of the scene."""
         yield self.clip.layout.poses_path
         yield from list_pictures(self.clip.background_dir).values()
         for camera in range(self.num_cameras):
@@ -122,7 +122,7 @@ class ClipScene:
                 yield self.matte_file(camera, frame)
 
     def settings(self, form: SceneForm, folder: Path) -> str:
-        """All that the scene in ``folder`` depends on but for the files' contents."""
+        """Everything that the scene in ``folder`` depends on, except the files' contents."""
         clip = self.clip
         return json.dumps(
             {
@@ -137,13 +137,13 @@ class ClipScene:
 
 
 def compress_scene(scene: ClipScene, path: Path, form: SceneForm, *, overwrite: bool = False) -> bool:
-    """Write a scene as ``path`` with its poses beside it, unless it is there.
+    """Write a scene to ``path`` with its poses beside it, unless it exists.
 
     Returns:
-        Whether it was written now.
+        Whether it was written.
 
     Raises:
-        InputError: another scene is there, or a picture, matte or background is missing or can't be read.
+        InputError: ``path`` holds another scene, or a picture, matte or background is missing or can't be read.
     """
     settings = scene.settings(form, path.parent)
     if path.exists() and not overwrite:
@@ -152,15 +152,15 @@ def compress_scene(scene: ClipScene, path: Path, form: SceneForm, *, overwrite: 
                 f"{path}: holds another clip, or other cameras, frames or sizes; choose another --name, or give "
                 f"--overwrite to replace it"
             )
-        made = path.stat().st_mtime
-        if newer := next((file for file in scene.files() if file.stat().st_mtime > made), None):
-            print(f"{path}: kept, though {newer} is newer; --overwrite makes it anew")
+        written_at = path.stat().st_mtime
+        if newer := next((file for file in scene.files() if file.stat().st_mtime > written_at), None):
+            print(f"{path}: kept, though {newer} is newer; --overwrite replaces it")
         return False
     for camera in range(scene.num_cameras):
         scene.background(camera)
         for frame in range(scene.num_frames):
             if not (matte := scene.matte_file(camera, frame)).is_file():
-                read_matte(matte, scene.size)  # says what to do
+                read_matte(matte, scene.size)  # raises with advice
     rows = list(scene.cameras)
     poses = RigPoses(scene.clip.poses.cameras[rows], scene.clip.poses.bounds[rows])
     attributes = {CAMERAS_ATTRIBUTE: scene.camera_names, SETTINGS_ATTRIBUTE: settings}
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         CompressRigOptions,
         argv,
         prog="compress_rig.py",
-        description="Make training data of a rig, NAME.h5 and NAME_pb.npy, from a clip with backgrounds and mattes.",
+        description="Pack a clip with backgrounds and mattes into training data, NAME.h5 and NAME_pb.npy.",
     )
     _check_options(options)
     clip = RigClip.open(options.frames, options.bg_dir)

@@ -3,11 +3,11 @@
     python data_tools/estimate_poses.py FRAMES
     python data_tools/estimate_poses.py FRAMES --focal 520 --baseline 0.1 --between cam00 cam01
 
-writes ``FRAMES/poses_bounds.npy``. The cameras stand still, so each of them counts as one picture: its median over
-time, in which what moves is gone. Where that has few features, instants add theirs, but for pixels that move.
+writes ``FRAMES/poses_bounds.npy``. The cameras are static, so each is represented by one picture: its median over time,
+without moving objects. If that has few features, those of single frames are added, except in moving areas.
 
 The unit of length is the mean distance of a camera from its nearest neighbour, or a metre with --baseline, or that of
---prior. The first camera stands at the origin and looks along z, unless --prior says where the cameras stand.
+--prior. The first camera is at the origin and looks along z, unless --prior gives the positions of the cameras.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from maskvolume.options import option, parse_options, positional
 from maskvolume.runtime.errors import InputError, run_program
 
 CALIBRATION_NAME = "calibration"
-FEW_FEATURES = 600  # in a median: then the instants are merged with it
+FEW_FEATURES = 600  # a median with fewer features is merged with the instants
 _MODELS = {"none": "SIMPLE_PINHOLE", "radial": "RADIAL", "opencv": "OPENCV"}
 
 
@@ -58,46 +58,44 @@ _MODELS = {"none": "SIMPLE_PINHOLE", "radial": "RADIAL", "opencv": "OPENCV"}
 class PoseOptions:
     """Options of estimate_poses."""
 
-    frames: str = positional("the clip, of any layout; needs no poses")
-    out: str | None = option(None, "file to write; none: poses_bounds.npy where the clip's poses belong")
+    frames: str = positional("the clip, in any layout; needs no poses")
+    out: str | None = option(None, "file to write; none: the clip's poses_bounds.npy")
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
     focal: float | None = option(
-        None, "known focal length of all cameras, in pixels of these pictures; kept as it is", above=0
+        None, "known focal length of all cameras, in pixels of these pictures; not refined", above=0
     )
     calibration: str | None = option(
-        None, "known calibration of all cameras, or a folder with cam00.json ... or all.json; kept as it is"
+        None, "known calibration of all cameras, or a folder with cam00.json ... or all.json; not refined"
     )
     model: Literal["pinhole", "fisheye"] | None = option(
-        None, "model of the lenses, of calibrations that do not say it; none: pinhole"
+        None, "lens model for calibrations that do not name one; none: pinhole"
     )
     intrinsics: Literal["auto", "shared", "each"] = option(
         "auto", "one focal length and distortion for all, or for each; auto: for each if that fits clearly better"
     )
     distortion: Literal["none", "radial", "opencv"] = option(
-        "none", "what is estimated of the distortion: none; radial k1 k2; opencv k1 k2 p1 p2 and two focal lengths"
+        "none", "distortion to estimate: none; radial k1 k2; opencv k1 k2 p1 p2 and two focal lengths"
     )
     prior: str | None = option(
-        None, "poses_bounds.npy to start from; the result is refined, and keeps its place, direction and unit"
+        None, "poses_bounds.npy to start from; it is refined, and keeps its position, direction and unit"
     )
     baseline: float | None = option(
         None, "distance in metres between two neighbours, or the cameras of --between", above=0
     )
-    between: tuple[str, str] | None = option(None, "the two cameras that --baseline is between")
-    count: int = option(30, "frames, evenly spaced, that the medians are made of", low=1)
-    instants: int = option(
-        4, "frames of these that are looked at one by one, for features and for the depth of movers", low=0
-    )
+    between: tuple[str, str] | None = option(None, "the two cameras whose distance --baseline gives")
+    count: int = option(30, "frames, evenly spaced, for the medians", low=1)
+    instants: int = option(4, "single frames among these, for features and for the depth of movers", low=0)
     merge: Literal["auto", "always", "never"] = option(
-        "auto", "add the features of the instants to those of the medians; auto: where a median has few"
+        "auto", "add the features of the instants to those of the medians; auto: if a median has few"
     )
-    features: int = option(4096, "most features of a picture", low=100)
-    allow_missing: bool = option(False, "write the poses that were found even if cameras are without")
-    seed: int = option(0, "of all that is drawn")
-    overwrite: bool = option(False, "replace poses and calibrations that are there")
+    features: int = option(4096, "most features per picture", low=100)
+    allow_missing: bool = option(False, "write the poses even if some cameras have none")
+    seed: int = option(0, "seed of all random choices")
+    overwrite: bool = option(False, "replace existing poses and calibrations")
 
 
 def estimate_poses(options: PoseOptions) -> None:
-    """Estimate the poses, say how sure they are and write them."""
+    """Estimate the poses, print their confidence and write them."""
     layout = open_layout(options.frames)
     chosen = choose_cameras(layout, options.exclude)
     names = tuple(layout.names[camera] for camera in chosen)
@@ -117,7 +115,7 @@ def estimate_poses(options: PoseOptions) -> None:
     with tempfile.TemporaryDirectory(prefix="estimate_poses.") as folder, rig_mapping.quiet():
         sets = [(camera.background, *(camera.still if merged else ())) for camera in features]
         if merged and features[0].still:
-            print(f"features of {len(features[0].still)} instants are merged with them, but for what moves")
+            print(f"features of {len(features[0].still)} instants are merged with them, except in moving areas")
         matches = rig_mapping.match_rig(sets)
         is_known = known is not None
         shared = {"auto": (True, False), "shared": (True,), "each": (False,)}[options.intrinsics]
@@ -145,8 +143,8 @@ def _write(
     outputs: Sequence[Path],
     calibration_dir: Path,
 ) -> None:
-    """Write calibrations and poses, and say what is to be done before they can be used."""
-    straightened = [llff_obstacles(image.lens) for image in estimate.images]
+    """Write calibrations and poses, and print the steps needed before they can be used."""
+    obstacles = [llff_obstacles(image.lens) for image in estimate.images]
     if options.distortion != "none":
         for image in estimate.images:
             write_calibration(calibration_dir / f"{image.name}.json", image.lens)
@@ -154,20 +152,20 @@ def _write(
     for path in outputs:
         write_poses_bounds(path, poses)
     print(f"{outputs[0]}: {len(poses)} poses" + (f", and in {len(outputs) - 1} more frames" if outputs[1:] else ""))
-    if any(straightened):
-        words = next(words for words in straightened if words)
+    if any(obstacles):
+        words = next(words for words in obstacles if words)
         calibration = options.calibration or calibration_dir
         straight = layout.root.with_name(f"{layout.root.resolve().name}_straight")
         program = ["python", "data_tools/undistort.py"]
         command = [*program, layout.root, "--calibration", calibration, "--out_dir", straight]
         print(
-            f"warning: LLFF poses do not hold {words[0]}: these poses are right for the undistorted clip only, which "
-            f"this makes: {shlex.join(map(str, command))}"
+            f"warning: LLFF poses cannot represent {words[0]}: these poses are only valid for the undistorted clip, "
+            f"which this command writes: {shlex.join(map(str, command))}"
         )
-    left_out = [name for name in layout.names if name not in {image.name for image in estimate.images}]
-    if left_out:
+    missing = [name for name in layout.names if name not in {image.name for image in estimate.images}]
+    if missing:
         print(
-            f"warning: no pose for {', '.join(left_out)}: the file has no row for them, so move their pictures out of "
+            f"warning: no pose for {', '.join(missing)}: the file has no row for them, so move their pictures out of "
             f"{layout.root} before it is used"
         )
 
@@ -179,12 +177,12 @@ def _rig_poses(
     options: PoseOptions,
     scale_pair: tuple[str, str] | None,
 ) -> RigPoses:
-    """The poses in the unit and the frame that were asked for, with their bounds."""
+    """The poses in the requested unit and frame, with their bounds."""
     T = np.stack([image.T_cam_world for image in estimate.images])
     if prior is not None:
-        places = prior.cameras.T_cam_world.numpy()[list(estimate.positions)]
-        found = align(list(T), list(places))
-        scale, R, shift = found.scale, found.R, found.t
+        reference = prior.cameras.T_cam_world.numpy()[list(estimate.positions)]
+        similarity = align(list(T), list(reference))
+        scale, R, shift = similarity.scale, similarity.R, similarity.t
     else:
         R, scale = T[0, :3, :3], 1.0 / _mean_neighbour_distance(T)
         shift = scale * T[0, :3, 3]
@@ -192,8 +190,8 @@ def _rig_poses(
         names = [image.name for image in estimate.images]
         length = _mean_neighbour_distance(T)
         if scale_pair is not None:
-            if missing := [name for name in scale_pair if name not in names]:
-                raise InputError(f"--between: no pose found for {missing[0]}; name another camera")
+            if unposed := [name for name in scale_pair if name not in names]:
+                raise InputError(f"--between: no pose found for {unposed[0]}; name another camera")
             a, b = (centres(T[[names.index(name)]])[0] for name in scale_pair)
             length = float(np.linalg.norm(a - b))
         shift = shift * (options.baseline / length / scale)
@@ -213,18 +211,18 @@ def _mean_neighbour_distance(T: np.ndarray) -> float:
 
 
 def _ideal(lens: Lens) -> np.ndarray:
-    """What LLFF holds of a lens; undistort.py gives each camera its own new focal length."""
+    """K of the ideal camera that LLFF can represent; undistort.py gives each camera its own new focal length."""
     f, (h, w) = float(lens.K[0, 0] + lens.K[1, 1]) / 2, lens.size
     return np.array([[f, 0, w / 2], [0, f, h / 2], [0, 0, 1]])
 
 
 def _bounds(estimate: Estimate) -> np.ndarray:
-    """Near and far ``[N, 2]`` of what stands still and of what moves."""
+    """Near and far depth ``[N, 2]`` over static and moving content."""
     known = [image.bounds for image in estimate.images if image.bounds is not None]
     if not known:
-        raise InputError("too few points for the depths of what the cameras see; give --prior or --calibration")
-    whole = (min(near for near, _ in known), max(far for _, far in known))
-    bounds = np.array([image.bounds or whole for image in estimate.images])
+        raise InputError("too few points for the depth bounds of the cameras; give --prior or --calibration")
+    total = (min(near for near, _ in known), max(far for _, far in known))
+    bounds = np.array([image.bounds or total for image in estimate.images])
     if estimate.moving is not None:
         moving = np.array(estimate.moving)
         is_before = moving[:, 0] > 0
@@ -242,7 +240,7 @@ def _library_cameras(
     is_shared: bool,
     folder: Path,
 ) -> tuple[pycolmap.Camera, ...]:
-    """The cameras in the library's form, one for all where their intrinsics are shared and unknown."""
+    """The cameras in pycolmap's form; all share one if their intrinsics are shared and unknown."""
     h, w = layout.size
     if known is not None:
         posed = [PosedCamera(name, lens, np.eye(4), (name,)) for name, lens in zip(names, known, strict=True)]
@@ -257,14 +255,14 @@ def _library_cameras(
         focals = prior.cameras.K[:, 0, 0].tolist()
     if is_shared:
         focals = [float(np.mean(focals))] * len(names)
-    found: dict[int, pycolmap.Camera] = {}
+    cameras_by_id: dict[int, pycolmap.Camera] = {}
     for position, focal in enumerate(focals):
         number = 1 if is_shared else position + 1
-        if number not in found:
+        if number not in cameras_by_id:
             model = _MODELS[options.distortion]
-            found[number] = pycolmap.Camera.create_from_model_name(number, model, focal, w, h)
-            found[number].has_prior_focal_length = bool(options.focal or prior)
-    return tuple(found[1 if is_shared else position + 1] for position in range(len(names)))
+            cameras_by_id[number] = pycolmap.Camera.create_from_model_name(number, model, focal, w, h)
+            cameras_by_id[number].has_prior_focal_length = bool(options.focal or prior)
+    return tuple(cameras_by_id[1 if is_shared else position + 1] for position in range(len(names)))
 
 
 def _describe_features(
@@ -279,7 +277,7 @@ def _describe_features(
 
 
 def _print_report(estimate: Estimate, poses: RigPoses, problem: Problem) -> None:
-    sure = estimate.confidence
+    confidence = estimate.confidence
     for row, image in enumerate(estimate.images):
         near, far = poses.bounds[row].tolist()
         fx, fy = image.lens.K[0, 0], image.lens.K[1, 1]
@@ -287,20 +285,20 @@ def _print_report(estimate: Estimate, poses: RigPoses, problem: Problem) -> None
         x, y, z = (poses.cameras.center[row].round(decimals=4) + 0.0).tolist()
         print(
             f"{image.name}: at {x:.4g} {y:.4g} {z:.4g}, focal length {focal} pixels, near {near:.3g}, far {far:.3g}, "
-            f"{sure.points[estimate.positions[row]]} points"
+            f"{confidence.points[estimate.positions[row]]} points"
         )
-    low, middle, high = sure.angles
-    print(f"points: {sure.num_points}, each seen by {sure.track_length:.1f} cameras on average")
-    print(f"triangulation angle: {middle:.2f} degrees; {low:.2f} to {high:.2f} without the outer tenths")
-    print(f"reprojection error: {sure.error:.3f} pixels")
-    focal = "as given" if problem.fixed_focal else f"{sure.focal:.2f}%"
+    low, middle, high = confidence.angles
+    print(f"points: {confidence.num_points}, each seen by {confidence.track_length:.1f} cameras on average")
+    print(f"triangulation angle: {middle:.2f} degrees; 10th to 90th percentile {low:.2f} to {high:.2f}")
+    print(f"reprojection error: {confidence.error:.3f} pixels")
+    focal = "as given" if problem.fixed_focal else f"{confidence.focal:.2f}%"
     print(
-        f"standard errors, from halves of the points: rotations {sure.rotation:.4f} degrees, positions "
-        f"{sure.place:.3f}% of the rig's width, focal length {focal}"
+        f"standard errors, from halves of the points: rotations {confidence.rotation:.4f} degrees, positions "
+        f"{confidence.place:.3f}% of the rig's width, focal length {focal}"
     )
     if estimate.moving is None:
-        print("near and far are those of what stands still; nothing that moves could be measured")
-    grade, why = verdict(sure, problem)
+        print("near and far are those of the static scene; no moving points could be measured")
+    grade, why = verdict(confidence, problem)
     print(f"verdict: {grade}" + (f"; {'; '.join(why)}" if why else ", all figures are within the limits of a good rig"))
 
 
@@ -319,8 +317,8 @@ def _read_prior(options: PoseOptions, layout: Layout, chosen: Sequence[int]) -> 
 
 def _read_known(options: PoseOptions, layout: Layout, names: Sequence[str]) -> list[Lens] | None:
     if options.calibration is not None:
-        found = read_calibrations(options.calibration, names, options.model)
-        return [fit_lens(lens, layout.size, path) for path, lens in found.values()]
+        calibrations = read_calibrations(options.calibration, names, options.model)
+        return [fit_lens(lens, layout.size, path) for path, lens in calibrations.values()]
     if options.focal is not None and options.distortion == "none":
         h, w = layout.size
         K = np.array([[options.focal, 0, w / 2], [0, options.focal, h / 2], [0, 0, 1]])
@@ -329,7 +327,7 @@ def _read_known(options: PoseOptions, layout: Layout, names: Sequence[str]) -> l
 
 
 def _outputs(options: PoseOptions, layout: Layout) -> tuple[list[Path], Path]:
-    """The files to write poses to, and the folder for calibrations."""
+    """The pose files to write, and the folder for calibrations."""
     if options.out is not None:
         if Path(options.out).suffix != ".npy":
             raise InputError(f"--out {options.out}: the name of a .npy file expected, such as {POSES_NAME}")
@@ -339,9 +337,9 @@ def _outputs(options: PoseOptions, layout: Layout) -> tuple[list[Path], Path]:
     else:
         outputs, root = [layout.poses_path], layout.root
     calibration_dir = root / CALIBRATION_NAME
-    made = [*outputs, *([calibration_dir] if options.distortion != "none" else [])]
-    if (there := next((path for path in made if path.exists()), None)) and not options.overwrite:
-        raise InputError(f"{there}: is there already; give --overwrite to replace it, or another place with --out")
+    targets = [*outputs, *([calibration_dir] if options.distortion != "none" else [])]
+    if (existing := next((path for path in targets if path.exists()), None)) and not options.overwrite:
+        raise InputError(f"{existing}: exists already; give --overwrite to replace it, or another path with --out")
     require_writable_folder(outputs[0].parent)
     return outputs, calibration_dir
 
@@ -356,15 +354,15 @@ def _scale_pair(options: PoseOptions, layout: Layout, names: Sequence[str]) -> t
 
 
 def _num_instants(options: PoseOptions, layout: Layout) -> int:
-    """A median over one or two frames does not tell what moves."""
+    """The number of instants; 0 for a median over one or two frames, which does not show what moves."""
     return options.instants if min(len(layout.frame_names), options.count) > 2 else 0
 
 
 def _check_options(options: PoseOptions) -> None:
     if options.calibration is not None and (options.focal is not None or options.distortion != "none"):
-        raise InputError("--calibration: says focal length and distortion; leave --focal and --distortion out")
+        raise InputError("--calibration: includes focal length and distortion; leave --focal and --distortion out")
     if options.between is not None and options.baseline is None:
-        raise InputError("--between: say with --baseline how far apart the two cameras are")
+        raise InputError("--between: give the distance of the two cameras with --baseline")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

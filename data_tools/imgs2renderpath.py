@@ -1,4 +1,4 @@
-"""Write the path of novel views that a clip is rendered along.
+"""Write a path of novel views for rendering a clip.
 
 python data_tools/imgs2renderpath.py FRAMES/qual
 python data_tools/imgs2renderpath.py FRAMES --kind spiral circle --num 60 --out spiral.npy --plot rig.png
@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_tools.inspection.plot import plot_rig
+from maskvolume.clips.layouts import PATH_NAME, POSES_NAME
 from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.paths import (
     PATH_KINDS,
@@ -27,9 +28,6 @@ from maskvolume.io.llff import read_poses_bounds, write_path
 from maskvolume.options import option, parse_options, positional
 from maskvolume.runtime.errors import InputError, run_program
 
-POSES_NAME = "poses_bounds.npy"
-PATH_NAME = "qual_path.txt"
-
 
 @dataclass(frozen=True)
 class PathOptions:
@@ -39,16 +37,16 @@ class PathOptions:
     out: str | None = option(None, f"path file to write, .txt or .npy; none: {PATH_NAME} beside the poses")
     kind: tuple[PathKind, ...] = option(
         ("all",),
-        f"one path or several that follow one another, of {', '.join(PATH_KINDS)}; all = x y z circle spiral",
+        f"one path or several in sequence, of {', '.join(PATH_KINDS)}; all = x y z circle spiral",
     )
-    num: int = option(30, "poses in a straight segment; a circle has twice, a spiral four times as many")
-    focus: float | None = option(None, "distance that every view looks at; none: from the bounds of the rig")
-    scale: float = option(1.0, "how wide the path is; 1 stays about as wide as the rig")
-    plot: str | None = option(None, "draw the rig and the path from above and from the front into this PNG")
+    num: int = option(30, "poses in a straight segment; a circle has twice as many, a spiral four times as many")
+    focus: float | None = option(None, "distance of the point that all views look at; none: from the rig's bounds")
+    scale: float = option(1.0, "width of the path; 1 is about the width of the rig")
+    plot: str | None = option(None, "PNG for a drawing of the rig and the path from above and from the front")
 
 
 def find_poses(scene: str | Path) -> Path:
-    """The poses_bounds.npy of a scene: the file itself, in the folder, or in a collected clip's first frame.
+    """The poses_bounds.npy of a scene: the file itself, that in the folder, or that in a collected clip's first frame.
 
     Raises:
         InputError: there is none.
@@ -73,26 +71,32 @@ def make_path(
     focus: float | None = None,
     scale: float = 1.0,
 ) -> Camera:
-    """The cameras ``[P]`` of several paths, one after the other; see ``maskvolume.geometry.paths.render_path``."""
+    """The cameras ``[P]`` of several paths in sequence.
+
+    The arguments are those of ``maskvolume.geometry.paths.render_path``, for each of ``kinds``.
+
+    Raises:
+        InputError: no kind, or as ``render_path``.
+    """
     if not kinds:
         raise InputError(f"--kind: name at least one path of {', '.join(PATH_KINDS)}")
     return join_paths([render_path(poses, kind, num, focus=focus, scale=scale) for kind in kinds])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make the path, write it and, where asked for, draw it."""
+    """Compute the path, write it and, with ``--plot``, draw it."""
     options = parse_options(
         PathOptions,
         argv,
         prog="imgs2renderpath.py",
-        description="Write the path of novel views that a clip is rendered along.",
+        description="Write a path of novel views for rendering a clip.",
     )
     poses_path = find_poses(options.scene)
     out = Path(options.out) if options.out else poses_path.with_name(PATH_NAME)
     if out.suffix not in (".txt", ".npy"):
         raise InputError(f"{out}: a path file ends in .txt or .npy; choose one of the two")
     if options.plot and Path(options.plot).suffix.lower() != ".png":
-        raise InputError(f"{options.plot}: the plot is a PNG; give it a name that ends in .png")
+        raise InputError(f"{options.plot}: the plot is a PNG; choose a name that ends in .png")
     poses = read_poses_bounds(poses_path)
     path = make_path(poses, options.kind, options.num, focus=options.focus, scale=options.scale)
     require_writable_folder(out.parent)

@@ -1,10 +1,10 @@
-"""Make the background of each camera of a clip: the median over time of each pixel.
+"""Compute the background of each camera of a clip: the median over time of each pixel.
 
     python data_tools/make_backgrounds.py FRAMES
 
-writes ``FRAMES/background/camNN.png``. Poses are not needed. By default 100 frames, evenly spaced over the clip, are
-looked at; the median is right where a pixel shows the empty scene in more than half of them. Memory does not grow with
-the clip.
+writes ``FRAMES/background/camNN.png``. Poses are not needed. By default it uses 100 frames, evenly spaced over the
+clip; the median is correct where a pixel shows the empty scene in more than half of them. Memory does not grow with the
+clip.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class BackgroundOptions:
     out_dir: str | None = option(None, "folder for the backgrounds; none: FRAMES/background")
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
     first: int | None = option(None, "number of the first frame; none: the clip's first")
-    end: int | None = option(None, "number after that of the last frame; none: after the clip's last")
-    every: int | None = option(None, "take each so-many-th frame; none: as many as --count says")
-    frame_list: tuple[int, ...] = option((), "numbers of the frames to take, instead of --first, --end and --every")
+    end: int | None = option(None, "number after the last frame's; none: the clip's end")
+    every: int | None = option(None, "use one of this many frames; none: --count frames in all")
+    frame_list: tuple[int, ...] = option((), "numbers of the frames to use, instead of --first, --end and --every")
     count: int | None = option(
-        None, "take at most so many, evenly spaced; none: 100, or all with --every or --frame_list"
+        None, "most frames to use, evenly spaced; none: 100, or all with --every or --frame_list"
     )
     method: Literal["exact", "histogram"] = option(
         "exact",
-        "exact, or histogram: each frame is read once, the result is off by up to 2 of 256 grey levels, and memory is "
+        "exact, or histogram: reads each frame once, is off by up to 2 of 256 grey levels, and needs "
         "64 bytes for each value of a picture (128 from 256 frames on)",
     )
-    overwrite: bool = option(False, "make again what is there")
+    overwrite: bool = option(False, "replace existing backgrounds")
 
 
 def update_backgrounds(
@@ -62,34 +62,34 @@ def update_backgrounds(
     method: MedianMethod = "exact",
     overwrite: bool = False,
 ) -> None:
-    """Make the backgrounds that a folder lacks, and say what was done.
+    """Compute the backgrounds that a folder lacks, and print a summary.
 
     Args:
         layout: the recording.
-        cameras: the cameras to make backgrounds of.
-        folder: created when missing.
-        frames: positions in the recording that the median is taken of.
-        folder_option: the option that names another folder, for the message.
+        cameras: positions of the cameras.
+        folder: of the backgrounds; created if missing.
+        frames: positions in the recording of the frames for the median.
+        folder_option: the option for another folder, for the message.
         method: of the median.
-        overwrite: make those that are there again.
+        overwrite: replace existing ones.
 
     Raises:
         InputError: ``folder`` holds pictures of other cameras, or a frame cannot be read.
     """
     names = [layout.names[camera] for camera in cameras]
-    there = list_pictures(require_writable_folder(folder))
-    if foreign := [name for name in there if name not in names]:
-        # A collected clip that has lost its record finds its backgrounds by their order.
+    existing = list_pictures(require_writable_folder(folder))
+    if foreign := [name for name in existing if name not in names]:
+        # A collected clip without its record finds its backgrounds by their order.
         raise InputError(
-            f"{there[foreign[0]]}: is no camera of this clip ({', '.join(names)}); remove it, or choose "
+            f"{existing[foreign[0]]}: is no camera of this clip ({', '.join(names)}); remove it, or choose "
             f"another folder with {folder_option}"
         )
-    made = make_backgrounds(layout, cameras, folder, frames, method=method, overwrite=overwrite)
+    written = make_backgrounds(layout, cameras, folder, frames, method=method, overwrite=overwrite)
     for camera in cameras:
-        if camera not in made and _is_older(there[layout.names[camera]], layout, camera):
+        if camera not in written and _is_older(existing[layout.names[camera]], layout, camera):
             name = layout.names[camera]
-            print(f"{there[name]}: kept, though frames of {name} are newer; --overwrite makes it anew")
-    print(f"{folder}: {len(cameras)} backgrounds, {len(cameras) - len(made)} of them kept")
+            print(f"{existing[name]}: kept, though frames of {name} are newer; --overwrite replaces it")
+    print(f"{folder}: {len(cameras)} backgrounds, {len(cameras) - len(written)} of them kept")
 
 
 def _is_older(background: Path, layout: Layout, camera: int) -> bool:
@@ -98,12 +98,12 @@ def _is_older(background: Path, layout: Layout, camera: int) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make the backgrounds of one clip."""
+    """Compute the backgrounds of one clip."""
     options = parse_options(
         BackgroundOptions,
         argv,
         prog="make_backgrounds.py",
-        description="Make the background of each camera of a clip, the median over time of each pixel.",
+        description="Compute the background of each camera of a clip, the median over time of each pixel.",
     )
     layout = open_layout(options.frames)
     choice = FrameChoice(options.first, options.end, options.every, options.frame_list, options.count)

@@ -1,11 +1,11 @@
-"""Make mattes of a clip: where something moves, a grey picture for each frame of each camera.
+"""Compute the mattes of a clip: a grey picture for each frame of each camera that shows where something moves.
 
-    python data_tools/make_mattes.py FRAMES                                     what differs from the background
-    python data_tools/make_mattes.py FRAMES --method segmentation               people, by a trained network
-    python data_tools/make_mattes.py FRAMES --from_dir OTHER                    mattes that were made elsewhere
+    python data_tools/make_mattes.py FRAMES                                     differences from the background
+    python data_tools/make_mattes.py FRAMES --method segmentation               people, with a trained network
+    python data_tools/make_mattes.py FRAMES --from_dir OTHER                    mattes from elsewhere
 
-writes ``FRAMES/mattes/camNN/FRAME.png``, 255 where something moves. Poses are not needed. The first way needs the
-backgrounds of make_backgrounds.py. What is there and up to date is kept, so that an interrupted run goes on.
+writes ``FRAMES/mattes/camNN/FRAME.png``, 255 where something moves. Poses are not needed. The first form needs the
+backgrounds of make_backgrounds.py. Mattes that are up to date are kept, so that an interrupted run can continue.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import InputError, run_program
 
 RECORD_NAME = ".made_of.json"
-NOISE_SAMPLES = 30  # frames, evenly spaced over the clip, that the noise of a camera is estimated from
+NOISE_SAMPLES = 30  # frames, evenly spaced over the clip, for the estimate of a camera's noise
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,22 @@ class MatteOptions:
     frames: str = positional("folder of the clip, in any layout; no poses are needed")
     out_dir: str | None = option(None, "folder for the mattes; none: FRAMES/mattes")
     method: Literal["difference", "segmentation"] = option(
-        "difference", "difference: from the background of the camera; segmentation: by a trained network"
+        "difference", "difference: from the camera's background; segmentation: with a trained network"
     )
     from_dir: str | None = option(
         None,
-        "folder of mattes made elsewhere, in any layout of a clip and with its names, to check and convert instead",
+        "folder of mattes from elsewhere, in any clip layout and with the clip's names, to check and convert instead",
     )
-    bg_dir: str | None = option(None, "folder of the backgrounds; none: where the clip has them, FRAMES/background")
+    bg_dir: str | None = option(None, "folder of the backgrounds; none: that of the clip, FRAMES/background")
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
     first: int | None = option(None, "number of the first frame; none: the clip's first")
-    end: int | None = option(None, "number after that of the last frame; none: after the clip's last")
+    end: int | None = option(None, "number after the last frame's; none: the clip's end")
     threshold: float = option(
-        4.0, "difference: what counts as moving, in standard deviations of the clip's noise", above=0
+        4.0, "difference: threshold for motion, in standard deviations of the clip's noise", above=0
     )
     keep_shadows: bool = option(False, "difference: shadows count as moving")
     min_area: float = option(
-        0.0005, "difference: smallest region, as part of the picture; smaller holes are filled", low=0, below=1
+        0.0005, "difference: smallest region, as a share of the picture; smaller holes are filled", low=0, below=1
     )
     feather: float = option(1.0, "difference: softness of the edge in pixels; 0: hard", low=0)
     model: Literal[
@@ -78,28 +78,28 @@ class MatteOptions:
     weights: str | None = option(None, "segmentation: file of its weights; none: torchvision's cache or download")
     classes: tuple[str, ...] = option(("person",), "segmentation: names of the classes that count")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "segmentation: where the network runs")
-    overwrite: bool = option(False, "make again what is there")
+    overwrite: bool = option(False, "replace existing mattes")
 
 
 class MatteMethod(Protocol):
-    """A way to make mattes."""
+    """A method for computing mattes."""
 
     def sources(self, camera: int, frame: int) -> Sequence[Path]:
-        """The files that a matte is made of."""
+        """The source files of a matte."""
         ...
 
     def of_camera(self, camera: int) -> Callable[[int], np.ndarray]:
-        """What gives the matte of a frame of this camera, uint8 ``[H, W]``."""
+        """A function from a frame of this camera to its matte, uint8 ``[H, W]``."""
         ...
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mattes from the background; see ``BackgroundModel``.
+    """Mattes of the differences from the background, by ``BackgroundModel``.
 
     Attributes:
         layout: the clip.
-        backgrounds: the background of each camera.
+        backgrounds: file of each camera's background.
         settings: what counts as moving.
         feather: softness of the edge in pixels.
     """
@@ -122,7 +122,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Mattes of some classes of things.
+    """Mattes of objects of some classes.
 
     Attributes:
         layout: the clip.
@@ -141,12 +141,12 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class MatteJob:
-    """What is to be made.
+    """The mattes to compute.
 
     Attributes:
         layout: the clip.
-        cameras: the cameras that are taken.
-        frames: positions of the frames that are taken.
+        cameras: positions of the cameras.
+        frames: positions of the frames.
         folder: for the mattes.
     """
 
@@ -160,15 +160,15 @@ class MatteJob:
 
 
 def make_mattes(job: MatteJob, method: MatteMethod, *, overwrite: bool = False) -> int:
-    """Make the mattes that are missing or older than what they are made of, camera after camera.
+    """Compute the mattes that are missing or older than their sources, camera by camera.
 
     Returns:
-        How many were made.
+        The number of mattes written.
 
     Raises:
         InputError: a file can't be read.
     """
-    made = 0
+    num_written = 0
     total = len(job.cameras) * len(job.frames)
     with tqdm(total=total, desc="mattes", unit="matte", disable=None) as progress:
         for camera in job.cameras:
@@ -184,24 +184,24 @@ def make_mattes(job: MatteJob, method: MatteMethod, *, overwrite: bool = False) 
                 assert matte_of is not None
                 write_image(job.file(camera, frame), matte_of(frame))
                 progress.update()
-            made += len(missing)
+            num_written += len(missing)
             if isinstance(job.layout.source, Videos):
-                job.layout.source.videos[camera].close()  # a rig has many decoders, and each holds many pictures
-    return made
+                job.layout.source.videos[camera].close()  # a rig has many decoders, and each buffers many pictures
+    return num_written
 
 
 def find_backgrounds(layout: Layout, cameras: Sequence[int], bg_dir: str | None) -> dict[int, Path]:
     """The background picture of each camera.
 
     Raises:
-        InputError: there is no folder of them, or a camera has none.
+        InputError: the folder is missing, or a camera has no background.
     """
     folder = Path(bg_dir) if bg_dir else background_folder(layout)
     return {camera: find_background(layout, camera, folder, "data_tools/make_backgrounds.py") for camera in cameras}
 
 
 def _settings(options: MatteOptions, folder: Path) -> dict[str, object]:
-    """The options that decide how the mattes in ``folder`` look."""
+    """The options that the mattes in ``folder`` depend on."""
     if options.from_dir:
         return {"from_dir": Path(os.path.relpath(Path(options.from_dir).resolve(), folder.resolve())).as_posix()}
     if options.method == "segmentation":
@@ -210,7 +210,7 @@ def _settings(options: MatteOptions, folder: Path) -> dict[str, object]:
 
 
 def _prepare_folder(job: MatteJob, settings: dict[str, object], overwrite: bool) -> None:
-    """See to it that all mattes in the folder are made in the same way."""
+    """Check that all mattes in the folder were computed with these settings."""
     folder = require_writable_folder(job.folder)
     record = folder / RECORD_NAME
     try:
@@ -219,24 +219,24 @@ def _prepare_folder(job: MatteJob, settings: dict[str, object], overwrite: bool)
         recorded = None
     if recorded == settings:
         return
-    there = [path for name in job.layout.names for path in (folder / name).glob("*.png")]
-    if there and not overwrite:
+    existing = [path for name in job.layout.names for path in (folder / name).glob("*.png")]
+    if existing and not overwrite:
         raise InputError(
-            f"{folder}: holds mattes that were made in another way; choose another --out_dir, or give --overwrite to "
+            f"{folder}: holds mattes made with other options; choose another --out_dir, or give --overwrite to "
             f"replace all of them"
         )
     record.unlink(missing_ok=True)
-    for path in there:
+    for path in existing:
         path.unlink()
     with atomic_path(record) as partial_file:
         partial_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def choose_method(options: MatteOptions, layout: Layout, cameras: Sequence[int], frames: Sequence[int]) -> MatteMethod:
-    """The way that the options ask for.
+    """The method that the options select.
 
     Raises:
-        InputError: what it needs is missing or does not fit the clip.
+        InputError: its inputs are missing or do not fit the clip.
     """
     if options.from_dir:
         return OtherMattes.open(options.from_dir, layout, cameras, frames)
@@ -253,12 +253,12 @@ def _check_options(options: MatteOptions) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make the mattes of one clip."""
+    """Compute the mattes of one clip."""
     options = parse_options(
         MatteOptions,
         argv,
         prog="make_mattes.py",
-        description="Make mattes of a clip: where something moves, a grey picture for each frame of each camera.",
+        description="Compute the mattes of a clip: a grey picture per frame and camera, 255 where something moves.",
     )
     _check_options(options)
     layout = open_layout(options.frames)
@@ -267,9 +267,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     job = MatteJob(layout, cameras, frames, Path(options.out_dir) if options.out_dir else layout.root / MATTES_NAME)
     method = choose_method(options, layout, cameras, frames)
     _prepare_folder(job, _settings(options, job.folder), options.overwrite)
-    made = make_mattes(job, method, overwrite=options.overwrite)
+    num_written = make_mattes(job, method, overwrite=options.overwrite)
     total = len(cameras) * len(frames)
-    print(f"{job.folder}: {total} mattes of {len(cameras)} cameras, {total - made} of them kept")
+    print(f"{job.folder}: {total} mattes of {len(cameras)} cameras, {total - num_written} of them kept")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Take the distortion of the lenses out of a clip, so that its cameras are what LLFF poses can hold.
+"""Remove the lens distortion from a clip, so that LLFF poses can represent its cameras.
 
     python data_tools/undistort.py BOARDS --board 9 6 --square 0.025 --out_dir OUT     calibrates: OUT/calibration
     python data_tools/undistort.py FRAMES --calibration OUT/calibration --out_dir STRAIGHT
 
-A calibration is a file as OpenCV writes it, one for all cameras, or a folder with cam00.json ... for each camera.
+A calibration is a file in OpenCV's format for all cameras, or a folder with cam00.json ... for each camera.
 The new clip has the layout of the old one, and calibration/camNN.json of its cameras: one focal length, principal
-point in the middle, no distortion. A poses_bounds.npy goes along with the new focal lengths.
+point in the middle, no distortion. A poses_bounds.npy is copied with the new focal lengths.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from data_tools.clips.writing import (
+    Form,
     OutputCamera,
     OutputClip,
     prepare_output,
@@ -45,7 +46,7 @@ from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.calibrations import read_calibrations, write_calibration
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.llff import read_poses_bounds, write_poses_bounds
-from maskvolume.io.posed import kept_names
+from maskvolume.io.posed import remaining_names
 from maskvolume.options import (
     option,
     parse_options,
@@ -55,7 +56,7 @@ from maskvolume.options import (
 from maskvolume.runtime.errors import InputError, run_program
 
 CALIBRATION_NAME = "calibration"
-# Poses of undistorted pictures and a calibration agree better than this; poses of distorted ones seldom do.
+# Poses of undistorted pictures agree with a calibration within this share; poses of distorted ones rarely do.
 FOCAL_TOLERANCE = 0.02
 
 
@@ -63,35 +64,35 @@ FOCAL_TOLERANCE = 0.02
 class UndistortOptions:
     """Options of undistort."""
 
-    frames: str = positional("the clip, of any layout; with --board: pictures of a chessboard, a folder a camera")
+    frames: str = positional("the clip, in any layout; with --board: pictures of a chessboard, a folder per camera")
     out_dir: str = required("folder for the new clip; with --board: for the folder calibration")
     calibration: str | None = option(None, "calibration of all cameras, or a folder with cam00.json ... or all.json")
     model: Literal["pinhole", "fisheye"] | None = option(
-        None, "model of the lenses, of calibrations that do not say it and with --board; none: pinhole"
+        None, "lens model for --board and for calibrations that do not name one; none: pinhole"
     )
-    keep_all: bool = option(False, "keep all that the pictures show; the border of the new ones is black in part")
+    keep_all: bool = option(False, "keep the full field of view; parts of the new pictures' border are black")
     focal: float | None = option(
-        None, "focal length of the new cameras in pixels; none: as wide as nothing is black", above=0
+        None, "focal length of the new cameras in pixels; none: the widest view without black", above=0
     )
     board: tuple[int, int] | None = option(
         None, "calibrate: columns and rows of inner corners of the chessboard, where four squares meet", low=3
     )
     square: float = option(1.0, "side of a square of the chessboard, in any unit", above=0)
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
-    overwrite: bool = option(False, "make everything again, also what is there")
+    overwrite: bool = option(False, "replace existing files")
 
 
 def calibrate_folder(options: UndistortOptions) -> None:
-    """Calibrate each camera from its pictures of a chessboard; calibrations that are there are kept."""
+    """Calibrate each camera from its pictures of a chessboard; existing calibrations are kept."""
     board, folder = options.board, Path(options.frames)
     assert board is not None
     cameras = board_folders(folder)
-    kept = kept_names(list(cameras), options.exclude, folder)
+    names = remaining_names(list(cameras), options.exclude, folder)
     out = require_writable_folder(Path(options.out_dir) / CALIBRATION_NAME)
-    for name in kept:
+    for name in names:
         path, pictures = out / f"{name}.json", cameras[name]
         if path.exists() and not options.overwrite:
-            print(f"{path}: kept; --overwrite makes it anew")
+            print(f"{path}: kept; --overwrite replaces it")
             continue
         boards = find_boards(pictures, board)
         for picture in boards.without_board:
@@ -115,12 +116,12 @@ def choose_cameras(layout: Layout, options: UndistortOptions) -> tuple[OutputCam
     """The lens and the ideal camera of each camera that is not excluded.
 
     Raises:
-        InputError: no such camera, none is left, or a calibration that is missing, damaged or of another shape.
+        InputError: ``exclude`` is wrong, or a calibration is missing, damaged or of another aspect ratio.
     """
-    names = kept_names(layout.names, options.exclude, layout.root)
+    names = remaining_names(layout.names, options.exclude, layout.root)
     assert options.calibration is not None
     h, w = layout.size
-    # Videos have even sizes.
+    # Videos need even sizes.
     size = (h - h % 2, w - w % 2) if layout.kind == "videos" else (h, w)
     cameras = []
     for name, (path, lens) in read_calibrations(options.calibration, names, options.model).items():
@@ -135,10 +136,10 @@ def choose_cameras(layout: Layout, options: UndistortOptions) -> tuple[OutputCam
 
 
 def read_poses(layout: Layout) -> RigPoses | None:
-    """The poses of a clip at the size of its pictures; None where it has none.
+    """The poses of a clip at the size of its pictures; None if it has none.
 
     Raises:
-        InputError: they are damaged, or not one for each camera.
+        InputError: the file is damaged, or the number of poses is not that of cameras.
     """
     path = layout.poses_path
     if not path.is_file():
@@ -153,29 +154,29 @@ def read_poses(layout: Layout) -> RigPoses | None:
 
 
 def compare_focals(poses: RigPoses, cameras: Sequence[OutputCamera], path: Path) -> list[str]:
-    """A line for each camera whose focal length in the poses is not that of its calibration."""
+    """A warning for each camera whose focal length in the poses differs from its calibration."""
     lines = []
     for camera in cameras:
-        known = float(camera.lens.K[0, 0] + camera.lens.K[1, 1]) / 2
+        calibrated = float(camera.lens.K[0, 0] + camera.lens.K[1, 1]) / 2
         posed = float(poses.cameras.K[camera.number, 0, 0] + poses.cameras.K[camera.number, 1, 1]) / 2
-        if abs(posed - known) > FOCAL_TOLERANCE * known:
+        if abs(posed - calibrated) > FOCAL_TOLERANCE * calibrated:
             lines.append(
-                f"warning: {path}: {camera.name}: focal length {posed:.1f} pixels, but {known:.1f} in its calibration "
-                f"({100 * (posed - known) / known:+.0f}%); positions that were estimated with it do not fit the new "
+                f"warning: {path}: {camera.name}: focal length {posed:.1f} pixels, calibration {calibrated:.1f} "
+                f"({100 * (posed - calibrated) / calibrated:+.0f}%); positions estimated with it do not fit the new "
                 f"pictures, estimate the poses again from them"
             )
     return lines
 
 
 def new_poses(poses: RigPoses, cameras: Sequence[OutputCamera]) -> RigPoses:
-    """The same places and depths with the new cameras' focal lengths."""
+    """The same positions and depths with the new cameras' focal lengths."""
     rows, size = [camera.number for camera in cameras], cameras[0].target.size
     K = np.stack([straight(camera.target, size) for camera in cameras])
     return RigPoses(Camera(poses.cameras.T_cam_world[rows], torch.from_numpy(K), size), poses.bounds[rows])
 
 
 def undistort_clip(options: UndistortOptions) -> None:
-    """Write the clip as ideal cameras would have taken it, their calibrations and its poses."""
+    """Write the clip as taken by ideal cameras, with their calibrations and poses."""
     layout, out_dir = open_layout(options.frames), Path(options.out_dir)
     cameras, poses = choose_cameras(layout, options), read_poses(layout)
     if poses is not None:
@@ -187,7 +188,7 @@ def undistort_clip(options: UndistortOptions) -> None:
         cameras,
         {name: frame for frame, name in enumerate(layout.frame_names)},
         out_dir,
-        layout.kind,
+        cast(Form, layout.kind),  # open_layout finds no other kind
         fps=source.videos[0].fps if isinstance(source, Videos) else 30.0,
     )
     entries = [*clip.entries(), CALIBRATION_NAME, POSES_NAME]
@@ -200,19 +201,19 @@ def undistort_clip(options: UndistortOptions) -> None:
         folders = [out_dir / name for name in layout.frame_names] if layout.kind == "collected" else [out_dir]
         for folder in folders:
             write_poses_bounds(folder / POSES_NAME, new_poses(poses, cameras))
-    (h, w), kept = cameras[0].target.size, sum(camera.is_kept for camera in cameras)
+    (h, w), num_kept = cameras[0].target.size, sum(camera.is_kept for camera in cameras)
     print(f"{out_dir}: {len(layout.frame_names)} frames of {len(cameras)} cameras, {w} x {h}")
-    if kept:
-        print(f"{kept} of them had no distortion and stay as they are")
+    if num_kept:
+        print(f"{num_kept} of them had no distortion and are unchanged")
     if poses is None:
-        print(f"{layout.poses_path}: not there, so the new clip has no poses either")
+        print(f"{layout.poses_path}: missing, so the new clip has no poses either")
 
 
 def _check_options(options: UndistortOptions) -> None:
     if (options.board is None) == (options.calibration is None):
         raise InputError("give --calibration to undistort a clip, or --board COLUMNS ROWS to calibrate from pictures")
     if options.focal is not None and options.keep_all:
-        raise InputError(f"--focal {options.focal:g}: --keep_all not beside it")
+        raise InputError(f"--focal {options.focal:g}: no --keep_all with it")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -221,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         UndistortOptions,
         argv,
         prog="undistort.py",
-        description="Take the distortion of the lenses out of a clip (--calibration), or calibrate them from pictures "
+        description="Remove the lens distortion from a clip (--calibration), or calibrate lenses from pictures "
         "of a chessboard (--board).",
     )
     _check_options(options)

@@ -1,4 +1,4 @@
-"""Make the pictures of the documentation from what `make demo` has rendered.
+"""Make the pictures of the documentation from the output of `make demo`.
 
 make demo && .venv/bin/python docs/make_pictures.py
 """
@@ -26,11 +26,11 @@ ROOT = Path(__file__).resolve().parents[1]
 class PictureOptions:
     """Options of make_pictures."""
 
-    demo_dir: str = option(str(ROOT / "out/demo"), "what the demo has written")
-    out_dir: str = option(str(ROOT / "docs/pictures"), "where the pictures go")
-    width: int = option(480, "of the animation, in pixels")
+    demo_dir: str = option(str(ROOT / "out/demo"), "output folder of the demo")
+    out_dir: str = option(str(ROOT / "docs/pictures"), "folder for the pictures")
+    width: int = option(480, "width of the animation, in pixels")
     fps: float = option(15.0, "frames a second of the animation")
-    quality: int = option(60, "of the animation and of the sheet, 0 to 100")
+    quality: int = option(60, "quality of the animation and of the sheet, 0 to 100")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Make the player's pictures of the documentation from what `make demo` has exported.
+"""Make the pictures of the player for the documentation from the export of `make demo`.
 
 make demo && .venv/bin/python docs/make_player_pictures.py    # needs an installed Chromium
 """
@@ -29,9 +29,9 @@ from maskvolume.options import option, parse_options
 from maskvolume.runtime.errors import InputError, run_program
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 40  # pictures of the animation
+STEPS = 40  # pictures in the animation
 WINDOW = (960, 680)
-SHOWN = (640, 453)
+PICTURE_WH = (640, 453)
 QUALITY = 62
 
 
@@ -39,17 +39,17 @@ QUALITY = 62
 class PlayerPictureOptions:
     """Options of make_player_pictures."""
 
-    viewer_dir: str = option(str(ROOT / "out/demo/viewer"), "the export")
-    out_dir: str = option(str(ROOT / "docs/pictures"), "where the pictures go")
+    viewer_dir: str = option(str(ROOT / "out/demo/viewer"), "folder of the export")
+    out_dir: str = option(str(ROOT / "docs/pictures"), "folder for the pictures")
 
 
 def shot(page: OpenPage) -> Image.Image:
-    """What the window shows."""
+    """A screenshot of the window."""
     return Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
 
 
 def animate(page: OpenPage, limits: dict[str, float], frames: int) -> list[Image.Image]:
-    """Time goes by twice while the viewpoint goes round; then time stands still, and the layers move apart."""
+    """Play the clip twice while the viewpoint moves in a circle; then freeze time and spread the layers apart."""
     pictures = []
     for step in range(STEPS):
         angle = 2 * math.pi * step / STEPS
@@ -59,13 +59,13 @@ def animate(page: OpenPage, limits: dict[str, float], frames: int) -> list[Image
         page.run("(mode) => player.setMode(mode)", mode)
         offset = [0.9 * limits["x"] * math.sin(angle), 0.9 * limits["y"] * math.cos(angle), 0.0]
         page.run("(offset) => player.setOffset(...offset)", offset)
-        page.page.wait_for_timeout(400)  # drawn sharply once nothing moves
-        pictures.append(shot(page).resize(SHOWN, Image.Resampling.LANCZOS))
+        page.page.wait_for_timeout(400)  # the player renders at full resolution once nothing moves
+        pictures.append(shot(page).resize(PICTURE_WH, Image.Resampling.LANCZOS))
     return pictures
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Play, and take the pictures."""
+    """Play the export and write the pictures."""
     options = parse_options(PlayerPictureOptions, argv, prog="make_player_pictures.py", description=__doc__ or "")
     folder, out = Path(options.viewer_dir), Path(options.out_dir)
     if not (folder / "manifest.json").is_file():
@@ -88,9 +88,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             temporary, "WEBP", save_all=True, append_images=others, duration=120, loop=0, quality=QUALITY, method=6
         )
     with atomic_path(out / "player.jpg") as temporary:
-        sheet = Image.new("RGB", (2 * SHOWN[0], 2 * SHOWN[1]))
+        sheet = Image.new("RGB", (2 * PICTURE_WH[0], 2 * PICTURE_WH[1]))
         for number, step in enumerate((3, 17, 31, STEPS - 1)):
-            sheet.paste(pictures[step], (number % 2 * SHOWN[0], number // 2 * SHOWN[1]))
+            sheet.paste(pictures[step], (number % 2 * PICTURE_WH[0], number // 2 * PICTURE_WH[1]))
         sheet.save(temporary, quality=88)
     for name in ("player.webp", "player.jpg"):
         print(f"{out / name}: {(out / name).stat().st_size / 1e6:.2f} MB")

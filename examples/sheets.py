@@ -20,10 +20,10 @@ INK, PALE, PAPER = "#1c1e21", "#5d646d", "#ffffff"
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures that stand side by side, drawn at the same height.
+    """Pictures side by side, drawn at the same height.
 
     Attributes:
-        label: above the row.
+        label: text above the row.
         pictures: uint8 ``[h, w, 3]`` or ``[h, w]``, all of one size.
         captions: one below each picture, or none at all.
     """
@@ -34,7 +34,7 @@ class Row:
 
 
 def draw_sheet(path: Path, title: str, rows: Sequence[Row], note: str = "") -> None:
-    """Draw a sheet and write it as a PNG; rows may hold different numbers of pictures, ``note`` stands below."""
+    """Draw a sheet and write it as a PNG; rows may hold different numbers of pictures, ``note`` is a line below."""
     columns = max(len(row.pictures) for row in rows)
     width = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) // columns
     total = TITLE + sum(_row_height(row, width) for row in rows) + (NOTE if note else MARGIN - GAP)

@@ -1,17 +1,17 @@
-"""Pack scenes into shards, the compact form that stage one is trained on.
+"""Pack scenes into shards, the compact format for training stage one.
 
     python preprocessing/compress_data.py --root_dir FRAMES --out_dir DATA
 
-FRAMES is what extract_frames.py writes, or a folder of the original's form (640x360.h5, int.npy, ext.npy). It makes
+FRAMES is the output of extract_frames.py, or a folder in the original's format (640x360.h5, int.npy, ext.npy). Output:
 
     DATA/shard-00000.tar ...    pictures and cameras, scene by scene; WebDataset takes a scene as one sample
-    DATA/index-00001/*.npy      where each picture lies, timestamps, intrinsics, poses: plain arrays
+    DATA/index-00001/*.npy      position of each picture, timestamps, intrinsics, poses: plain arrays
     DATA/data.json              version, size, counts
-    DATA/triplets.txt           fixed views to validate on
-    DATA/compression.jsonl      a line a scene: its frames, those that were dropped and why
+    DATA/triplets.txt           fixed validation views
+    DATA/compression.jsonl      a line per scene: its frames, and the dropped ones with reasons
 
-Every picture is decoded once. JPEGs of the right size are taken as they are, others are resized and encoded. Finished
-shards outlive an interruption; the same command goes on. Scenes that are there are passed over.
+Every picture is decoded once. JPEGs of the right size are copied, others are resized and encoded. Finished shards
+survive an interruption; the same command continues. Scenes that are packed already are skipped.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from preprocessing.workers import run_jobs
 
 CAMERAS_NAME, REPORT_NAME, TRIPLETS_NAME = "cameras.txt", "compression.jsonl", "triplets.txt"
 JPEG_START = b"\xff\xd8"
-# libjpeg fills what it cannot read with grey and only prints that it did.
+# libjpeg fills undecodable parts with grey and only prints a warning.
 COMPLAINT = re.compile(rb"Corrupt JPEG data|Premature end of JPEG")
 
 
@@ -61,25 +61,25 @@ COMPLAINT = re.compile(rb"Corrupt JPEG data|Premature end of JPEG")
 class CompressOptions:
     """Options of compress_data."""
 
-    root_dir: str | None = option(None, "folder of frames by extract_frames.py, or of the original's 640x360.h5")
-    out_dir: str | None = option(None, "folder for the shards, made when missing; always needed")
+    root_dir: str | None = option(None, "folder of frames from extract_frames.py, or of the original's 640x360.h5")
+    out_dir: str | None = option(None, "folder for the shards, created if missing; always required")
     bounds: str | None = option(None, "file of lines `SCENE NEAR FAR`, depths in the unit of the poses")
     img_wh: Size = option(Size(360, 640), "width and height of the pictures", low=1)
     quality: int = option(92, "JPEG quality of pictures that are resized or converted, 1 to 100", low=1, high=100)
     min_frames: int = option(10, "scenes with fewer good frames are dropped", low=3)
     shard_mb: int = option(256, "megabytes after which a shard is closed", low=1)
-    num_triplets: int = option(100, "views to validate on, drawn where triplets.txt is not there yet", low=0)
-    seed: int = option(0, "of these views")
+    num_triplets: int = option(100, "validation views to draw if there is no triplets.txt yet", low=0)
+    seed: int = option(0, "seed for drawing these views")
     workers: int = option(1, "processes that verify pictures", low=1)
-    limit: int | None = option(None, "only so many scenes, the first ones by name", low=1)
+    limit: int | None = option(None, "pack only this many scenes, the first ones by name", low=1)
     allow_pickle: bool = option(False, "load the original's int.npy and ext.npy, which can run code")
-    overwrite: bool = option(False, "remove the shards that are there and make all of it again")
-    rebuild_index: bool = option(False, "only make index and data.json anew from the shards, checking every picture")
+    overwrite: bool = option(False, "remove existing shards and pack all scenes again")
+    rebuild_index: bool = option(False, "only rebuild index and data.json from the shards, checking every picture")
 
 
 @dataclass(frozen=True)
 class FramesScene:
-    """A scene of a folder of frames."""
+    """A scene in a folder of frames."""
 
     folder: Path
 
@@ -93,7 +93,7 @@ Scene = FramesScene | OriginalScene
 
 @dataclass(frozen=True)
 class PictureForm:
-    """How pictures are stored: size (h, w), quality of those that are encoded; and the fewest of a scene."""
+    """How scenes are packed: picture size (h, w), quality of encoded pictures, and the fewest frames of a scene."""
 
     size: tuple[int, int]
     quality: int
@@ -102,14 +102,14 @@ class PictureForm:
 
 @dataclass(frozen=True)
 class PackedScene:
-    """What became of a scene: good pictures with their cameras, or why there are none.
+    """The outcome of packing a scene: good pictures with their cameras, or the reason for dropping it.
 
     Attributes:
         name: of the scene.
-        cameras: of the good pictures; None: the scene is dropped.
+        cameras: of the good pictures; None if the scene is dropped.
         jpegs: the good pictures.
-        lost: timestamp and reason of each of the others.
-        why: the scene is dropped.
+        lost: reasons for dropping the other pictures, by timestamp.
+        why: reason for dropping the scene.
     """
 
     name: str
@@ -119,7 +119,7 @@ class PackedScene:
     why: str = ""
 
     def entry(self) -> Entry:
-        """The line of the report."""
+        """The scene's entry in the report."""
         lost = [{"timestamp": timestamp, "why": why} for timestamp, why in self.lost.items()]
         if self.cameras is None:
             return {"scene": self.name, "state": "dropped", "why": self.why, "dropped": lost}
@@ -149,8 +149,8 @@ def pack_scene(scene: Scene, form: PictureForm) -> PackedScene:
         _require_frames(len(jpegs), form)
     except InputError as error:
         return PackedScene(scene.name, lost=lost, why=_one_line(error))
-    kept = np.array([timestamp not in lost for timestamp in cameras.timestamps.tolist()])
-    return PackedScene(scene.name, cameras.select(kept), jpegs, lost)
+    is_good = np.array([timestamp not in lost for timestamp in cameras.timestamps.tolist()])
+    return PackedScene(scene.name, cameras.select(is_good), jpegs, lost)
 
 
 def _read_cameras(folder: Path) -> SceneCameras:
@@ -166,7 +166,7 @@ def _require_frames(count: int, form: PictureForm) -> None:
 
 
 def _verified_files(folder: Path, timestamps: Sequence[int], form: PictureForm) -> Iterator[tuple[bytes | None, str]]:
-    """The JPEG of each timestamp, or None and why it is dropped."""
+    """Yield the JPEG of each timestamp, or None and the reason for dropping it."""
     with decoder_complaints() as has_complained:
         for timestamp in timestamps:
             path = folder / f"{timestamp}.jpg"
@@ -186,16 +186,16 @@ def _verified_files(folder: Path, timestamps: Sequence[int], form: PictureForm) 
 def _encoded(scene: OriginalScene, form: PictureForm) -> Iterator[tuple[bytes | None, str]]:
     for picture in scene.pictures():
         if picture is None:
-            yield None, f"{scene.path}: this picture cannot be unpacked; copy or make the file again"
+            yield None, f"{scene.path}: this picture cannot be decompressed; copy or make the file again"
         else:
             yield encode_jpeg(resize_image(picture, form.size), form.quality), ""
 
 
 @contextmanager
 def decoder_complaints() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether the decoder has complained of a damaged picture since the last call.
+    """Yield a function that returns whether the decoder has reported a damaged picture since its last call.
 
-    Standard error of the whole process goes to a file meanwhile, since there is no other way to hear of it.
+    The decoder only reports this on standard error, so the block redirects that of the whole process to a file.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as file:
@@ -218,10 +218,10 @@ def decoder_complaints() -> Iterator[Callable[[], bool]]:
 
 
 def list_scenes(root: Path, allow_pickle: bool) -> tuple[list[str], Callable[[str], Scene]]:
-    """Names of the scenes in a folder of either form, and a function that gives a scene by its name.
+    """Names of the scenes in a folder of either format, and a function that returns a scene by name.
 
     Raises:
-        InputError: there is none, the files are damaged, or a name does not fit.
+        InputError: there is no scene, the files are damaged, or a name is invalid.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; name the one that extract_frames.py wrote (--root_dir)")
@@ -232,7 +232,7 @@ def list_scenes(root: Path, allow_pickle: bool) -> tuple[list[str], Callable[[st
         names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not any((root / name / CAMERAS_NAME).exists() for name in names):
         raise InputError(
-            f"{root}: neither frames by extract_frames.py (SCENE/{CAMERAS_NAME}) nor the original's 640x360.h5; "
+            f"{root}: neither frames from extract_frames.py (SCENE/{CAMERAS_NAME}) nor the original's 640x360.h5; "
             f"check --root_dir"
         )
     for name in names:
@@ -241,13 +241,13 @@ def list_scenes(root: Path, allow_pickle: bool) -> tuple[list[str], Callable[[st
 
 
 def compress_data(root: Path, out: Path, options: CompressOptions) -> None:
-    """Pack all scenes that are not there yet, and say what came of it.
+    """Pack all scenes that are not packed yet, and print a summary.
 
     Raises:
-        InputError: bad folders, or no scene is good.
+        InputError: a folder is unusable, or no scene is good.
     """
     if root.resolve() == out.resolve():
-        raise InputError(f"{out}: --out_dir is --root_dir; give the shards a folder of their own")
+        raise InputError(f"{out}: --out_dir is --root_dir; choose a separate folder for the shards")
     names, open_scene = list_scenes(root, options.allow_pickle)
     names = names[: options.limit]
     bounds = read_bounds(options.bounds) if options.bounds else {}
@@ -257,13 +257,13 @@ def compress_data(root: Path, out: Path, options: CompressOptions) -> None:
     report = Report(out / REPORT_NAME, "scene")
     form = PictureForm(options.img_wh, options.quality, options.min_frames)
     with ShardWriter(out, form.size, quality=form.quality, shard_mb=options.shard_mb) as writer:
-        todo = [name for name in names if name not in writer]
-        if todo:
-            with report.open_for_writing(), tqdm(total=len(todo), unit="scene", disable=None) as progress:
-                work, workers = partial(pack_scene, form=form), min(options.workers, len(todo))
-                with run_jobs(work, map(open_scene, todo), workers, in_order=True) as results:
+        missing = [name for name in names if name not in writer]
+        if missing:
+            with report.open_for_writing(), tqdm(total=len(missing), unit="scene", disable=None) as progress:
+                work, workers = partial(pack_scene, form=form), min(options.workers, len(missing))
+                with run_jobs(work, map(open_scene, missing), workers, in_order=True) as results:
                     for packed in results:
-                        # The report first: a scene that is in a finished shard has its line.
+                        # The report comes first, so that every scene in a finished shard has its line.
                         report.add(packed.entry())
                         if packed.cameras is not None:
                             writer.add_scene(packed.cameras, packed.jpegs, bounds.get(packed.name))
@@ -273,7 +273,7 @@ def compress_data(root: Path, out: Path, options: CompressOptions) -> None:
             raise InputError(f"{root}: none of {len(names)} scenes is good; the first: {reason}")
     shards = SceneShards(out)
     _write_triplets(shards, options)
-    added = [report.entries[name] for name in todo if report.entries[name]["state"] == "done"]
+    added = [report.entries[name] for name in missing if report.entries[name]["state"] == "done"]
     _summarize(shards, report, names, len(added))
 
 
@@ -299,8 +299,8 @@ def _summarize(shards: SceneShards, report: Report, names: Sequence[str], num_ad
 
 
 def remove_data(folder: Path) -> None:
-    """Remove what this program wrote in a folder, and nothing else."""
-    for name in (DATA_NAME, REPORT_NAME, TRIPLETS_NAME):  # data.json first: no index without shards is ever named
+    """Remove this program's files from a folder, and nothing else."""
+    for name in (DATA_NAME, REPORT_NAME, TRIPLETS_NAME):  # data.json first, so that it never names missing shards
         (folder / name).unlink(missing_ok=True)
     for path in (*list_shards(folder).values(), *folder.glob(".shard-*.npz")):
         path.unlink()
@@ -321,18 +321,18 @@ def _one_line(error: InputError) -> str:
 
 def _check_options(options: CompressOptions) -> None:
     if options.out_dir is None:
-        raise InputError("--out_dir: this option is missing; name the folder of the shards")
+        raise InputError("--out_dir: this option is required; name the folder for the shards")
     if options.root_dir is None and not options.rebuild_index:
-        raise InputError("--root_dir: this option is missing; name the folder that extract_frames.py wrote")
+        raise InputError("--root_dir: this option is required; name the folder that extract_frames.py wrote")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Compress, or make an index anew."""
+    """Pack scenes, or rebuild an index."""
     options = parse_options(
         CompressOptions,
         argv,
         prog="compress_data.py",
-        description="Pack scenes into shards, the compact form that stage one is trained on.",
+        description="Pack scenes into shards, the compact format for training stage one.",
     )
     _check_options(options)
     if options.rebuild_index:

@@ -1,13 +1,13 @@
-"""Download the videos of RealEstate10K, or of MannequinChallenge, whose text files have the same form.
+"""Download the videos of RealEstate10K, or of MannequinChallenge, whose text files have the same format.
 
     python preprocessing/download_data.py --root_dir RealEstate10K/train --out_dir OUT
 
 reads the addresses in the text files and writes
 
-    OUT/videos/ID.mp4       each video once, however many scenes are clips of it; ID is YouTube's, where it is one
-    OUT/downloads.jsonl     a line a video: done, gone, private, or failed and why
+    OUT/videos/ID.mp4       each video once, even if several scenes are clips of it; ID is YouTube's for its videos
+    OUT/downloads.jsonl     a line per video: done, gone, private, or failed with a reason
 
-Run it again to go on: what is done, gone or private is not asked for again, what failed is.
+Run it again to continue: it only requests videos that are missing or failed, not those that are gone or private.
 """
 
 from __future__ import annotations
@@ -27,31 +27,30 @@ from typing import Any, Literal, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import imageio_ffmpeg
 from tqdm import tqdm
 
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.realestate10k import list_scene_files, read_video_url, video_stem
-from maskvolume.io.video import FrameStream
+from maskvolume.io.video import FrameStream, copy_to_mp4
 from maskvolume.options import check_ranges, option, parse_options, required
 from maskvolume.runtime.errors import InputError, run_program
 from preprocessing.report import Entry, Report
 
 VIDEOS, PARTIAL, REPORT_NAME = "videos", ".download", "downloads.jsonl"
 GB = 1e9
-LONGEST_WAIT = 60.0  # seconds between two tries
+LONGEST_WAIT = 60.0  # seconds between two attempts
 
-# H.264 before all else, and never AV1: OpenCV does not decode that everywhere. Pictures without sound where there are
-# such, so that nothing has to be merged; a direct link does not say how high its pictures are.
+# H.264 is preferred and AV1 excluded, which takes longest to decode. Video-only formats come first, so that nothing
+# has to be merged. Direct links have no known height.
 FORMATS = (
     "bestvideo[ext=mp4][vcodec^=avc1][height<={0}]/best[ext=mp4][vcodec^=avc1][height<={0}]/"
     "bestvideo[vcodec!^=?av01][height<=?{0}]/best[vcodec!^=?av01][height<=?{0}]"
 )
 
 State = Literal["done", "gone", "private", "failed"]
-# 403 and 429 are also what a server answers to who asks too often; they say nothing about a video.
+# 403 and 429 are not listed: servers also use them against too many requests.
 STATUS_STATES: Mapping[int, State] = {404: "gone", 410: "gone", 401: "private"}
-# What sites say in words; the first that is found counts.
+# Patterns of sites' error messages; the first match counts.
 WORDS: tuple[tuple[str, State], ...] = (
     (r"not a bot|try again later|too many requests|rate.?limit|in your country|your location", "failed"),
     (r"private|members.only|join this channel|confirm your age|log ?in|sign in", "private"),
@@ -66,24 +65,26 @@ class DownloadOptions:
     """Options of download_data."""
 
     root_dir: str = required("folder with the scenes' text files, such as RealEstate10K/train")
-    out_dir: str = required("folder for the videos and the report, made when missing")
+    out_dir: str = required("folder for the videos and the report, created if missing")
     height: int = option(360, "largest height of a video, in pixels", low=1)
-    workers: int = option(2, "videos at a time", low=1)
-    limit: int | None = option(None, "only so many videos, the first ones by the names of their scenes", low=1)
-    retries: int = option(3, "how often to try again after a failure, each time after a longer wait", low=0)
-    backoff: float = option(5.0, "seconds before the first retry; they double each time", low=0)
+    workers: int = option(2, "parallel downloads", low=1)
+    limit: int | None = option(
+        None, "download only this many videos, the first ones by the names of their scenes", low=1
+    )
+    retries: int = option(3, "retries after a failure, each after a longer wait", low=0)
+    backoff: float = option(5.0, "seconds before the first retry; doubled for each further one", low=0)
     timeout: float = option(30.0, "seconds that a server may be silent", above=0)
-    min_free_gb: float = option(5.0, "gigabytes of the disk to leave free", low=0)
-    again: tuple[Literal["gone", "private"], ...] = option((), "ask again for videos that were gone, or private")
-    cookies: str | None = option(None, "file of cookies in Netscape's form, for a site that wants a login")
+    min_free_gb: float = option(5.0, "disk space to keep free, in gigabytes", low=0)
+    again: tuple[Literal["gone", "private"], ...] = option((), "request videos again that were gone or private")
+    cookies: str | None = option(None, "cookie file in Netscape format, for a site that requires a login")
 
 
 class _Stopped(Exception):
-    """The program ends: no more tries."""
+    """The program is ending: no more attempts."""
 
 
 class _Refused(Exception):
-    """A video that could not be had: what it is, why, and whether another try may help."""
+    """A failed download: the video's state, the reason, and whether another attempt is pointless."""
 
     def __init__(self, state: State, why: str, is_final: bool) -> None:
         super().__init__(why)
@@ -91,7 +92,7 @@ class _Refused(Exception):
 
 
 def plan_downloads(scene_files: Sequence[Path]) -> tuple[dict[str, str], list[InputError]]:
-    """Addresses of the videos by the stems of their files, each once, and what is wrong with text files."""
+    """The videos' addresses by file stem, each once, and the errors of unusable text files."""
     urls: dict[str, str] = {}
     errors = []
     for path in scene_files:
@@ -107,7 +108,7 @@ class Downloader:
     """Downloads videos into a folder; threads may share it.
 
     Args:
-        folder: for the videos; what is not finished lies in a hidden folder in it.
+        folder: for the videos; unfinished downloads are in a hidden subfolder.
         options: of the program.
     """
 
@@ -121,11 +122,11 @@ class Downloader:
         self._yt_dlp = yt_dlp
 
     def stop(self) -> None:
-        """Let running downloads end soon, unfinished."""
+        """Abort running downloads soon."""
         self._stop.set()
 
     def fetch(self, stem: str, url: str) -> Entry:
-        """Download one video, with retries; gives its entry of the report.
+        """Download one video, with retries; returns its entry for the report.
 
         Raises:
             InputError: the disk is full.
@@ -148,7 +149,7 @@ class Downloader:
         return {"video": stem, "url": url, "state": refused.state, "why": refused.why}
 
     def _fetch_once(self, stem: str, url: str) -> int:
-        """Download one video and give its size in bytes; it gets its name when it proves to be whole."""
+        """Download one video and return its size in bytes; it gets its final name once it is checked."""
         partial = self.folder / PARTIAL
         errors = self._yt_dlp.utils
         try:
@@ -156,20 +157,23 @@ class Downloader:
                 info = session.extract_info(url, download=True) or {}
         except errors.DownloadCancelled:
             raise _Stopped from None
-        except Exception as error:  # a site that changed makes it fail in any way
+        except Exception as error:  # after a change of a site yt-dlp can raise anything
             raise self._explain(error) from error
-        # An album of one page would be listed by its entries.
+        # A page with several videos lists them as entries.
         entries = [info, *filter(None, info.get("entries") or ())]
         paths = [Path(item["filepath"]) for entry in entries for item in entry.get("requested_downloads") or ()]
         if not paths:
             raise _Refused("failed", "there is no video at this address", is_final=True)
         try:
+            if paths[0].suffix.lower() != ".mp4":
+                paths.insert(0, paths[0].with_suffix(".mp4"))
+                copy_to_mp4(paths[1], paths[0])
             check_video(paths[0])
             size = paths[0].stat().st_size
             os.replace(paths[0], self.folder / f"{stem}.mp4")
         except InputError as error:
             why = str(error).removeprefix(f"{paths[0]}: ").split(";")[0]
-            raise _Refused("failed", f"what came is no whole video: {why}", is_final=False) from error
+            raise _Refused("failed", f"the download is not a complete video: {why}", is_final=False) from error
         finally:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -181,33 +185,31 @@ class Downloader:
             "format": FORMATS.format(options.height),
             "paths": {"home": str(partial)},
             "outtmpl": {"default": f"{stem}.%(ext)s"},
-            "postprocessors": [{"key": "FFmpegVideoRemuxer", "preferedformat": "mp4"}],
-            "ffmpeg_location": imageio_ffmpeg.get_ffmpeg_exe(),
             "cachedir": str(partial / "cache"),
             "cookiefile": options.cookies,
             "progress_hooks": [self._watch],
             "noplaylist": True,
             "playlist_items": "1",
             "skip_unavailable_fragments": False,
-            # Tries are counted here.
+            # This program counts the attempts itself.
             "retries": 0,
             "extractor_retries": 0,
             "fragment_retries": options.retries,
             "socket_timeout": options.timeout,
             "updatetime": False,
-            "logger": _Silence(),
+            "logger": _SilentLogger(),
             "noprogress": True,
             "quiet": True,
         }
 
     def _watch(self, progress: Mapping[str, Any]) -> None:
-        """Called while a download goes on."""
+        """Progress callback of a running download."""
         if self._stop.is_set():
             raise self._yt_dlp.utils.DownloadCancelled
         require_free_space(self.folder, self.options.min_free_gb)
 
     def _explain(self, error: BaseException) -> _Refused:
-        """What an error of yt-dlp means for a video."""
+        """Translate an error of yt-dlp into the state of a video."""
         chain = list(_causes(error))
         for cause in chain:
             if isinstance(cause, InputError | _Stopped):
@@ -227,8 +229,8 @@ class Downloader:
         return _Refused("failed", why, is_final="format is not available" in why)
 
 
-class _Silence:
-    """Takes what yt-dlp has to say, which the report says."""
+class _SilentLogger:
+    """Discards yt-dlp's messages, since the report has them."""
 
     def debug(self, message: str) -> None:
         pass
@@ -241,19 +243,19 @@ class _Silence:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error of yt-dlp and those that it was made of."""
-    todo, seen = [error], set()
-    while todo:
-        cause = todo.pop(0)
+    """Yield an error of yt-dlp and all errors that caused it."""
+    pending, seen = [error], set()
+    while pending:
+        cause = pending.pop(0)
         if isinstance(cause, BaseException) and id(cause) not in seen:
             seen.add(id(cause))
             yield cause
             wrapped = getattr(cause, "exc_info", None) or (None, None)
-            todo += [wrapped[1], getattr(cause, "cause", None), cause.__cause__, cause.__context__]
+            pending += [wrapped[1], getattr(cause, "cause", None), cause.__cause__, cause.__context__]
 
 
 def _first_sentence(message: str) -> str:
-    """An error of yt-dlp without colours, its own name for the video and its advice."""
+    """An error message of yt-dlp without colours, its name for the video and its advice."""
     text = " ".join(COLOURS.sub("", message).removeprefix("ERROR:").split())
     text = re.sub(r"^(\[[\w:]+\] (\S+: )?|Got error: )", "", text)
     text = re.sub(r"\s*(\(caused by|; please report this|Use --cookies|See https?:).*$", "", text)
@@ -261,7 +263,7 @@ def _first_sentence(message: str) -> str:
 
 
 def check_video(path: Path) -> None:
-    """See to it that a file is a video whose first frames can be decoded and that is not cut short.
+    """Check that a file is a complete video whose first frame can be decoded.
 
     Raises:
         InputError: it is not.
@@ -272,30 +274,30 @@ def check_video(path: Path) -> None:
 
 
 def require_free_space(folder: Path, gigabytes: float) -> None:
-    """See to it that the disk has so much space left.
+    """Check that the disk has at least this much free space.
 
     Raises:
-        InputError: it has less.
+        InputError: it has less free space.
     """
     free = shutil.disk_usage(folder).free / GB
     if free < gigabytes:
         raise InputError(
-            f"{folder}: {free:.1f} GB of this disk are free, --min_free_gb asks for {gigabytes:g}; "
-            f"free some space, then run the same command again to go on"
+            f"{folder}: {free:.1f} GB of this disk are free, --min_free_gb requires {gigabytes:g}; "
+            f"free some space, then run the same command again to continue"
         )
 
 
 def run_in_threads(jobs: Sequence[tuple[str, str]], work: Callable[[str, str], Entry], count: int) -> Iterator[Entry]:
-    """The results of ``work`` for each of ``jobs`` as they come; an error of one is raised here."""
-    todo: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+    """Yield the results of ``work`` for ``jobs`` as they finish; raises the first error of a job."""
+    pending: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
     results: queue.SimpleQueue[Entry | BaseException] = queue.SimpleQueue()
     for job in jobs:
-        todo.put(job)
+        pending.put(job)
 
     def run() -> None:
         while True:
             try:
-                results.put(work(*todo.get_nowait()))
+                results.put(work(*pending.get_nowait()))
             except queue.Empty:
                 return
             except BaseException as error:
@@ -303,7 +305,7 @@ def run_in_threads(jobs: Sequence[tuple[str, str]], work: Callable[[str, str], E
                 return
 
     for _ in range(min(count, len(jobs))):
-        # Not waited for at the end, since a server may be silent for long.
+        # The threads are not joined, since a server may be silent for long.
         threading.Thread(target=run, daemon=True).start()
     for _ in jobs:
         result = results.get()
@@ -313,10 +315,10 @@ def run_in_threads(jobs: Sequence[tuple[str, str]], work: Callable[[str, str], E
 
 
 def download_data(options: DownloadOptions) -> None:
-    """Download what is missing, and say what came of it.
+    """Download the missing videos, and print a summary.
 
     Raises:
-        InputError: bad options or folders, a full disk, or not one video is there in the end.
+        InputError: bad options or folders, a full disk, or no video could be downloaded.
     """
     _check_options(options)
     urls, errors = plan_downloads(list_scene_files(options.root_dir))
@@ -325,25 +327,25 @@ def download_data(options: DownloadOptions) -> None:
     folder = require_writable_folder(out / VIDEOS)
     report = Report(out / REPORT_NAME, "video")
     with report.open_for_writing():
-        todo = _choose(urls, folder, report, options.again)
-        if todo:
+        missing = _choose(urls, folder, report, options.again)
+        if missing:
             downloader = Downloader(folder, options)
             require_free_space(folder, options.min_free_gb)
             try:
-                with tqdm(total=len(todo), desc="videos", unit="video", disable=None) as progress:
-                    for entry in run_in_threads(todo, downloader.fetch, options.workers):
+                with tqdm(total=len(missing), desc="videos", unit="video", disable=None) as progress:
+                    for entry in run_in_threads(missing, downloader.fetch, options.workers):
                         report.add(entry)
                         progress.update()
             finally:
                 downloader.stop()
-            with suppress(OSError):  # of what is not empty
+            with suppress(OSError):  # raised if it is not empty
                 (folder / PARTIAL).rmdir()
     _summarize(report, list(urls), errors)
 
 
 def _choose(urls: Mapping[str, str], folder: Path, report: Report, again: Sequence[str]) -> list[tuple[str, str]]:
-    """The stems and addresses of the videos to ask for; those that are there are entered into the report."""
-    todo = []
+    """The stems and addresses of the videos to request; existing ones are entered into the report."""
+    missing = []
     for stem, url in urls.items():
         state = report.entries.get(stem, {}).get("state")
         path = folder / f"{stem}.mp4"
@@ -357,8 +359,8 @@ def _choose(urls: Mapping[str, str], folder: Path, report: Report, again: Sequen
             except InputError:
                 state = None
         if state not in ("gone", "private") or state in again:
-            todo.append((stem, url))
-    return todo
+            missing.append((stem, url))
+    return missing
 
 
 def _summarize(report: Report, stems: Sequence[str], errors: Sequence[InputError]) -> None:
@@ -368,17 +370,17 @@ def _summarize(report: Report, stems: Sequence[str], errors: Sequence[InputError
         print(f"{len(errors)} text files name no video; the first: {errors[0]}")
     if not by_state["done"]:
         why = f"the first: {entries[0]['url']}: {entries[0]['why']}" if entries else str(errors[0])
-        raise InputError(f"{report.path}: not one of {len(entries)} videos could be had; {why}")
-    counts = ", ".join(f"{len(of)} {state}" for state, of in by_state.items() if of or state == "done")
+        raise InputError(f"{report.path}: none of {len(entries)} videos could be downloaded; {why}")
+    counts = ", ".join(f"{len(group)} {state}" for state, group in by_state.items() if group or state == "done")
     print(f"{report.path.parent / VIDEOS}: {len(entries)} videos: {counts}")
     if len(by_state["done"]) < len(entries):
-        print(f"{report.path} says why; run the same command again to try those that failed")
+        print(f"{report.path} lists the reasons; run the same command again to retry those that failed")
 
 
 def _check_options(options: DownloadOptions) -> None:
     check_ranges(options)
     if options.cookies is not None and not Path(options.cookies).is_file():
-        raise InputError(f"{options.cookies}: no such file; --cookies names a file of cookies in Netscape's form")
+        raise InputError(f"{options.cookies}: no such file; --cookies takes a cookie file in Netscape format")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -388,7 +390,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             DownloadOptions,
             argv,
             prog="download_data.py",
-            description="Download the videos of RealEstate10K, each once, and say which are gone.",
+            description="Download the videos of RealEstate10K, each once, and report which are gone.",
         )
     )
 

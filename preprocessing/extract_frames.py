@@ -1,14 +1,14 @@
-"""Take the frames of RealEstate10K's scenes out of their videos.
+"""Extract the frames of RealEstate10K's scenes from their videos.
 
     python preprocessing/extract_frames.py --root_dir CAMERAS --video_dir VIDEOS --out_dir FRAMES
 
-CAMERAS holds the text files of the scenes, VIDEOS what download_data.py writes. It makes
+CAMERAS holds the text files of the scenes, VIDEOS the videos from download_data.py. It writes
 
     FRAMES/SCENE/TIMESTAMP.jpg     the frame nearest to each timestamp, in microseconds as in the text file
-    FRAMES/SCENE/cameras.txt       the text file, with the lines of the frames that are there; written last
-    FRAMES/extraction.jsonl        a line a scene: its frames, those that are missing and why, or why it failed
+    FRAMES/SCENE/cameras.txt       the text file, with the lines of the extracted frames; written last
+    FRAMES/extraction.jsonl        a line per scene: its frames, the missing ones with reasons, or why it failed
 
-Each video is decoded once, for all its scenes. A scene with cameras.txt is complete and passed over.
+Each video is decoded once, for all its scenes. A scene with cameras.txt is complete and skipped.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from preprocessing.report import Entry, Report
 from preprocessing.workers import run_jobs
 
 CAMERAS_NAME, REPORT_NAME, SETTINGS_NAME = "cameras.txt", "extraction.jsonl", "extraction.json"
-# What may be removed of a scene's folder; names with a dot in front are those of atomic_path.
+# Files that may be removed from a scene's folder; names with a leading dot are those of atomic_path.
 SCENE_CONTENTS = re.compile(r"\d+\.jpg|cameras\.txt|\.(\d+|cameras)\.[0-9a-f]{12}\.(jpg|txt)")
-# In a video of a constant rate no timestamp is farther than half an interval from a frame. The other quarter is
-# for rounded times. From a whole interval on, the frame would be another one: the neighbour of one that is lost.
+# At a constant frame rate no timestamp is more than half an interval from a frame; the other quarter is for rounded
+# times. At a whole interval or more, the frame would be the neighbour of a lost one.
 TOLERANCE = 0.75  # of the interval between frames
-RECENT = 101  # frames whose median interval counts, since a rate may vary over a video
-# Pictures are kept this long before a timestamp, in seconds: longer than any interval that is near enough.
+RECENT = 101  # frames for the median interval, since the rate may vary over a video
+# Pictures are decoded from this many seconds before a timestamp: longer than any accepted distance.
 AHEAD = 0.5
 
 NO_FRAME = "the video has no frame near this time"
@@ -66,17 +66,17 @@ class ExtractOptions:
 
     root_dir: str = required("folder with the scenes' text files, such as RealEstate10K/train")
     video_dir: str = required("folder with the videos ID.mp4, such as OUT/videos of download_data.py")
-    out_dir: str = required("folder for the frames, made when missing")
+    out_dir: str = required("folder for the frames, created if missing")
     img_wh: Size = option(Size(360, 640), "width and height of the frames", low=1)
     quality: int = option(92, "JPEG quality, 1 to 100", low=1, high=100)
-    workers: int = option(1, "videos at a time, each in a process of its own", low=1)
-    limit: int | None = option(None, "only so many scenes, the first ones by name", low=1)
-    overwrite: bool = option(False, "make everything again, also scenes that are complete")
+    workers: int = option(1, "parallel videos, each in its own process", low=1)
+    limit: int | None = option(None, "extract only this many scenes, the first ones by name", low=1)
+    overwrite: bool = option(False, "extract all scenes again, also complete ones")
 
 
 @dataclass(frozen=True)
 class VideoJob:
-    """A video and the text files of the scenes that are to be taken out of it."""
+    """A video and the text files of its scenes to extract."""
 
     video: Path
     scene_files: tuple[Path, ...]
@@ -84,7 +84,7 @@ class VideoJob:
 
 @dataclass(frozen=True)
 class FrameForm:
-    """How frames are written: to which folder, of which size (h, w), of which JPEG quality."""
+    """How frames are written: output folder, size (h, w) and JPEG quality."""
 
     out_dir: Path
     size: tuple[int, int]
@@ -94,40 +94,41 @@ class FrameForm:
 def nearest_frames(
     stream: FrameStream, timestamps: Sequence[int], size: tuple[int, int]
 ) -> Iterator[tuple[int, np.ndarray | None, str]]:
-    """The frame nearest to each timestamp in microseconds, in ascending order, from one pass over a video.
+    """Yield the frame nearest to each timestamp in microseconds, in ascending order, in one pass over a video.
 
-    Gives the timestamp, the picture uint8 ``[h, w, 3]`` RGB or None, and in that case why.
+    Yields:
+        The timestamp, the picture uint8 ``[h, w, 3]`` RGB or None, and in the latter case the reason.
     """
     pending = deque(sorted(set(timestamps)))
     intervals: deque[float] = deque(maxlen=RECENT)
-    held = None
+    previous = None
 
     def choose(time: float, picture: np.ndarray | None, intact: bool) -> tuple[np.ndarray | None, str]:
-        # Without an interval there is one frame, whose time has to be met.
+        # Without an interval there is only one frame, whose time must match.
         reach = TOLERANCE * float(np.median(intervals)) if intervals else 1e-3
         if abs(pending[0] / 1e6 - time) > min(reach, AHEAD):
             return None, NO_FRAME
         return (picture, "") if intact and picture is not None else (None, DAMAGED)
 
-    def wanted(time: float) -> bool:
+    def is_needed(time: float) -> bool:
         return bool(pending) and pending[0] / 1e6 - time <= AHEAD
 
-    for frame in stream.frames(wanted, size):
-        if held is not None:
-            intervals.append(frame.time - held.time)
-            while pending and pending[0] / 1e6 <= (held.time + frame.time) / 2:
-                yield pending[0], *choose(held.time, held.picture, held.intact)
+    for frame in stream.frames(is_needed, size):
+        if previous is not None:
+            intervals.append(frame.time - previous.time)
+            while pending and pending[0] / 1e6 <= (previous.time + frame.time) / 2:
+                yield pending[0], *choose(previous.time, previous.picture, previous.intact)
                 pending.popleft()
-        held = frame
+        previous = frame
         if not pending:
             return
     while pending:
-        picture, why = (None, DAMAGED) if held is None else choose(held.time, held.picture, held.intact)
+        picture, why = (None, DAMAGED) if previous is None else choose(previous.time, previous.picture, previous.intact)
         yield pending.popleft(), picture, ENDED if why == NO_FRAME else why
 
 
 def extract_video(job: VideoJob, form: FrameForm, threads: int = 1) -> list[Entry]:
-    """Take all frames of a video's scenes; gives an entry of the report for each scene."""
+    """Extract all frames of a video's scenes; returns a report entry for each scene."""
     scenes, entries = [], []
     for path in job.scene_files:
         try:
@@ -138,7 +139,7 @@ def extract_video(job: VideoJob, form: FrameForm, threads: int = 1) -> list[Entr
         _clear(form.out_dir / scene.name)
     try:
         if not job.video.exists():
-            raise InputError(f"{job.video}: no such video; the report of download_data.py says what became of it")
+            raise InputError(f"{job.video}: no such video; see the report of download_data.py")
         missing = _write_frames(job.video, scenes, form, threads)
     except InputError as error:
         for scene in scenes:
@@ -148,7 +149,7 @@ def extract_video(job: VideoJob, form: FrameForm, threads: int = 1) -> list[Entr
 
 
 def _clear(folder: Path) -> None:
-    """Remove a scene's folder, but for what is no part of a scene."""
+    """Remove a scene's files, and its folder if nothing else is in it."""
     if not folder.is_dir():
         return
     for path in folder.iterdir():
@@ -159,7 +160,7 @@ def _clear(folder: Path) -> None:
 
 
 def _write_frames(video: Path, scenes: Sequence[SceneCameras], form: FrameForm, threads: int) -> dict[int, str]:
-    """Write the frames of all scenes; gives why for each timestamp that has none."""
+    """Write the frames of all scenes; returns the reason for each timestamp without a frame."""
     users: dict[int, list[str]] = {}
     for scene in scenes:
         for timestamp in scene.timestamps.tolist():
@@ -178,12 +179,12 @@ def _write_frames(video: Path, scenes: Sequence[SceneCameras], form: FrameForm, 
 
 
 def _finish_scene(scene: SceneCameras, missing: dict[int, str], video: Path, form: FrameForm) -> Entry:
-    kept = np.array([timestamp not in missing for timestamp in scene.timestamps.tolist()])
-    lost = [{"timestamp": t, "why": missing[t]} for t in scene.timestamps[~kept].tolist()]
-    if not kept.any():
+    is_written = np.array([timestamp not in missing for timestamp in scene.timestamps.tolist()])
+    lost = [{"timestamp": t, "why": missing[t]} for t in scene.timestamps[~is_written].tolist()]
+    if not is_written.any():
         return _failed(scene.name, video, InputError(f"{video}: none of the frames: {lost[0]['why']}"))
-    write_scene_cameras(form.out_dir / scene.name / CAMERAS_NAME, scene.select(kept))
-    return {"scene": scene.name, "state": "done", "video": video.name, "frames": int(kept.sum()), "missing": lost}
+    write_scene_cameras(form.out_dir / scene.name / CAMERAS_NAME, scene.select(is_written))
+    return {"scene": scene.name, "state": "done", "video": video.name, "frames": int(is_written.sum()), "missing": lost}
 
 
 def _failed(scene: str, video: Path, error: InputError) -> Entry:
@@ -191,7 +192,7 @@ def _failed(scene: str, video: Path, error: InputError) -> Entry:
 
 
 def plan_jobs(scene_files: Sequence[Path], video_dir: Path) -> tuple[list[VideoJob], list[Entry]]:
-    """The videos and their scenes, and entries for the text files that name no video."""
+    """The videos with their scenes, and report entries for the text files that name no video."""
     by_stem: dict[str, list[Path]] = {}
     entries = []
     for path in scene_files:
@@ -203,10 +204,10 @@ def plan_jobs(scene_files: Sequence[Path], video_dir: Path) -> tuple[list[VideoJ
 
 
 def extract_frames(options: ExtractOptions) -> None:
-    """Take the frames of all scenes that are not complete, and say what came of it.
+    """Extract the frames of all scenes that are not complete, and print a summary.
 
     Raises:
-        InputError: bad options or folders, or no frame of any scene could be taken.
+        InputError: bad options or folders, or no frame of any scene could be extracted.
     """
     check_ranges(options)
     scene_files = list_scene_files(options.root_dir)[: options.limit]
@@ -235,20 +236,20 @@ def extract_frames(options: ExtractOptions) -> None:
 
 
 def _summarize(entries: Sequence[Entry], total: int, report: Path) -> None:
-    """Say what became of the scenes of this run, of ``total``."""
+    """Print a summary of this run's scenes, out of ``total``."""
     failed = [entry for entry in entries if entry["state"] == "failed"]
     if len(failed) == total:
-        raise InputError(f"{report}: no frame of any of {total} scenes could be taken; the first: {failed[0]['why']}")
+        raise InputError(f"{report}: no frame of any of {total} scenes could be extracted; first: {failed[0]['why']}")
     frames = sum(entry.get("frames", 0) for entry in entries)
     before = total - len(entries)
     print(f"{report.parent}: {total - len(failed)} of {total} scenes, {before} from before; {frames} frames written")
     lost = sum(len(entry.get("missing", ())) for entry in entries)
     if failed or lost:
-        print(f"{len(failed)} scenes failed and {lost} frames are missing; {report} says why")
+        print(f"{len(failed)} scenes failed and {lost} frames are missing; {report} lists the reasons")
 
 
 def _prepare_folder(out: Path, options: ExtractOptions, scene_files: Sequence[Path]) -> None:
-    """See to it that all frames in the folder are of one size and quality."""
+    """Check that all frames in the folder have this size and quality."""
     record = out / SETTINGS_NAME
     settings = {"img_wh": list(options.img_wh.wh), "quality": options.quality}
     complete = [path / CAMERAS_NAME for path in out.iterdir() if (path / CAMERAS_NAME).exists()]
@@ -271,13 +272,13 @@ def _prepare_folder(out: Path, options: ExtractOptions, scene_files: Sequence[Pa
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Take the frames."""
+    """Extract the frames."""
     extract_frames(
         parse_options(
             ExtractOptions,
             argv,
             prog="extract_frames.py",
-            description="Take the frames of RealEstate10K's scenes out of their videos.",
+            description="Extract the frames of RealEstate10K's scenes from their videos.",
         )
     )
 

@@ -1,15 +1,15 @@
-"""Make a small data set in RealEstate10K's form, with videos of random worlds and true cameras.
+"""Make a small data set in RealEstate10K's format, with videos of random worlds and true cameras.
 
     python preprocessing/make_example_data.py --out_dir data/example
 
-writes what the real one has, so that each program can be tried without it:
+writes the files of the real one, so that each program can be tried without it:
 
-    OUT/cameras/train/SCENE.txt, OUT/cameras/test/SCENE.txt     the address of the video, then a camera a line
-    OUT/videos/ID.mp4                                           as download_data.py names them
-    OUT/served/NAME.mp4                                         the same files, as the addresses name them
+    OUT/cameras/train/SCENE.txt, OUT/cameras/test/SCENE.txt     the address of the video, then a camera per line
+    OUT/videos/ID.mp4                                           named as by download_data.py
+    OUT/served/NAME.mp4                                         the same files, named as in the addresses
     OUT/bounds.txt                                              nearest and farthest depth of each scene
 
-Several scenes are clips of one video, with frames between them that belong to none.
+Several scenes are clips of one video; the frames between them belong to no scene.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import InputError, run_program
 
 CAMERAS, VIDEOS, SERVED, BOUNDS_NAME, SETTINGS_NAME = "cameras", "videos", "served", "bounds.txt", "example.json"
-# What of a world is seen lies between the default planes of training, 1 and 100, once the poses are scaled.
+# The visible depths are between the default planes of training, 1 and 100, once the poses are scaled.
 NEAREST = (1.0, 1.3)
 FAR_RATIO = (4.0, 30.0)
 FOCAL = (0.55, 1.1)  # in widths, as RealEstate10K's wide lenses
@@ -62,24 +62,24 @@ SHAKE, SHAKE_TURN = 0.003, 0.08
 class ExampleOptions:
     """Options of make_example_data."""
 
-    out_dir: str = required("folder for the data set, made when missing")
-    num_videos: int = option(4, "videos, each through a world of its own", low=1)
-    test_videos: int = option(1, "how many of them, the last ones, go to cameras/test")
+    out_dir: str = required("folder for the data set, created if missing")
+    num_videos: int = option(4, "videos, each through its own world", low=1)
+    test_videos: int = option(1, "number of videos, the last ones, that go to cameras/test")
     clips_per_video: int = option(2, "scenes of each video", low=1)
     frames_per_clip: int = option(60, "frames of each scene", low=1)
     img_wh: Size = option(Size(360, 640), "width and height of the videos, even numbers", low=16)
     fps: float = option(30.0, "frames a second", above=0, high=240)
-    seed: int = option(0, "another number gives other worlds", low=0)
-    url_prefix: str = option("http://127.0.0.1:8000", "what the videos' addresses begin with; OUT/served belongs there")
+    seed: int = option(0, "seed of the random worlds", low=0)
+    url_prefix: str = option("http://127.0.0.1:8000", "prefix of the videos' addresses; serve OUT/served there")
     device: Literal["auto", "cuda", "mps", "cpu"] = option(
-        "auto", "where to render; auto takes cuda, then mps, then cpu"
+        "auto", "where to render; auto prefers cuda, then mps, then cpu"
     )
-    overwrite: bool = option(False, "make everything again, also what is there")
+    overwrite: bool = option(False, "replace existing files")
 
 
 @dataclass(frozen=True)
 class ExampleVideo:
-    """What one video is going to show.
+    """The plan of one video.
 
     Attributes:
         name: in its address.
@@ -87,7 +87,7 @@ class ExampleVideo:
         split: ``train`` or ``test``.
         scenes: name and range of frames of each clip.
         timestamps: ``[N]`` int64, of all frames in microseconds.
-        world: what is filmed, in units of its own.
+        world: the filmed world, in its own units.
         T_cam_world: ``[N, 4, 4]`` float64, in the world's units.
         nearest: depth of the nearest thing in each scene, in the unit of the scene's poses.
     """
@@ -103,7 +103,7 @@ class ExampleVideo:
 
 
 def plan_video(options: ExampleOptions, index: int) -> ExampleVideo:
-    """Draw the world and the path of a video; the same again for the same options and index."""
+    """Draw the world and the path of a video; equal options and index give equal plans."""
     path_seed, clip_seed, world_seed = np.random.SeedSequence([options.seed, index]).spawn(3)
     rng = np.random.default_rng(clip_seed)
     h, w = options.img_wh
@@ -130,7 +130,7 @@ def plan_video(options: ExampleOptions, index: int) -> ExampleVideo:
 
 
 def draw_path(rng: np.random.Generator, seconds: np.ndarray, near: float) -> np.ndarray:
-    """World-to-camera ``[N, 4, 4]`` at some times: a slow dolly around the origin, by hand."""
+    """World-to-camera ``[N, 4, 4]`` at times ``[N]`` in seconds: a slow hand-held dolly around the origin."""
 
     def sway(amplitude: float, periods: tuple[float, float]) -> np.ndarray:
         return amplitude * np.sin(2 * np.pi * (seconds / rng.uniform(*periods) + rng.random()))
@@ -144,7 +144,7 @@ def draw_path(rng: np.random.Generator, seconds: np.ndarray, near: float) -> np.
 
 
 def scene_cameras(video: ExampleVideo, scene: int, scale: float) -> SceneCameras:
-    """The true cameras of a clip, ``scale`` units to one of the world's."""
+    """The true cameras of a clip; ``scale`` converts the world's unit to the scene's."""
     name, frames = video.scenes[scene]
     h, w = video.world.options.size
     T = video.T_cam_world[frames.start : frames.stop, :3].copy()
@@ -154,13 +154,13 @@ def scene_cameras(video: ExampleVideo, scene: int, scale: float) -> SceneCameras
 
 
 def make_example_data(options: ExampleOptions) -> Path:
-    """Make the data set; videos that are there are kept.
+    """Make the data set; existing videos are kept.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: an option out of its range, or the folder holds a data set of other options.
+        InputError: an option is out of range, or the folder holds a data set made with other options.
     """
     _check_options(options)
     out = require_writable_folder(options.out_dir)
@@ -178,7 +178,7 @@ def make_example_data(options: ExampleOptions) -> Path:
 
 
 def _make_video(video: ExampleVideo, out: Path, fps: float, progress: tqdm) -> dict[str, tuple[float, float]]:
-    """Write a video, then its scenes' text files; gives the depths of the scenes."""
+    """Write a video, then its scenes' text files; returns the depths of the scenes."""
     cameras = video.world.camera(torch.from_numpy(video.T_cam_world))
     depths = []
     clip_frames = {frame for _, frames in video.scenes for frame in frames}
@@ -201,7 +201,7 @@ def _make_video(video: ExampleVideo, out: Path, fps: float, progress: tqdm) -> d
 
 
 def _prepare_folder(out: Path, options: ExampleOptions) -> dict[str, tuple[float, float]]:
-    """The depths of the scenes that are there, after a check that they are of these options."""
+    """Check that existing files were made with these options; returns the depths of the existing scenes."""
     record = out / SETTINGS_NAME
     settings = dataclasses.asdict(options)
     for name in ("out_dir", "device", "overwrite"):
@@ -214,7 +214,7 @@ def _prepare_folder(out: Path, options: ExampleOptions) -> dict[str, tuple[float
     except ValueError:
         is_same = False
     if not is_same and not options.overwrite:
-        raise InputError(f"{out}: holds a data set of other options; choose another --out_dir, or give --overwrite")
+        raise InputError(f"{out}: was made with other options; choose another --out_dir, or give --overwrite")
     if options.overwrite:
         for pattern in (f"{CAMERAS}/*/*.txt", f"{VIDEOS}/example*.mp4", f"{SERVED}/example*.mp4", BOUNDS_NAME):
             for path in out.glob(pattern):
@@ -234,7 +234,7 @@ def _check_options(options: ExampleOptions) -> None:
         h, w = options.img_wh
         raise InputError(f"--img_wh {w} {h}: even numbers expected, since videos need them")
     if not options.url_prefix.startswith(("http://", "https://")) or len(options.url_prefix.split()) != 1:
-        raise InputError(f"--url_prefix {options.url_prefix}: the beginning of an address expected, http://...")
+        raise InputError(f"--url_prefix {options.url_prefix}: an address prefix expected, http://...")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -243,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ExampleOptions,
         argv,
         prog="make_example_data.py",
-        description="Make a small data set in RealEstate10K's form, with videos of random worlds and true cameras.",
+        description="Make a small data set in RealEstate10K's format, with videos of random worlds and true cameras.",
     )
     out = make_example_data(options)
     num_scenes = options.num_videos * options.clips_per_video

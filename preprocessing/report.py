@@ -1,4 +1,4 @@
-"""A report in JSON lines: what became of each item, which a later run goes by."""
+"""A report in JSON lines with the outcome of each item, which a later run resumes from."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Entry = dict[str, Any]
 
 
 class Report:
-    """The entries of a report by the value of one key; the last line of an item counts.
+    """The entries of a report, indexed by the value of one key; of several lines of an item the last one counts.
 
-    Within :meth:`open_for_writing` each entry is a line at once, so that an interruption loses none. At its end
-    the file is written anew, one line an item, sorted.
+    Within :meth:`open_for_writing` each entry is written at once, so that an interruption loses none. At the end of
+    the block the file is rewritten, sorted, with one line per item.
 
     Args:
         path: the file; it need not exist.
-        key: names the item of an entry.
+        key: the key of an entry that names its item.
 
     Raises:
-        InputError: the file is damaged, but for a last line that an interruption cut short.
+        InputError: the file is damaged, except for a last line that an interruption cut short.
     """
 
     def __init__(self, path: str | Path, key: str) -> None:
@@ -36,7 +36,7 @@ class Report:
             self.entries = dict(self._read())
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Take an entry in, in the place of an earlier one of the same item."""
+        """Add an entry, replacing an earlier one of the same item."""
         if self._file is None:
             raise ValueError("add: the report is not open for writing")
         self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
@@ -45,7 +45,7 @@ class Report:
 
     @contextmanager
     def open_for_writing(self) -> Iterator[Report]:
-        """Let entries be added within the block."""
+        """Allow :meth:`add` within the block."""
         self._rewrite()
         try:
             with open(self.path, "a", encoding="utf-8") as self._file:
@@ -59,7 +59,7 @@ class Report:
             lines = self.path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError:
             raise InputError(f"{self.path}: not a text file; move it away and run again") from None
-        # What follows the last line end is empty, or a line that was not finished.
+        # The text after the last newline is empty or an unfinished line.
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 entry = json.loads(line)

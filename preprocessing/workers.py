@@ -1,7 +1,7 @@
-"""Jobs in worker processes, any of which may end at any time, as may the program itself.
+"""Runs jobs in worker processes, any of which may be killed at any time, as may the program itself.
 
-Each worker has a pipe of its own and shares nothing with the others. So one that is killed, even in the middle of a
-result, holds up nobody: its pipe is closed. concurrent.futures has one pipe for all results and waits forever then.
+Each worker has its own pipe and shares nothing with the others, so a worker that is killed, even while it sends a
+result, blocks nobody: its pipe closes. concurrent.futures has one pipe for all results and would wait forever.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from maskvolume.runtime.errors import InputError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-AHEAD = 2  # jobs per worker that run or wait for those before them to end
-KILLED = "--workers: a process was killed, most likely for want of memory; give a lower number"
+AHEAD = 2  # jobs per worker that run or whose results wait for earlier ones
+KILLED = "--workers: a process was killed, most likely because memory ran out; give a lower number"
 
 
 @contextmanager
 def run_jobs(
     work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, *, in_order: bool
 ) -> Iterator[Iterator[Result]]:
-    """Results of ``work`` for each job, in the order of the jobs or each as it ends.
+    """Yield an iterator over the results of ``work``, in the order of the jobs or as they finish.
 
-    At the end of the block, also by an interruption, all workers are killed, whatever they do. They end as well
-    when this process is killed.
+    All workers are killed at the end of the block, also after an interruption. They also end when this process is
+    killed.
 
     Raises:
         InputError: a worker was killed.
-        Exception: what a job raised.
+        Exception: the error of a job.
     """
     pool: list[tuple[BaseProcess, Connection]] = []
-    resource_tracker.ensure_running()  # by itself it would be started with the first worker, and unblock signals
+    resource_tracker.ensure_running()  # otherwise it starts with the first worker and unblocks signals
     try:
         with _signals_blocked():
             for _ in range(workers):
@@ -59,12 +59,12 @@ def run_jobs(
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Interruptions wait; processes that are started meanwhile never get any."""
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Hold back interruptions; processes started in the block never receive any."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _start(work: Callable[[Job], Result]) -> tuple[BaseProcess, Connection]:
@@ -72,12 +72,12 @@ def _start(work: Callable[[Job], Result]) -> tuple[BaseProcess, Connection]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, theirs))
     process.start()
-    theirs.close()  # the worker alone has it, so that it is closed when the worker ends
+    theirs.close()  # only the worker holds it, so that it closes when the worker ends
     return process, ours
 
 
 def _serve(work: Callable[[Job], Result], pipe: Connection) -> None:
-    """What a worker does."""
+    """The main loop of a worker."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     with suppress(EOFError, OSError):  # the parent has ended
@@ -86,7 +86,7 @@ def _serve(work: Callable[[Job], Result], pipe: Connection) -> None:
 
 
 def _outcome(work: Callable[[Job], Result], job: Job) -> tuple[Result | None, Exception | None, str]:
-    """The result of a job, or what it raised and where."""
+    """The result of a job, or its error and traceback."""
     try:
         return work(job), None, ""
     except Exception as error:
@@ -101,19 +101,19 @@ def _end_with_parent() -> None:
 
 
 def _results(idle: list[Connection], jobs: Iterable[Job], in_order: bool) -> Iterator[Any]:
-    """Hand jobs to idle workers and give their results."""
+    """Send jobs to idle workers and yield their results."""
     most = AHEAD * len(idle)
-    todo = enumerate(jobs)
+    remaining = enumerate(jobs)
     running: dict[Connection, int] = {}
     done: dict[int, Any] = {}
-    due = 0
+    next_number = 0
     while True:
-        while idle and len(running) + len(done) < most and (numbered := next(todo, None)):
+        while idle and len(running) + len(done) < most and (numbered := next(remaining, None)):
             running[idle[-1]] = numbered[0]
             _send(idle.pop(), numbered[1])
-        if done and (due in done or not in_order):
-            yield done.pop(due if in_order else next(iter(done)))
-            due += 1
+        if done and (next_number in done or not in_order):
+            yield done.pop(next_number if in_order else next(iter(done)))
+            next_number += 1
         elif running:
             for pipe in wait(list(running)):
                 assert isinstance(pipe, Connection)

@@ -1,6 +1,6 @@
 """Render the example clip with Blender: a robot and a ball, ten cameras in two rows, three held-out views.
 
-The frames are path traced on the CPU. The program may be stopped at any moment: what is there is kept.
+The frames are path traced on the CPU. The program can be stopped at any time and keeps finished files.
 Lossless frames go to ``--masters``; the JPEG pictures, the masks, the depths of the held-out views and the poses
 go to ``--out``.
 """
@@ -26,7 +26,7 @@ import numpy as np
 from maskvolume.io.files import atomic_path, require_writable_folder
 from maskvolume.runtime.errors import InputError, run_program
 
-FOCAL = 520.0 / 640.0  # of the picture's width
+FOCAL = 520.0 / 640.0  # relative to the picture's width
 PITCH = -6.0  # degrees; the rig looks slightly down
 SPACING = 0.1  # metres between neighbours of a row, and between the rows
 RIG_CENTRE = (0.0, 0.0, 1.05)
@@ -55,7 +55,7 @@ class View:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to render: the path relative to the clip, and the lossless file it is made from."""
+    """One picture to render: its path relative to the clip, and its lossless file."""
 
     view: View
     frame: int
@@ -65,14 +65,14 @@ class Job:
 
 
 def base_rotation(pitch: float) -> np.ndarray:
-    """``[3, 3]`` camera to world of a level OpenCV camera that looks along +y, then pitched by degrees."""
+    """``[3, 3]`` camera to world of a level OpenCV camera that looks along +y, pitched by an angle in degrees."""
     a = np.deg2rad(pitch)
     right, forward = np.array([1.0, 0.0, 0.0]), np.array([0.0, np.cos(a), np.sin(a)])
     return np.stack([right, np.cross(forward, right), forward], axis=1)
 
 
 def small_rotation(degrees: np.ndarray) -> np.ndarray:
-    """``[3, 3]`` rotation about the axis ``degrees [3]`` by its length."""
+    """``[3, 3]`` rotation about the axis ``degrees [3]`` by its length in degrees."""
     return cv2.Rodrigues(np.deg2rad(degrees).astype(np.float64))[0]
 
 
@@ -119,7 +119,7 @@ def llff_rows(views: Sequence[View], size: tuple[int, int], bounds: np.ndarray) 
 
 
 def list_jobs(views: Sequence[View], frames: int) -> list[Job]:
-    """All pictures: every camera of an instant, then the next instant; the masks come last."""
+    """All pictures: all cameras of an instant, then the next instant; the masks come last."""
     jobs = [
         Job(view, t, False, f"{view.folder}/{t:05d}.jpg", f"{view.name}/{t:05d}.png")
         for t in range(frames)
@@ -133,7 +133,7 @@ def list_jobs(views: Sequence[View], frames: int) -> list[Job]:
 
 
 def depth_path(out: Path, view: View) -> Path:
-    """Where the depth of what stands still in a held-out view lies."""
+    """Path of the static scene's depth in a held-out view."""
     return out / "targets" / "depth" / f"{view.name}.png"
 
 
@@ -144,13 +144,13 @@ def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:
 
 
 def encode_mask(alpha: np.ndarray) -> bytes:
-    """PNG file of the mask of a BGRA picture ``[H, W, 4]``: 255 where anything moving is seen."""
+    """PNG file of the mask of a BGRA picture ``[H, W, 4]``: 255 where a mover is visible."""
     mask = np.where(alpha[..., 3] > 8, 255, 0).astype(np.uint8)
     return cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
 def encode_depth(depth: np.ndarray, near: float) -> bytes:
-    """PNG file of 16 bits: 65535 near / depth of ``depth [H, W]``, 0 where that is nan."""
+    """16-bit PNG file of 65535 near / depth for ``depth [H, W]``, 0 where that is nan."""
     steps = np.nan_to_num(np.round(65535 * near / depth)).clip(0, 65535).astype(np.uint16)
     return cv2.imencode(".png", steps, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
@@ -164,7 +164,7 @@ def write_poses(out: Path, views: Sequence[View], size: tuple[int, int], bounds:
 
 
 def finish(job: Job, out: Path, masters: Path, quality: int) -> None:
-    """Make the clip's picture from the lossless one."""
+    """Encode the clip's picture from the lossless one."""
     picture = cv2.imread(str(masters / job.master), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise InputError(f"{masters / job.master}: cannot be read; delete it and run again")
@@ -174,7 +174,7 @@ def finish(job: Job, out: Path, masters: Path, quality: int) -> None:
 
 
 def with_progress(jobs: Sequence[Job]) -> Iterable[Job]:
-    """A progress bar where tqdm is installed, else a line for every tenth picture."""
+    """Iterate with a progress bar if tqdm is installed, else with a line for every tenth picture."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -192,7 +192,7 @@ def _plain_progress(jobs: Sequence[Job]) -> Iterator[Job]:
 
 
 def silence_blender() -> None:
-    """Send what Blender prints for each picture to nowhere; ``sys.stdout`` still goes where it went."""
+    """Discard what Blender prints for each picture; ``sys.stdout`` still works."""
     sys.stdout.flush()
     real = os.fdopen(os.dup(1), "w", buffering=1)
     null = os.open(os.devnull, os.O_WRONLY)
@@ -203,22 +203,26 @@ def silence_blender() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put off an interruption to the end of the block: Blender swallows it, and its start is left half done."""
-    came: list[int] = []
+    """Defer interruptions to the end of the block: Blender swallows them, and they can break its start-up."""
+    received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
-        signal.signal(number, lambda signum, frame: came.append(signum))
+        signal.signal(number, lambda signum, frame: received.append(signum))
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if came:
+    if received:
         raise KeyboardInterrupt
 
 
 def require_bpy() -> None:
-    """Start Blender's module on an empty file, or say how to get it where it is missing."""
+    """Start Blender's module on an empty file.
+
+    Raises:
+        InputError: the module is not installed.
+    """
     try:
         with uninterrupted():
             import bpy
@@ -226,13 +230,13 @@ def require_bpy() -> None:
             bpy.ops.wm.read_factory_settings(use_empty=True)
     except ImportError as error:
         raise InputError(
-            f"bpy: Blender's Python module cannot be imported ({error}); install it in an environment of its own, "
-            "as examples/rig/README.md says"
+            f"bpy: Blender's Python module cannot be imported ({error}); install it in a separate environment, "
+            "see examples/rig/README.md"
         ) from None
 
 
 def check_settings(masters: Path, size: tuple[int, int], samples: int, frames: int) -> None:
-    """Note the settings beside the lossless frames, and refuse to mix those of two settings."""
+    """Record the settings beside the lossless frames, and refuse to mix frames of different settings."""
     path = masters / "settings.json"
     settings = {"size": list(size), "samples": samples, "frames": frames}
     if path.exists():
@@ -254,7 +258,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line.
 
     Raises:
-        InputError: a number out of its range.
+        InputError: a number is out of range.
     """
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
@@ -265,7 +269,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, nargs=2, metavar=("W", "H"), help="size in pixels (640 360)")
     parser.add_argument("--quality", type=int, default=80, help="JPEG quality, 1 to 100 (80)")
     parser.add_argument("--preview", action="store_true", help="small, coarse pictures: minutes, not an hour")
-    parser.add_argument("--again", action="store_true", help="encode again from the lossless frames")
+    parser.add_argument("--again", action="store_true", help="encode all pictures again from the lossless frames")
     options = parser.parse_args(argv)
     for name, value in (PREVIEW if options.preview else FULL).items():
         if getattr(options, name) is None:
@@ -295,13 +299,13 @@ def render_clip(jobs: Sequence[Job], views: Sequence[View], options: argparse.Na
     size = (options.size[1], options.size[0])
     build_courtyard()
     studio = Studio(Movers(), views, size, options.samples, options.frames)
-    masking = False
+    is_masking = False
     for job in with_progress(jobs):
         master = options.masters / job.master
         if not master.exists():
-            if job.is_mask and not masking:
+            if job.is_mask and not is_masking:
                 studio.show_movers_only()
-                masking = True
+                is_masking = True
             with uninterrupted():
                 studio.render(job.view, job.frame, master)
         finish(job, options.out, options.masters, options.quality)

@@ -1,16 +1,16 @@
-"""Render a clip as it comes from real cameras: videos of seven cameras whose lenses distort, and no poses.
+"""Render a clip like a raw recording: videos of seven cameras with lens distortion, without poses.
 
     python scenes/make_raw_rig.py
 
-A living room with a toy train and two balloons, path traced with Blender on the CPU. What is written:
+A living room with a toy train and two balloons, path traced with Blender on the CPU. Output:
 
     OUT/cam00.mp4 ... cam06.mp4       the recording
-    OUT/held_out/00000.png ...        what an ideal camera between those of the rig sees, at a few instants
-    OUT/true_cameras.json             the true cameras, to check an estimate by
+    OUT/held_out/00000.png ...        views of an ideal camera between those of the rig, at a few instants
+    OUT/true_cameras.json             the true cameras, for checking an estimate
 
-Blender renders a wider picture without distortion to ``--masters``, which is then bent as the lens does it. The program
-may be stopped at any moment: what is there is kept. Rendering needs Blender's module, the videos do not: where both
-are not to be had under one Python, run the program under each in turn.
+Blender renders a wider picture without distortion to ``--masters``, which is then distorted like the lens. The program
+can be stopped at any time and keeps finished files. Rendering needs Blender's module, writing the videos does not: if
+no Python has both, run the program with one after the other.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from scenes.make_example_rig import (
 
 NUM_CAMERAS = 7
 SPACING = 0.16  # metres between neighbours
-ARC_RADIUS = 3.2  # metres; the cameras stand on an arc of it and turn inwards by half of its angle
-ZIGZAG = 0.03  # metres by which every other camera stands higher, and the rest lower
+ARC_RADIUS = 3.2  # metres; the cameras are on an arc of this radius and turn inwards by half of its angle
+ZIGZAG = 0.03  # metres; the cameras are alternately this much higher and lower
 PITCH = -10.0  # degrees
 RIG_CENTRE = (0.0, 0.0, 1.3)
 POSITION_NOISE, ROTATION_NOISE = 0.008, 0.5  # standard deviations: metres, degrees
-FOCAL, FOCAL_SPREAD = 0.742, 0.01  # of the picture's width; the largest difference, as a share
-LENS = (-0.12, 0.03)  # k1, k2 of OpenCV, of all cameras of the rig
+FOCAL, FOCAL_SPREAD = 0.742, 0.01  # relative to the picture's width; largest relative deviation
+LENS = (-0.12, 0.03)  # OpenCV's k1, k2 of all cameras of the rig
 NOISE_SEED = 5
 HELD_OUT = "held_out"
 NUM_HELD_OUT_FRAMES = 4
 TRUE_CAMERAS = "true_cameras.json"
-WIDE_FOCAL = 0.75  # of the picture's width: the focal length of what Blender renders
+WIDE_FOCAL = 0.75  # focal length of Blender's pictures, relative to the picture's width
 SOFTNESS = 1.8
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,7 +73,7 @@ class RawRigOptions:
 
 
 def raw_views() -> list[View]:
-    """The cameras of the rig, left to right, and the held-out one, which looks ahead from between two of them."""
+    """The cameras of the rig, left to right, and the held-out one between two of them, which looks straight ahead."""
     rng = np.random.default_rng(NOISE_SEED)
     rotation, centre = base_rotation(PITCH), np.asarray(RIG_CENTRE)
     views = []
@@ -96,7 +96,7 @@ def distortion(view: View) -> tuple[float, float]:
 
 
 def wide_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(h, w) of the pictures that Blender renders, which show all that the lenses see."""
+    """(h, w) of the pictures that Blender renders, which cover the lenses' field of view."""
     h, w = size
     return h + 2 * math.ceil(h / 15), w + 2 * math.ceil(w / 17.5)
 
@@ -107,9 +107,9 @@ def wide_view(view: View, size: tuple[int, int]) -> View:
 
 
 def lens_tables(view: View, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Where each pixel of a camera's picture lies in the wide one.
+    """The position in the wide picture of each pixel of a camera's picture.
 
-    OpenCV's lens shows what lies at distance r from the axis, at depth 1, at r (1 + k1 r^2 + k2 r^4).
+    OpenCV's lens maps a point at distance r from the axis, at depth 1, to r (1 + k1 r^2 + k2 r^4).
 
     Returns:
         x and y ``[h, w]`` float32, pixel centres at whole numbers.
@@ -117,17 +117,17 @@ def lens_tables(view: View, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
     (h, w), (wide_h, wide_w), (k1, k2) = size, wide_size(size), distortion(view)
     x = (np.arange(w) + 0.5 - w / 2)[None] / (view.focal * w)
     y = (np.arange(h) + 0.5 - h / 2)[:, None] / (view.focal * w)
-    shown = np.hypot(x, y)
-    true = shown
+    distorted = np.hypot(x, y)
+    radius = distorted
     for _ in range(30):
-        true = shown / (1 + k1 * true**2 + k2 * true**4)
-    stretch = WIDE_FOCAL * w * true / np.maximum(shown, 1e-12)
-    place = (x * stretch + wide_w / 2 - 0.5, y * stretch + wide_h / 2 - 0.5)
-    return place[0].astype(np.float32), place[1].astype(np.float32)
+        radius = distorted / (1 + k1 * radius**2 + k2 * radius**4)
+    stretch = WIDE_FOCAL * w * radius / np.maximum(distorted, 1e-12)
+    tables = (x * stretch + wide_w / 2 - 0.5, y * stretch + wide_h / 2 - 0.5)
+    return tables[0].astype(np.float32), tables[1].astype(np.float32)
 
 
 def list_jobs(views: Sequence[View], frames: int) -> list[Job]:
-    """All pictures to render: every camera of an instant, then the next instant."""
+    """All pictures to render: all cameras of an instant, then the next instant."""
     chosen = set(held_out_frames(frames))
     jobs = []
     for t in range(frames):
@@ -139,7 +139,7 @@ def list_jobs(views: Sequence[View], frames: int) -> list[Job]:
 
 
 def held_out_frames(frames: int) -> list[int]:
-    """Instants of which there is a held-out picture."""
+    """The instants with a held-out picture."""
     return sorted({frames * k // NUM_HELD_OUT_FRAMES for k in range(NUM_HELD_OUT_FRAMES)})
 
 
@@ -187,7 +187,7 @@ def render_missing(jobs: Sequence[Job], views: Sequence[View], masters: Path, op
 
 
 def take_picture(job: Job, masters: Path, size: tuple[int, int]) -> np.ndarray:
-    """What the camera's lens makes of the wide picture: uint8 ``[h, w, 3]`` RGB."""
+    """Distort the wide picture like the camera's lens: uint8 ``[h, w, 3]`` RGB."""
     picture = cv2.imread(str(masters / job.master))
     if picture is None or picture.shape[:2] != wide_size(size):
         raise InputError(f"{masters / job.master}: cannot be read; delete it and run again")
@@ -196,24 +196,24 @@ def take_picture(job: Job, masters: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_clip(jobs: Sequence[Job], out: Path, masters: Path, options: RawRigOptions) -> None:
-    """Write the videos and the held-out pictures that are not there."""
+    """Write the missing videos and held-out pictures."""
     try:
         from maskvolume.io.video import VideoWriter
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"all frames are rendered, but this Python cannot write videos ({error}); run the same command once more "
-            f"under the one that maskvolume is installed for"
+            f"all frames are rendered, but this Python cannot write videos ({error}); run the same command again "
+            f"with the Python in which maskvolume is installed"
         ) from None
     size = options.img_wh
     for path in sorted({job.path for job in jobs}):
-        own = [job for job in jobs if job.path == path]
+        own_jobs = [job for job in jobs if job.path == path]
         if path.endswith(".png"):
-            data = cv2.imencode(".png", take_picture(own[0], masters, size)[..., ::-1])[1].tobytes()
+            data = cv2.imencode(".png", take_picture(own_jobs[0], masters, size)[..., ::-1])[1].tobytes()
             with atomic_path(out / path) as partial:
                 partial.write_bytes(data)
             continue
         with VideoWriter(out / path, size, options.fps) as writer:
-            for job in own:
+            for job in own_jobs:
                 writer.append(take_picture(job, masters, size))
 
 
@@ -222,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         RawRigOptions,
         argv,
         prog="make_raw_rig.py",
-        description="Render a clip as it comes from real cameras: videos with distortion, and no poses.",
+        description="Render a clip like a raw recording: videos with lens distortion, without poses.",
     )
     out = require_writable_folder(options.out)
     masters = require_writable_folder(options.masters or out.with_name(f"{out.name}_masters"))

@@ -35,7 +35,7 @@ from maskvolume.mpi.model import (
     FrameMPI,
     MaskVolumeModel,
 )
-from maskvolume.mpi.options import MIN_SCALE, StageOptions, check_stage_options
+from maskvolume.mpi.stage_options import MIN_SCALE, StageOptions, check_stage_options
 from maskvolume.mpi.stages import (
     StageTask,
     choose_source,

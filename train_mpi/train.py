@@ -24,7 +24,7 @@ from maskvolume.data.synthetic import SyntheticSource, WorldOptions
 from maskvolume.geometry.cameras import Camera
 from maskvolume.losses import LOSS_NAMES, make_image_loss, weighted_psnr
 from maskvolume.mpi.model import MaskVolumeModel
-from maskvolume.mpi.options import MIN_SCALE, StageOptions, check_stage_options
+from maskvolume.mpi.stage_options import MIN_SCALE, StageOptions, check_stage_options
 from maskvolume.mpi.stages import (
     StageTask,
     choose_source,

@@ -1,6 +1,6 @@
-"""A browser to try the player with: Chromium without a screen, WebGL2 drawn by the processor.
+"""A browser for testing the player: headless Chromium with WebGL2 rendered on the CPU.
 
-Tests take the fixtures ``chromium`` and ``open_page`` of tests/conftest.py, which skip where there is no Chromium.
+Tests use the fixtures ``chromium`` and ``open_page`` of tests/conftest.py, which skip if there is no Chromium.
 """
 
 from __future__ import annotations
@@ -21,40 +21,38 @@ if TYPE_CHECKING:
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    "--no-sandbox",  # which needs rights that containers lack
+    "--no-sandbox",  # the sandbox needs privileges that containers lack
     "--use-gl=angle",
-    "--use-angle=swiftshader",  # the same pixels on every machine, no GPU needed
+    "--use-angle=swiftshader",  # the same pixels on every machine, without a GPU
     "--enable-unsafe-swiftshader",
     "--autoplay-policy=no-user-gesture-required",
     "--force-color-profile=srgb",
-    "--disable-dev-shm-usage",  # 64 MB in containers: too little for videos
+    "--disable-dev-shm-usage",  # /dev/shm has 64 MB in containers, too little for videos
 )
 DEFAULT_TIMEOUT_MS = 30_000
-MISSING = "no Chromium here: install one (apt install chromium), or name one by MASKVOLUME_CHROMIUM"
+MISSING = "no Chromium found: install one (apt install chromium), or set MASKVOLUME_CHROMIUM to its program"
 
 
 def find_chromium() -> str | None:
-    """The program of an installed Chromium; None where there is none."""
-    wanted = os.environ.get("MASKVOLUME_CHROMIUM")
-    if wanted:
-        assert shutil.which(wanted), f"MASKVOLUME_CHROMIUM: {wanted} is no program"
-        return wanted
+    """The program of an installed Chromium; None if there is none."""
+    program = os.environ.get("MASKVOLUME_CHROMIUM")
+    if program:
+        assert shutil.which(program), f"MASKVOLUME_CHROMIUM: {program} is not a program"
+        return program
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @contextmanager
 def launch_chromium(program: str, flags: tuple[str, ...] = FLAGS) -> Iterator[Browser]:
-    """A browser without a screen; starting one takes about a second.
+    """Start a headless browser, which takes about a second, and yield it.
 
     Raises:
-        InputError: Playwright, of the dev extra, is not installed.
+        InputError: Playwright, part of the dev extra, is not installed.
     """
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        raise InputError(
-            "Playwright is not installed; make benchmark-web does it, or pip install -e '.[dev]'"
-        ) from None
+        raise InputError("Playwright is not installed; run make benchmark-web, or pip install -e '.[dev]'") from None
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(flags))
         yield browser
@@ -68,8 +66,8 @@ class OpenPage:
     Attributes:
         page: Playwright's page.
         url: address of the folder, ``file:`` or ``http:``.
-        problems: what the page wrote to the console as an error or a warning, errors that no one caught,
-            and requests that failed.
+        problems: the page's errors and warnings in the console, uncaught errors,
+            and failed requests.
     """
 
     page: Page
@@ -82,16 +80,16 @@ class OpenPage:
         self.page.on("response", self._note_answer)
 
     def goto(self, path: str = "index.html") -> OpenPage:
-        """Load a page of the folder, and its scripts."""
+        """Load a page of the folder and its scripts; returns self."""
         self.page.goto(self.url + path)
         return self
 
     def run(self, script: str, argument: Any = None) -> Any:
-        """Run a JavaScript expression or function in the page; its value, or that of its promise."""
+        """Run a JavaScript expression or function in the page; returns its value, or that of its promise."""
         return self.page.evaluate(script, argument)
 
     def check(self) -> None:
-        """Assert that nothing went wrong in the page."""
+        """Assert that the page has no problems."""
         assert not self.problems, "\n".join(self.problems)
 
     def _note_answer(self, answer: Response) -> None:
@@ -99,19 +97,19 @@ class OpenPage:
             self.problems.append(f"{answer.status}: {answer.url}")
 
     def _note_console(self, message: ConsoleMessage) -> None:
-        # A reading of the GPU's pixels is slow, which the driver remarks; tests do it on purpose.
+        # The driver warns that reading pixels from the GPU is slow; tests do it on purpose.
         if message.type in ("error", "warning") and "GPU stall due to ReadPixels" not in message.text:
             self.problems.append(f"{message.type}: {message.text}")
 
 
 @contextmanager
 def new_page(browser: Browser, folder: Path, served: bool = True, **options: Any) -> Iterator[OpenPage]:
-    """A page, in a context of its own, of a folder that is served for as long.
+    """Open a page of a folder in its own context, serving the folder meanwhile, and yield it.
 
     Args:
-        browser: of ``launch_chromium``.
+        browser: from ``launch_chromium``.
         folder: the folder.
-        served: over HTTP; False: the files are opened as by a double click.
+        served: whether to serve over HTTP; else the files are opened like by a double click.
         options: of Playwright's ``new_context``, such as viewport, has_touch or device_scale_factor.
     """
     from playwright.sync_api import Error
@@ -127,5 +125,5 @@ def new_page(browser: Browser, folder: Path, served: bool = True, **options: Any
     finally:
         try:
             context.close()
-        except Error as error:  # the browser broke down, which the test has shown
+        except Error as error:  # the browser crashed, and the test has failed already
             print(f"browser: {error}")

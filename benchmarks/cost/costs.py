@@ -1,4 +1,4 @@
-"""What a computation costs besides time: arithmetic and memory."""
+"""The costs of a computation besides time: arithmetic and memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def gflop(network: nn.Module, *inputs: Tensor) -> float:
-    """Work of one run of a network in units of 1e9, a multiply-add being two."""
+    """Arithmetic of one run of a network in GFLOP; a multiply-add counts as two."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         network(*inputs)
@@ -20,9 +20,9 @@ def gflop(network: nn.Module, *inputs: Tensor) -> float:
 
 
 def peak_bytes() -> int:
-    """Bytes of memory that this process has held at most."""
+    """Peak memory of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # of this program alone; what getrusage says includes its parent's pages at the start
+    if status.exists():  # only this program; getrusage includes its parent's pages at the start
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

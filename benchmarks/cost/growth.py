@@ -1,4 +1,4 @@
-"""The whole pipeline frame after frame, and how its time grows with planes, pixels and views."""
+"""Times of the whole pipeline over many frames, and their growth with planes, pixels and views."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from benchmarks.cost import original
 from benchmarks.cost.operations import calls_in_a_row, mpi_of, path_of
 from benchmarks.cost.sides import Setting, make_renderer, their_frame
-from benchmarks.cost.timing import Seconds, shown, spread
+from benchmarks.cost.timing import Seconds, format_time, spread
 from benchmarks.record import markdown_table
 from maskvolume.geometry.cameras import stack_cameras
 from maskvolume.io.images import write_image
@@ -40,14 +40,14 @@ Entry = dict[str, Any]
 def measure_pipeline(
     setting: Setting, renderer: ClipRenderer, networks: original.Networks, their_seconds: float, frames: int
 ) -> Entry:
-    """Frames that follow each other, a view of each: from pictures in memory, and from files to files.
+    """Time consecutive frames with one view each: from pictures in memory, and from files to files.
 
     Args:
-        setting: what is worked on.
-        renderer: ours, which has made a frame already.
-        networks: of the plain reading.
-        their_seconds: of a frame of the plain reading from pictures in memory.
-        frames: at most so many; no more than the clip has.
+        setting: of the benchmark.
+        renderer: ours, after a first frame.
+        networks: of the plain implementation.
+        their_seconds: of a frame of the plain implementation from pictures in memory.
+        frames: most frames; limited by the clip's.
     """
     count = min(frames, setting.clip.num_frames)
     in_memory = _from_memory(setting, renderer, count)
@@ -73,17 +73,17 @@ def _pace(ours: float, theirs: float) -> Entry:
 
 
 def _from_memory(setting: Setting, renderer: ClipRenderer, count: int) -> float:
-    """Seconds of a frame, from its pictures to the bytes of its view on the host."""
+    """Seconds per frame, from its pictures to the bytes of its view on the host."""
     pictures = [renderer.read(frame) for frame in range(count)]
     target, download = setting.target.to(setting.device, renderer.camera.K.dtype), Downloader(setting.device)
-    numbers = itertools.count(10**6)  # of no frame, so that no MPI is found ready
+    numbers = itertools.count(10**6)  # beyond all frames, so that no MPI is cached
 
     def run() -> Download:
-        for each in pictures:
+        for frame_pictures in pictures:
             number = next(numbers)
-            renderer.frame_mpi(number, each)
-            arriving = download([to_bytes(renderer.render(number, target).color)])
-        return arriving
+            renderer.frame_mpi(number, frame_pictures)
+            result = download([to_bytes(renderer.render(number, target).color)])
+        return result
 
     seconds: Seconds = {}
     setting.clock.timed(seconds, "", lambda: run().arrays())
@@ -91,7 +91,7 @@ def _from_memory(setting: Setting, renderer: ClipRenderer, count: int) -> float:
 
 
 def _from_files(setting: Setting, renderer: ClipRenderer, count: int, folder: Path) -> float:
-    """Seconds of a frame, from picture files to picture files."""
+    """Seconds per frame, from picture files to picture files."""
     shots = path_shots(stack_cameras([setting.target] * count), "loop", setting.clip.num_frames)
     seconds: Seconds = {}
     arguments = (BlendedRenderer([renderer]), shots, RenderFolder(folder), range(count))
@@ -100,9 +100,9 @@ def _from_files(setting: Setting, renderer: ClipRenderer, count: int, folder: Pa
 
 
 def measure_growth(setting: Setting, model: MaskVolumeModel, repeats: int, planes: Sequence[int] = PLANES) -> Entry:
-    """Seconds of a frame and of a view of its MPI, as one of planes and pixels grows; and of views of one MPI.
+    """Seconds of a frame and of a view of its MPI for growing numbers of planes and pixels; and of views of one MPI.
 
-    On the processor at a quarter of the width and height.
+    On the CPU it uses a quarter of the width and height.
     """
     if setting.device.type != "cuda":
         setting = _resized(setting, 0.25)
@@ -122,12 +122,12 @@ def _resized(setting: Setting, scale: float) -> Setting:
 
 @torch.no_grad()
 def _point(value: float, setting: Setting, model: MaskVolumeModel, repeats: int) -> Entry:
-    gc.collect()  # the renderer before this one, with what a GPU has recorded of it
+    gc.collect()  # frees the previous renderer and its CUDA graphs
     renderer = make_renderer(setting, model)
     pictures, numbers = renderer.read(0), itertools.count(1)
     frame = setting.clock.repeated(repeats, lambda: renderer.frame_mpi(next(numbers), pictures))
-    made, target = mpi_of(renderer), setting.target.to(setting.device)
-    view = setting.clock.repeated(repeats, made.render, target, model.backend, calls=calls_in_a_row(setting))
+    mpi, target = mpi_of(renderer), setting.target.to(setting.device)
+    view = setting.clock.repeated(repeats, mpi.render, target, model.backend, calls=calls_in_a_row(setting))
     return {
         "value": value,
         "size_wh": [setting.size[1], setting.size[0]],
@@ -139,17 +139,17 @@ def _point(value: float, setting: Setting, model: MaskVolumeModel, repeats: int)
 
 @torch.no_grad()
 def _views(setting: Setting, model: MaskVolumeModel, repeats: int) -> list[Entry]:
-    made = mpi_of(make_renderer(setting, model))
+    mpi = mpi_of(make_renderer(setting, model))
     rows = []
     for count in VIEWS:
-        times = setting.clock.repeated(repeats, made.render, path_of(setting, count), model.backend)
+        times = setting.clock.repeated(repeats, mpi.render, path_of(setting, count), model.backend)
         rows.append({"value": count, "launch": spread(times), "a_view": round(spread(times)["median"] / count, 8)})
     return rows
 
 
 def print_pipeline(result: Entry) -> None:
-    """The table of ``measure_pipeline``."""
-    print(f"\nThe pipeline over {result['frames']} frames, seconds of a frame:\n")
+    """Print the table of ``measure_pipeline``."""
+    print(f"\nThe pipeline over {result['frames']} frames, seconds per frame:\n")
     rows = []
     for name in ("from memory", "from files to files"):
         row = result[name]
@@ -159,15 +159,15 @@ def print_pipeline(result: Entry) -> None:
 
 
 def print_growth(result: Entry) -> None:
-    """The tables of ``measure_growth``."""
+    """Print the tables of ``measure_growth``."""
     width, height = result["size_wh"]
     print(f"\nHow time grows from {width} x {height} and {result['num_planes']} planes:\n")
     rows = [
-        [axis, f"{row['value']:g}", shown(row["frame"]), shown(row["view"])]
+        [axis, f"{row['value']:g}", format_time(row["frame"]), format_time(row["view"])]
         for axis in ("planes", "pixels")
         for row in result[axis]
     ]
     print(markdown_table(["", "", "a frame's MPI", "a view of it"], rows))
-    rows = [[f"{row['value']}", shown(row["launch"]), f"{row['a_view'] * 1e6:.0f} us"] for row in result["views"]]
+    rows = [[f"{row['value']}", format_time(row["launch"]), f"{row['a_view'] * 1e6:.0f} us"] for row in result["views"]]
     print("\nViews of one MPI in one launch:\n")
     print(markdown_table(["views", "launch", "each"], rows))

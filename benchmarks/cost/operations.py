@@ -1,4 +1,4 @@
-"""Times of single operations beside the bytes that they must move: views of finished MPIs, sweeps, paths, blends."""
+"""Times of single operations and the bytes that they must move: views of finished MPIs, sweeps, paths, blends."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from maskvolume.mpi.image import MultiplaneImage
 from maskvolume.mpi.model import FrameMPI
 from maskvolume.mpi.renderer import ClipRenderer
 from maskvolume.ops import operators as fused
-from maskvolume.ops import reference
+from maskvolume.ops.reference import warps
 from maskvolume.runtime.cuda_graphs import record
 
-CALLS = 20  # in a row on a GPU, where one is shorter than its start
+CALLS = 20  # consecutive calls on a GPU, where launching one takes longer than running it
 PLANE_TYPES = ("float32", "float16", "uint8")
 Entry = dict[str, Any]
 
 
 def with_floor(times: list[float], moved: int, bandwidth: float) -> Entry:
-    """A time beside its floor: the bytes that must be moved, at the speed at which the device copies."""
+    """A time with its floor: the bytes that must be moved, at the device's copy bandwidth."""
     seconds = statistics.median(times)
     return {
         **spread(times),
@@ -53,35 +53,35 @@ def with_floor(times: list[float], moved: int, bandwidth: float) -> Entry:
 
 
 def calls_in_a_row(setting: Setting) -> int:
-    """How often to call an operation between two looks at the clock."""
+    """Number of calls of an operation between two readings of the clock."""
     return CALLS if setting.device.type == "cuda" else 1
 
 
 @torch.no_grad()
 def device_times(setting: Setting, repeats: int, function: Callable[[], Any]) -> list[float]:
-    """Seconds that the device takes for a call.
+    """Seconds of the device for a call.
 
-    On a GPU the call is recorded and replayed some times in a row, so that its start from Python doesn't count.
+    On a GPU the call is recorded and replayed several times in a row, so that launches from Python don't count.
     """
     if setting.device.type != "cuda":
         return setting.clock.repeated(repeats, function)
     graph, result = record(lambda _: function(), (torch.empty(0, device=setting.device),))
     times = setting.clock.repeated(repeats, graph.replay, calls=CALLS)
-    del result  # what the graph writes to
+    del result  # the graph writes to it
     return times
 
 
 def mpi_of(renderer: ClipRenderer) -> MultiplaneImage:
-    """What the networks made of the first frame, ready for many views."""
+    """The MPI of the first frame, prepared for many views."""
     return renderer.frame_mpi(0).mpi.prepared()
 
 
 @torch.no_grad()
 def measure_views(setting: Setting, renderer: ClipRenderer, repeats: int) -> Entry:
-    """Views of finished MPIs by both: of random planes, and of what the networks made of the first frame."""
-    made, target = mpi_of(renderer), setting.target.to(setting.device)
+    """Time views of finished MPIs on both sides: of random planes, and of the first frame's MPI."""
+    network_mpi, target = mpi_of(renderer), setting.target.to(setting.device)
     reference_camera = setting.cameras()[0].to(setting.device)
-    margin = [round(float(a - b)) for a, b in zip(made.camera.K[:2, 2], reference_camera.K[:2, 2], strict=True)]
+    margin = [round(float(a - b)) for a, b in zip(network_mpi.camera.K[:2, 2], reference_camera.K[:2, 2], strict=True)]
     inside = (
         ...,
         slice(margin[1], margin[1] + setting.size[0]),
@@ -90,8 +90,8 @@ def measure_views(setting: Setting, renderer: ClipRenderer, repeats: int) -> Ent
     random = random_planes(setting.num_planes, setting.size).to(setting.device)
     premultiplied = torch.cat([random[:, :3] * random[:, 3:], random[:, 3:]], dim=1)
     pairs = {
-        "random MPI": (random, MultiplaneImage(premultiplied, reference_camera, made.depths).prepared()),
-        "network's MPI": (straight(made)[inside].contiguous(), made),
+        "random MPI": (random, MultiplaneImage(premultiplied, reference_camera, network_mpi.depths).prepared()),
+        "network's MPI": (straight(network_mpi)[inside].contiguous(), network_mpi),
     }
     result = {}
     for name, (rgba, mpi) in pairs.items():
@@ -110,7 +110,7 @@ def measure_views(setting: Setting, renderer: ClipRenderer, repeats: int) -> Ent
 
 @torch.no_grad()
 def measure_sweep(setting: Setting, renderer: ClipRenderer, repeats: int, bandwidth: float) -> Entry:
-    """The sweep of a frame's pictures by both, each in its own frustum."""
+    """Time the sweep of a frame's pictures on both sides, each in its own frustum."""
     model = renderer.model
     images = torch.stack([setting.picture(camera, 0) for camera in setting.indices])
     depths = renderer.depths.cpu()
@@ -124,61 +124,61 @@ def measure_sweep(setting: Setting, renderer: ClipRenderer, repeats: int, bandwi
 
 @torch.no_grad()
 def measure_planes(setting: Setting, renderer: ClipRenderer, repeats: int, bandwidth: float) -> Entry:
-    """The kernel of a view by itself, its homographies at hand, for the types that planes may have."""
-    made, target = mpi_of(renderer), setting.target.to(setting.device)
-    H, inverse = reference.mpi_homographies(made.rgba, made.camera, made.depths, target)
+    """Time the kernel of a view alone, with its homographies precomputed, for the supported plane types."""
+    mpi, target = mpi_of(renderer), setting.target.to(setting.device)
+    H, inverse = warps.mpi_homographies(mpi.rgba, mpi.camera, mpi.depths, target)
     result = {}
     for name in PLANE_TYPES:
         kind = getattr(torch, name)
-        planes = (made.rgba * 255).round().to(kind) if kind is torch.uint8 else made.rgba.to(kind)
-        arguments = (planes[None], H, inverse, *target.size, made.premultiplied)
+        planes = (mpi.rgba * 255).round().to(kind) if kind is torch.uint8 else mpi.rgba.to(kind)
+        arguments = (planes[None], H, inverse, *target.size, mpi.premultiplied)
         times = device_times(setting, repeats, partial(fused.render_planes, *arguments))
-        moved = view_bytes(len(planes), made.camera.size, target.size, element=planes.element_size())
+        moved = view_bytes(len(planes), mpi.camera.size, target.size, element=planes.element_size())
         result[name] = with_floor(times, moved, bandwidth)
     return result
 
 
 def path_of(setting: Setting, count: int) -> Camera:
-    """``[count]`` cameras of a spiral through the rig, on the device."""
+    """``[count]`` cameras of a spiral around the rig, on the device."""
     path = render_path(setting.clip.poses, "spiral", max(1, -(-count // 4))).scaled(setting.size)[:count]
     return path.to(setting.device, torch.float32)
 
 
 @torch.no_grad()
 def measure_path(setting: Setting, renderer: ClipRenderer, repeats: int, views: int, bandwidth: float) -> Entry:
-    """All views of a path of one MPI: in one launch, and in a launch for each."""
-    made, path = mpi_of(renderer), path_of(setting, views)
+    """Time all views of a path of one MPI: in one launch, and with a launch for each."""
+    mpi, path = mpi_of(renderer), path_of(setting, views)
     backend = renderer.model.backend
-    at_once = device_times(setting, repeats, partial(made.render, path, backend))
+    at_once = device_times(setting, repeats, partial(mpi.render, path, backend))
     targets = [path[index] for index in range(views)]
 
     def one_by_one() -> list[Tensor]:
-        return [made.render(target, backend).color for target in targets]
+        return [mpi.render(target, backend).color for target in targets]
 
-    apart = setting.clock.repeated(repeats, one_by_one)
-    moved = view_bytes(setting.num_planes, made.camera.size, setting.size, views)
+    separate = setting.clock.repeated(repeats, one_by_one)
+    moved = view_bytes(setting.num_planes, mpi.camera.size, setting.size, views)
     return {
         "views": views,
         "one launch": with_floor(at_once, moved, bandwidth),
-        "a launch each": spread(apart),
-        "ratio": ratio(apart, at_once),
+        "a launch each": spread(separate),
+        "ratio": ratio(separate, at_once),
         "a_view": round(statistics.median(at_once) / views, 8),
     }
 
 
 @torch.no_grad()
 def measure_blend(setting: Setting, renderer: ClipRenderer, repeats: int, bandwidth: float) -> Entry | None:
-    """A view that blends as it reads, and one of an MPI that was blended before; None where nothing is blended."""
-    made, target = renderer.frame_mpi(0), setting.target.to(setting.device)
-    if not isinstance(made, FrameMPI) or made.background is None:
+    """Time a view that blends while reading, and one of an MPI blended before; None if nothing is blended."""
+    frame_mpi, target = renderer.frame_mpi(0), setting.target.to(setting.device)
+    if not isinstance(frame_mpi, FrameMPI) or frame_mpi.background is None:
         return None
     backend, sizes = renderer.model.backend, (setting.num_planes, renderer.camera.size, setting.size)
 
     def stored() -> Tensor:
-        return made.mpi.render(target, backend).color
+        return frame_mpi.mpi.render(target, backend).color
 
     def fused_view() -> Tensor:
-        return made.render(target, backend).color
+        return frame_mpi.render(target, backend).color
 
     parts: list[tuple[str, Callable[[], Tensor], int]] = [
         ("fused", fused_view, blended_view_bytes(*sizes)),

@@ -1,9 +1,9 @@
-"""A plain reading of the original method's computation, the measure of speed and of parity.
+"""A plain implementation of the original method, the reference for speed and parity.
 
-It stands alone on purpose: nothing of the library is used, so that neither can hide the other's mistake.
-Everything is done in the plain way: float32, contiguous layout, 3x3 and 4x4 matrix products for each pixel of
-each plane in the sweep, the background's MPI computed again for each frame, every plane of the MPI blended. On a GPU
-pictures and networks are there; cameras and depths stay on the host, where small matrices are inverted faster.
+It is independent of the library on purpose, so that neither can hide a mistake of the other. It computes everything
+in the plain way: float32, contiguous layout, 3x3 and 4x4 matrix products for each pixel of each plane in the sweep,
+the background's MPI again for each frame, every plane of the MPI blended. Pictures and networks may be on a GPU;
+cameras and depths stay on the host, where small matrices are inverted faster.
 
 Convention: OpenCV cameras; pixel centres at (i + 0.5, j + 0.5); plane 0 is the farthest.
 """
@@ -47,7 +47,7 @@ class PartTimer:
     """Adds up the seconds spent in each named part of a frame.
 
     Args:
-        wait: until the device is done; nothing where functions return only then.
+        wait: waits until the device is done; by default does nothing.
     """
 
     def __init__(self, wait: Callable[[], None] = lambda: None) -> None:
@@ -79,7 +79,7 @@ class Block(nn.Module):
 
 
 class LastConv(nn.Module):
-    """The head: a bare convolution under the name that the original's checkpoints have."""
+    """The head: a single convolution, named as in the original's checkpoints."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -143,13 +143,13 @@ class Networks:
 
 
 def random_networks(seed: int = 0) -> Networks:
-    """Networks with random weights, for measurements that do not look at the picture."""
+    """Networks with random weights, for measurements that ignore the picture."""
     torch.manual_seed(seed)
     return Networks(OriginalUNet(6, 2).eval(), OriginalUNet(12, 1).eval())
 
 
 def load_networks(path: Path) -> Networks:
-    """Networks of a checkpoint in the original's form; every key of both has to be there."""
+    """Load the networks of a checkpoint in the original's format; it must contain every key of both."""
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     networks = random_networks()
     networks.mpi.load_state_dict(_with_prefix(state, "models.mpi_net."))
@@ -174,7 +174,7 @@ def pixel_grid(height: int, width: int, device: torch.device | None = None) -> T
 
 
 def sweep_view(image: Tensor, source: View, reference: View, depths: Tensor) -> Tensor:
-    """One view on the planes of the reference camera, -1 where it sees nothing.
+    """Warp one view to the planes of the reference camera; -1 outside its picture.
 
     Convention: reference pixel -> source pixel; pixel centres at +0.5, normalised as u / W * 2 - 1 but
     sampled with align_corners=True (the original's half-pixel error); zero padding of image + 1.
@@ -203,7 +203,7 @@ def sweep_view(image: Tensor, source: View, reference: View, depths: Tensor) -> 
 
 
 def _normalise(projected: Tensor, height: int, width: int) -> Tensor:
-    """Homogeneous source pixels ``[..., 3]`` to -1..1; those behind the camera fall outside."""
+    """Normalise homogeneous source pixels ``[..., 3]`` to -1..1; those behind the camera map outside."""
     z = projected[..., 2:]
     uv = projected[..., :2] / torch.where(z.abs() < 1e-8, 1e-8, z)
     uv = uv / torch.tensor([width, height], device=uv.device) * 2.0 - 1.0
@@ -211,7 +211,7 @@ def _normalise(projected: Tensor, height: int, width: int) -> Tensor:
 
 
 def sweep_all(images: Sequence[Tensor], sources: Sequence[View], reference: View, depths: Tensor) -> Tensor:
-    """``[3V, D, H, W]``: the sweeps of all images, view after view."""
+    """``[3V, D, H, W]``: the sweeps of all images, view by view."""
     return torch.cat([sweep_view(image, view, reference, depths) for image, view in zip(images, sources, strict=True)])
 
 
@@ -234,7 +234,7 @@ def blend(mask: Tensor, dynamic: Tensor, background: Tensor) -> Tensor:
 
 
 def warp_planes(mpi: Mpi, target: View) -> Tensor:
-    """Every plane in the target camera.
+    """Warp every plane to the target camera.
 
     Convention: target pixel -> MPI pixel by the plane's homography; normalised as u / W * 2 - 1 and sampled
     with align_corners=False; zero padding of colour and alpha.
@@ -272,7 +272,7 @@ def make_mpi(
     depths: Tensor,
     timer: PartTimer | None = None,
 ) -> Mpi:
-    """The full MPI of a frame in the first camera's view, background and all.
+    """The full MPI of a frame in the first camera's view, including the background.
 
     Args:
         networks: the two networks.
@@ -280,7 +280,7 @@ def make_mpi(
         backgrounds: the same cameras' backgrounds ``[3, H, W]``.
         sources: the two cameras, the reference first.
         depths: ``[D]`` plane depths.
-        timer: where the parts' times are added up.
+        timer: adds up the times of the parts.
     """
     timed = timer or PartTimer()
     sweep = timed("sweep", sweep_all, [*images, *backgrounds], [*sources, *sources], sources[0], depths)
@@ -299,7 +299,7 @@ def render(mpi: Mpi, target: View, timer: PartTimer | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class Clip:
-    """A collected clip as the original reads it: ten cameras, frames, backgrounds, target poses."""
+    """A collected clip in the original's format: ten cameras, frames, backgrounds, target poses."""
 
     root: Path
     backgrounds: Path
@@ -308,7 +308,7 @@ class Clip:
 
     @property
     def num_frames(self) -> int:
-        """How many frames the clip has."""
+        """Number of frames."""
         return sum(1 for folder in self.root.iterdir() if (folder / "images").is_dir())
 
     def source(self, camera: int) -> View:
@@ -362,7 +362,7 @@ def read_picture(path: Path) -> Tensor:
 
 
 def render_pose(clip: Clip, networks: Networks, pose: int, cameras: tuple[int, int]) -> Tensor:
-    """``[3, H, W]`` what the original makes for a pose of the path: frame ``pose`` modulo the clip."""
+    """``[3, H, W]`` the original's picture for a pose of the path, with frame ``pose`` modulo the clip's length."""
     frame = pose % clip.num_frames
     mpi = make_mpi(
         networks,

@@ -1,4 +1,4 @@
-"""The two sides that the speed benchmark compares: the plain reading of the original, and our pipeline."""
+"""The two sides of the speed benchmark: a plain implementation of the original, and our pipeline."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from maskvolume.mpi.model import (
     MaskVolumeModel,
     StoredFrame,
 )
-from maskvolume.mpi.renderer import ClipRenderer
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
+from maskvolume.ops import fill_unseen
 from maskvolume.runtime.devices import resolve_precision
 
-RANDOM_OPAQUE = 0.1  # of the pixels of a random MPI's plane are covered
+RANDOM_OPAQUE = 0.1  # share of covered pixels on the planes of a random MPI
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What both sides work on.
+    """The common setting of both sides.
 
     Attributes:
-        clip: where pictures come from.
+        clip: with the pictures.
         size: ``(h, w)`` of all pictures.
         num_planes: of all MPIs.
         indices: the source cameras.
-        target: the camera that is looked from.
-        device: that computes.
+        target: the camera to render.
+        device: of the computation.
     """
 
     clip: RigClip
@@ -52,7 +52,7 @@ class Setting:
 
     @property
     def clock(self) -> Clock:
-        """Of the device."""
+        """A clock for the device."""
         return Clock(self.device)
 
     def cameras(self) -> Camera:
@@ -70,7 +70,7 @@ class Setting:
 
 
 def load_ours(ckpt_path: str | None, precision: str, device: torch.device) -> tuple[MaskVolumeModel, Path]:
-    """Our model, and where it comes from: the shipped checkpoint of stage two by default."""
+    """Our model and the path of its checkpoint: by default the shipped one of stage two."""
     path = Path(ckpt_path) if ckpt_path else default_checkpoint()
     return load_model(path, device, resolve_precision(precision, device)), path
 
@@ -81,21 +81,19 @@ def make_renderer(setting: Setting, model: MaskVolumeModel, *, stored: bool = Fa
         setting.clip,
         model,
         setting.indices,
+        RenderSettings(setting.size, setting.num_planes, stored=stored),
         targets=stack_cameras([setting.target]),
-        size=setting.size,
-        num_planes=setting.num_planes,
-        stored=stored,
     )
 
 
 def their_networks(setting: Setting) -> original.Networks:
     """The networks of the original on the device, with random weights."""
-    made = original.random_networks()
-    return original.Networks(made.mpi.to(setting.device), made.mask.to(setting.device))
+    networks = original.random_networks()
+    return original.Networks(networks.mpi.to(setting.device), networks.mask.to(setting.device))
 
 
 def their_frame(networks: original.Networks, setting: Setting, frame: int, seconds: Seconds) -> Tensor:
-    """One frame by the plain reading; its parts' times are added to ``seconds``."""
+    """One frame by the plain implementation; the times of its parts are added to ``seconds``."""
     timer = original.PartTimer(setting.clock.wait)
     images = [setting.picture(camera, frame) for camera in setting.indices]
     backgrounds = [setting.background(camera) for camera in setting.indices]
@@ -115,13 +113,13 @@ def their_frame(networks: original.Networks, setting: Setting, frame: int, secon
 
 @torch.no_grad()
 def our_frame(renderer: ClipRenderer, setting: Setting, repeat: int, seconds: Seconds) -> None:
-    """One frame by our pipeline: once as it is run, for the total, and once more part by part."""
+    """One frame by our pipeline: once as a whole, for the total, and once part by part."""
     clock, timed = setting.clock, setting.clock.timed
     pictures = renderer.read(repeat % setting.clip.num_frames)
     background = renderer.background() if renderer.model.has_mask else None
 
     def whole() -> Tensor:
-        renderer.frame_mpi(repeat, pictures)  # numbered by the repeat, so that no MPI is found ready
+        renderer.frame_mpi(repeat, pictures)  # numbered by the repeat, so that no MPI is cached
         return renderer.render(repeat, setting.target).color
 
     timed(seconds, "total", whole)
@@ -131,38 +129,38 @@ def our_frame(renderer: ClipRenderer, setting: Setting, repeat: int, seconds: Se
     camera, depths = renderer.camera, renderer.depths
     sweep = timed(seconds, "sweep", model.sweep, images, renderer.sources, camera, depths)
     dynamic = timed(seconds, "mpi network", model.mpi_from_sweep, sweep, camera, depths)
-    made: FrameMPI | StoredFrame = StoredFrame(dynamic)
+    frame_mpi: FrameMPI | StoredFrame = StoredFrame(dynamic)
     if isinstance(background, Background):
         mask = timed(seconds, "mask network", model.mask_from_sweeps, sweep, background, dynamic)
-        made = FrameMPI(mask, dynamic, background.mpi)
+        frame_mpi = FrameMPI(mask, dynamic, background.mpi)
     del sweep
     part = "blend and render" if model.has_mask else "render"
     target = setting.target.to(setting.device)
-    rendering = timed(seconds, part, made.render, target, model.backend)
+    rendering = timed(seconds, part, frame_mpi.render, target, model.backend)
     if model.meta.sampling == "exact":
         timed(seconds, "fill unseen", fill_unseen, rendering)
 
 
 def our_view(mpi: MultiplaneImage, target: Camera, model: MaskVolumeModel) -> Tensor:
-    """The view as ``ClipRenderer`` makes it."""
+    """A view, rendered like ``ClipRenderer`` does."""
     rendering = mpi.render(target, model.backend)
     return (fill_unseen(rendering) if model.meta.sampling == "exact" else rendering).color
 
 
 def their_view(camera: Camera) -> original.View:
-    """A camera as the plain reading takes it."""
+    """A camera in the plain implementation's form."""
     return original.View(camera.T_cam_world.float().cpu(), camera.K.float().cpu())
 
 
 def their_sweep(setting: Setting, images: Tensor, depths: Tensor) -> Tensor:
-    """``[3V, D, H, W]`` the pictures ``[V, 3, H, W]`` on the planes of the first camera, by the plain reading."""
+    """Sweep ``[3V, D, H, W]`` of pictures ``[V, 3, H, W]`` over the first camera's planes, plainly implemented."""
     cameras = setting.cameras()
     views = [their_view(cameras[index]) for index in range(len(cameras))]
     return original.sweep_all(list(images), views, views[0], depths)
 
 
 def random_planes(count: int, size: tuple[int, int]) -> Tensor:
-    """``[D, 4, H, W]`` straight alpha: blobs of random colours on every plane, the farthest one covered."""
+    """``[D, 4, H, W]`` straight alpha: blobs of random colours on every plane, the farthest one opaque."""
     generator = torch.Generator().manual_seed(0)
     height, width = size
     coarse = torch.rand(count, 4, height // 8, width // 8, generator=generator)
@@ -173,7 +171,7 @@ def random_planes(count: int, size: tuple[int, int]) -> Tensor:
 
 
 def straight(mpi: MultiplaneImage) -> Tensor:
-    """Its planes with colours that are not multiplied by their opacity."""
+    """The planes of an MPI with straight alpha."""
     rgba = mpi.rgba.float()
     if not mpi.premultiplied:
         return rgba

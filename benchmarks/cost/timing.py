@@ -1,4 +1,4 @@
-"""Clocks for work on any device, and how fast a device copies its memory."""
+"""Clocks for work on any device, and its copy bandwidth."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Any, TypeVar
 import torch
 
 T = TypeVar("T")
-Seconds = dict[str, list[float]]  # times of each part, one a repeat
-COPY_BYTES = {"cuda": 2**30, "cpu": 2**28}  # far more than any cache holds
+Seconds = dict[str, list[float]]  # times of each part, one per repeat
+COPY_BYTES = {"cuda": 2**30, "cpu": 2**28}  # much larger than any cache
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Wall-clock time of what is computed on a device: it looks only when the device is done.
+    """Wall-clock time of computations on a device, read only when the device is done.
 
     Attributes:
-        device: that is waited for.
+        device: to wait for.
     """
 
     device: torch.device
 
     def wait(self) -> None:
-        """Until the device is done."""
+        """Wait until the device is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     @torch.no_grad()
     def timed(self, seconds: Seconds, part: str, function: Callable[..., T], *arguments: Any, calls: int = 1) -> T:
-        """What the function returns; the seconds of a call are added to the part.
+        """Call a function, add the seconds of a call to a part, and return the function's value.
 
         Args:
-            seconds: where the time goes.
-            part: its name there.
-            function: what is timed.
-            arguments: of it.
-            calls: in a row, without a wait between them: for work that is shorter than its start.
+            seconds: collects the time.
+            part: name of the part.
+            function: to time.
+            arguments: of the function.
+            calls: number of consecutive calls without waiting, for work that is shorter than its launch.
         """
         self.wait()
         start = time.perf_counter()
@@ -51,7 +51,7 @@ class Clock:
         return value
 
     def repeated(self, repeats: int, function: Callable[..., Any], *arguments: Any, calls: int = 1) -> list[float]:
-        """Seconds of a call, so many times, after a call that doesn't count."""
+        """Seconds of a call, measured ``repeats`` times after an untimed call."""
         self.timed({}, "", function, *arguments)
         seconds: Seconds = {}
         for _ in range(repeats):
@@ -60,7 +60,7 @@ class Clock:
 
 
 def copy_bandwidth(clock: Clock, repeats: int) -> float:
-    """Bytes a second that the device reads and writes as it copies memory, by the median."""
+    """Median bytes per second that the device reads and writes while copying memory."""
     count = COPY_BYTES.get(clock.device.type, 2**28)
     source = torch.zeros(count, dtype=torch.uint8, device=clock.device)
     target = torch.empty_like(source)
@@ -78,16 +78,16 @@ def summary(seconds: Seconds) -> dict[str, dict[str, float]]:
 
 
 def ratio(slower: list[float], faster: list[float]) -> float:
-    """How many times faster the second is, by the medians."""
+    """The ratio of the medians, slower to faster."""
     return round(statistics.median(slower) / statistics.median(faster), 2)
 
 
-def shown(value: dict[str, float] | None) -> str:
-    """A median and its spread to three digits; microseconds and milliseconds where seconds are many zeros."""
+def format_time(value: dict[str, float] | None) -> str:
+    """Format a median and its spread with three digits, in microseconds, milliseconds or seconds."""
     if value is None:
         return "-"
     median = value["median"]
-    unit, scale = next((each for each in ((" us", 1e6), (" ms", 1e3)) if median * each[1] < 100), (" s", 1.0))
+    unit, scale = next((unit for unit in ((" us", 1e6), (" ms", 1e3)) if median * unit[1] < 100), (" s", 1.0))
     digits = max(0, 2 - math.floor(math.log10(max(median * scale, 1e-9))))
     return f"{median * scale:.{digits}f} +{value['spread'] * scale:.{digits}f}{unit}"
 

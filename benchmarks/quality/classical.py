@@ -1,4 +1,4 @@
-"""The classical plane sweep in the target camera: stereo that needs no training, the peer of the networks.
+"""The classical plane sweep in the target camera: stereo without training, the baseline for the networks.
 
 For each plane, uniform in inverse depth, both sources are warped to the target. The cost of a pixel is the
 sum over colours of the absolute difference, clamped at 0.6, averaged in a 9 x 9 box; a pixel takes the mean
@@ -29,12 +29,12 @@ COST_BOX = 9
 
 @dataclass(frozen=True)
 class StereoView:
-    """A view made by stereo.
+    """A view rendered by stereo.
 
     Attributes:
         color: ``[3, h, w]`` in 0..1.
         depth: ``[h, w]`` depth in the target, scene units.
-        cost: ``[h, w]`` of the plane that was taken.
+        cost: ``[h, w]`` of the chosen plane.
     """
 
     color: Tensor
@@ -59,7 +59,7 @@ def plane_sweep_stereo(
         target: the camera to look from, of any size.
         near: depth of the nearest plane in the target, scene units.
         far: depth of the farthest.
-        num_planes: planes between them, uniform in inverse depth.
+        num_planes: number of planes, uniform in inverse depth.
     """
     if images.ndim != 4 or images.shape[0] != 2:
         raise ValueError(f"images: [2, 3, H, W] expected, got {list(images.shape)}")

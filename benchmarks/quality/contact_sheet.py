@@ -1,4 +1,4 @@
-"""A row of a contact sheet: the truth, what every method made of it, and the errors of each."""
+"""A row of a contact sheet: the truth, the picture of every method, and its error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.quality.holdout import to_tensor
 from maskvolume.io.images import resize_image
 
 CELL_WIDTH = 320
-ERROR_GAIN = 4.0  # an error of 1/4 is as bright as the sheet goes
+ERROR_GAIN = 4.0  # an error of 1/4 has the brightest colour
 
 
 def sheet_row(name: str, moment: Moment) -> np.ndarray:
-    """uint8 ``[h, w, 3]``: two lines, the truth and every picture, and below each its error."""
+    """uint8 ``[h, w, 3]`` with two lines: the truth and every picture, and below each its error."""
     pictures = [_cell(moment.truth, f"{name}: true")]
     pictures += [_cell(picture, method) for method, picture in moment.pictures.items()]
     legend = np.zeros_like(pictures[0])

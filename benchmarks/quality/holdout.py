@@ -1,9 +1,9 @@
-"""A clip with held-out cameras: true pictures, and masks of what moves, that no method gets to see.
+"""A clip's held-out cameras: true pictures and masks of moving objects, hidden from all methods.
 
 Layout, in a folder beside the clip's cameras: ``target0/00000.jpg ...`` (frame names of the clip),
-``masks/target0/00000.png`` (255 where something moves), ``poses_bounds.npy`` (a row a target, by name). Where it is
-known what motion hides: ``masks/cam00/00000.png`` (the same for the clip's cameras) and ``depth/target0.png`` (16 bits:
-65535 times near by the depth of what stands still, near that of the target's row of the poses).
+``masks/target0/00000.png`` (255 where something moves), ``poses_bounds.npy`` (a row per target, by name). For measuring
+disocclusions: ``masks/cam00/00000.png`` (the same for the clip's cameras) and ``depth/target0.png`` (16 bits: 65535
+times near divided by the depth of the static scene, with near from the target's row of the poses).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.images import read_image, resize_image
 from maskvolume.io.llff import read_poses_bounds
-from maskvolume.rendering.loop import make_backgrounds
+from maskvolume.mpi.session import make_backgrounds
 from maskvolume.runtime.errors import InputError
 
 DYNAMIC_LEVEL = 128  # of 255: a pixel is dynamic from here on
@@ -34,11 +34,11 @@ FRAME_SUFFIXES = (".jpg", ".png")
 
 @dataclass(frozen=True)
 class Mattes:
-    """Where something moves, as cameras see it; for benchmarks only.
+    """Masks of moving objects in the pictures of cameras; for benchmarks only.
 
     Attributes:
-        folder: has a folder for each camera of which it is known.
-        size: ``(h, w)`` at which they are read.
+        folder: contains a folder for each camera with mattes.
+        size: ``(h, w)`` to read them at.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class Mattes:
         return all((self.folder / name).is_dir() for name in names)
 
     def read(self, name: str, frame_name: str) -> Tensor:
-        """``[1, h, w]`` bool, where something moves in the picture of a camera.
+        """``[1, h, w]`` bool: where something moves in the picture of a camera.
 
         Raises:
             InputError: there is no matte of this frame.
@@ -63,10 +63,10 @@ class Targets:
     """The held-out cameras of a clip.
 
     Attributes:
-        folder: where they lie.
+        folder: with their pictures.
         names: of the cameras, sorted.
         poses: their cameras, in the order of the names.
-        size: ``(h, w)`` at which pictures are read.
+        size: ``(h, w)`` to read pictures at.
     """
 
     folder: Path
@@ -76,16 +76,16 @@ class Targets:
 
     @staticmethod
     def open(folder: Path, size: tuple[int, int]) -> Targets:
-        """Look through the folder.
+        """Find the held-out cameras in a folder.
 
         Raises:
-            InputError: no targets there, or not as many as poses.
+            InputError: no targets, or their number differs from that of poses.
         """
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; a folder of held-out cameras is needed (--target_dir)")
         names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in NOT_TARGETS))
         if not names:
-            raise InputError(f"{folder}: no folder of a held-out camera in it; check --target_dir")
+            raise InputError(f"{folder}: holds no folder of a held-out camera; check --target_dir")
         poses = read_poses_bounds(folder / "poses_bounds.npy")
         if len(poses) != len(names):
             raise InputError(
@@ -99,25 +99,25 @@ class Targets:
         return self.poses.cameras[target].scaled(self.size).to(torch.float32)
 
     def picture(self, target: int, frame_name: str) -> Tensor:
-        """``[3, h, w]`` what it saw, in 0..1."""
+        """``[3, h, w]`` the true picture in 0..1."""
         return to_tensor(read_image(find_picture(self.folder / self.names[target], frame_name), self.size))
 
     @property
     def mattes(self) -> Mattes:
-        """Where something moves, of the held-out cameras and of the clip's."""
+        """Mattes of the held-out cameras and of the clip's."""
         return Mattes(self.folder / "masks", self.size)
 
     @property
-    def tells_depth(self) -> bool:
-        """Whether it is known where what stands still is."""
+    def has_depth(self) -> bool:
+        """Whether there is depth of the static scene."""
         return (self.folder / "depth").is_dir()
 
     def still_depth(self, target: int) -> Tensor:
-        """``[1, h, w]`` depth of what stands still in the target."""
+        """``[1, h, w]`` depth of the static scene in the target."""
         path = self.folder / "depth" / f"{self.names[target]}.png"
         steps = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if steps is None or steps.dtype != np.uint16 or steps.ndim != 2:
-            raise InputError(f"{path}: a grey picture of 16 bits expected; make it anew, or move the folder away")
+            raise InputError(f"{path}: a 16-bit grey picture expected; make it again, or move the folder away")
         inverse = cv2.resize(steps, self.size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32) / 65535
         return float(self.poses.bounds[target, 0]) / torch.from_numpy(inverse).clamp_min(1e-6)[None]
 
@@ -142,7 +142,7 @@ def to_tensor(picture: np.ndarray) -> Tensor:
 
 @contextmanager
 def open_with_background(root_dir: Path, bg_dir: Path | None) -> Iterator[RigClip]:
-    """The clip; where it has no background pictures yet they are made, for as long as the block runs."""
+    """Open a clip; if it has no background pictures, temporary ones are computed for the block."""
     clip = RigClip.open(root_dir, bg_dir)
     try:
         for camera in range(len(clip.names)):

@@ -1,6 +1,6 @@
-"""LPIPS (Zhang et al., CVPR 2018) by torchmetrics, from weights that are at hand: nothing is downloaded.
+"""LPIPS (Zhang et al., CVPR 2018) with torchmetrics and local weights: nothing is downloaded.
 
-torchmetrics brings the linear layers; the network below them is torchvision's, and its file has to be given.
+torchmetrics includes the linear layers; the network below them is torchvision's, and the user provides its file.
 """
 
 from __future__ import annotations
@@ -14,27 +14,22 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights, alexnet, squeezenet1_1, vgg16
 
 from maskvolume.io.files import link_or_copy
 from maskvolume.rendering.output_folder import digest
 from maskvolume.runtime.errors import InputError
 
-# The names that LPIPS has for them; torchvision's files.
-BACKBONES = {
-    "alex": (alexnet, AlexNet_Weights.DEFAULT),
-    "vgg": (vgg16, VGG16_Weights.DEFAULT),
-    "squeeze": (squeezenet1_1, SqueezeNet1_1_Weights.DEFAULT),
-}
+# The names that LPIPS has for them, and those of torchvision.
+BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 INPUT_RANGE = "0..1, scaled to -1..1"
-SMALLEST_SIDE = 64  # pixels: below it nothing is left of a picture at the last feature map
+SMALLEST_SIDE = 64  # pixels; smaller pictures vanish at the last feature map
 
 
 class LearnedSimilarity:
-    """The distance of two pictures for a network; 0 for equal ones.
+    """The LPIPS distance of two pictures; 0 for equal ones.
 
     Args:
-        path: torchvision's file of weights of AlexNet, VGG-16 or SqueezeNet 1.1; which one it is, its tensors tell.
+        path: torchvision's weights of AlexNet, VGG-16 or SqueezeNet 1.1; the network is detected from the tensors.
         device: where to compute.
 
     Raises:
@@ -47,14 +42,14 @@ class LearnedSimilarity:
         self._metric = _build(self.backbone, path).to(device)
 
     def __call__(self, picture: Tensor, truth: Tensor) -> float:
-        """Of pictures ``[3, h, w]``, clamped to 0..1; all pixels count."""
+        """The distance of pictures ``[3, h, w]``, clamped to 0..1; all pixels count."""
         a, b = (x.detach().float().clamp(0, 1)[None].to(self.device) for x in (picture, truth))
         value = float(self._metric(a, b))
         self._metric.reset()
         return value
 
     def record(self) -> dict[str, str]:
-        """What decides the figures."""
+        """The settings that the figures depend on."""
         return {
             "backbone": self.backbone,
             "weights": self.path.name,
@@ -64,37 +59,46 @@ class LearnedSimilarity:
 
 
 def _backbone_of(path: Path) -> str:
-    """Which network the file holds the weights of."""
+    """The name of the network whose weights the file holds."""
     if not path.is_file():
         raise InputError(f"--lpips_weights: {path}: no such file; {_how_to_get()}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError):
-        raise InputError(f"--lpips_weights: {path}: not a file of weights that can be read; {_how_to_get()}") from None
+        raise InputError(f"--lpips_weights: {path}: not a readable weights file; {_how_to_get()}") from None
     if isinstance(state, Mapping):
-        for name, (build, _) in BACKBONES.items():
+        from torchvision.models import get_model  # a slow import
+
+        for name, network in BACKBONES.items():
             with torch.device("meta"):
-                expected = build(weights=None).state_dict()
+                expected = get_model(network, weights=None).state_dict()
             shapes = {key: value.shape for key, value in state.items() if isinstance(value, Tensor)}
             if shapes == {key: value.shape for key, value in expected.items()}:
                 return name
-    raise InputError(f"--lpips_weights: {path}: the weights of none of the networks of LPIPS; {_how_to_get()}")
+    raise InputError(f"--lpips_weights: {path}: not the weights of a network of LPIPS; {_how_to_get()}")
 
 
 def _build(backbone: str, path: Path) -> Any:
-    """The metric; torchvision finds the file where it would have put it, and so asks no network."""
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # takes its time
+    """Build the metric; torchvision finds the file in its cache folder and downloads nothing."""
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # a slow import
 
-    name = Path(BACKBONES[backbone][1].url).name
+    name = Path(_url_of(backbone)).name
     with tempfile.TemporaryDirectory(prefix="lpips_") as folder:
         link_or_copy(path, Path(folder) / "checkpoints" / name)
-        # Not set_dir: what it sets stays, and the user's TORCH_HOME counts for nothing from then on.
+        # Not set_dir, which would override the user's TORCH_HOME permanently.
         with mock.patch.object(torch.hub, "get_dir", return_value=folder):
             return LearnedPerceptualImagePatchSimilarity(net_type=backbone, normalize=True)  # type: ignore[arg-type]
 
 
+def _url_of(backbone: str) -> str:
+    """Where torchvision downloads the file of a network from."""
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(BACKBONES[backbone]).DEFAULT.url
+
+
 def _how_to_get() -> str:
     return (
-        f"download {BACKBONES['alex'][1].url} (or torchvision's file of VGG-16 or SqueezeNet 1.1) where there is a "
+        f"download {_url_of('alex')} (or torchvision's file of VGG-16 or SqueezeNet 1.1) where there is a "
         "network, or leave --lpips_weights out"
     )

@@ -1,4 +1,4 @@
-"""Ways to make a novel view of a moving scene from a rig, ours among them, on clips and on random worlds alike."""
+"""Methods for novel views of a moving scene from a rig, including ours, for clips and random worlds."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch import Tensor
 from benchmarks.quality.classical import plane_sweep_stereo
 from benchmarks.quality.holdout import to_tensor
 from benchmarks.quality.warping import DisparityWarp
-from maskvolume.clips.clip import Clip
+from maskvolume.clips.clip import StillClip
 from maskvolume.data.synthetic import SyntheticSample
 from maskvolume.geometry.cameras import Camera, stack_cameras
 from maskvolume.mpi.blending import BlendedRenderer
 from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.mpi.references import choose_references
-from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
 from maskvolume.networks.matching import MatchingMaskNet
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 
 NEAREST, CLASSICAL, WARPING = "nearest camera", "classical plane sweep", "disparity warping"
 FRAME_MPI, MASK_2D, MASK_VOLUME = "MPI of each frame", "2D mask", "mask volume"
 MORE_CAMERAS = 4
-BACKGROUND_CAMERAS = 6  # of the rows of more cameras, where there are as many
-MORE = f"{MASK_VOLUME}, {MORE_CAMERAS} cameras"  # where the checkpoint's architecture takes more than two
-BLENDED = f"two {MASK_VOLUME}s, {MORE_CAMERAS} cameras"  # with the two nearest as references, blended
+BACKGROUND_CAMERAS = 6  # cameras for the backgrounds in the rows with more cameras, if available
+MORE = f"{MASK_VOLUME}, {MORE_CAMERAS} cameras"  # for architectures that take more than two
+BLENDED = f"two {MASK_VOLUME}s, {MORE_CAMERAS} cameras"  # blended; the two nearest are references
 BASELINES = (NEAREST, CLASSICAL, WARPING)
 METHODS = (*BASELINES, FRAME_MPI, MASK_2D, MASK_VOLUME, MORE, BLENDED)
-MASK_WINDOW = 3  # pixels, of the 2D mask
+MASK_WINDOW = 3  # side in pixels of the 2D mask's window
 
 
 @dataclass(frozen=True)
@@ -40,38 +40,43 @@ class WorldClip:
     """A random world as a clip of T instants.
 
     Attributes:
-        sample: of one world, with its later instants.
+        sample: one world, with its later instants.
     """
 
     sample: SyntheticSample
 
     @property
     def size(self) -> tuple[int, int]:
-        """See ``pipeline.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.sample.sources.size
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Numbers of the cameras."""
+        return tuple(map(str, range(self.sample.images.shape[1])))
+
+    @property
     def num_frames(self) -> int:
-        """The instants."""
+        """Number of instants."""
         later = self.sample.later_images
         return 1 if later is None else 1 + later.shape[1]
 
-    def cameras(self, size: tuple[int, int] | None = None) -> Camera:
-        """See ``pipeline.Clip``."""
+    def cameras(self, size: tuple[int, int] | None = None, time: float = 0.0) -> Camera:
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.sample.sources[0].scaled(size or self.size)
 
     def near_far(self) -> tuple[float, float]:
-        """See ``pipeline.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return float(self.sample.near), float(self.sample.far)
 
     def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """See ``pipeline.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         later = self.sample.later_images
         images = self.sample.images[0] if frame == 0 or later is None else later[0, frame - 1]
         return self._picture(images[camera])
 
     def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """See ``pipeline.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self._picture(self.sample.backgrounds[0, camera])
 
     @staticmethod
@@ -81,12 +86,12 @@ class WorldClip:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: a method, and the checkpoint that it uses.
+    """A row of the tables: a method and its checkpoint.
 
     Attributes:
-        name: unlike that of all other rows.
+        name: unique among the rows.
         method: one of ``METHODS``.
-        checkpoint: its name among the models; None for a baseline.
+        checkpoint: name of the model; None for a baseline.
     """
 
     name: str
@@ -95,10 +100,10 @@ class Row:
 
 
 def choose_rows(models: Mapping[str, MaskVolumeModel], methods: Collection[str]) -> tuple[Row, ...]:
-    """The rows that the checkpoints allow, baselines first, then one checkpoint after the other.
+    """The rows that the checkpoints support: baselines first, then checkpoint by checkpoint.
 
-    The name of a checkpoint is part of that of its rows where there are several. One of stage one has no mask rows, and
-    one whose architecture takes two cameras none of more.
+    With several checkpoints, the row names include theirs. A checkpoint of stage one has no mask rows, and one for two
+    cameras no rows with more.
     """
     rows = [Row(method, method) for method in BASELINES if method in methods]
     for label, model in models.items():
@@ -112,21 +117,21 @@ def choose_rows(models: Mapping[str, MaskVolumeModel], methods: Collection[str])
 
 
 class NovelView:
-    """One novel view of a clip by every row; what does not change from frame to frame is made once.
+    """One novel view of a clip by every row; everything that is the same for all frames is computed once.
 
     Args:
-        clip: where pictures and backgrounds come from.
+        clip: with pictures and backgrounds.
         models: ours, by name.
-        rows: what to make, see ``choose_rows``.
-        indices: cameras, the nearest first: two for every method, four for those of more cameras, the rest for the
-            backgrounds of those.
+        rows: to render, from ``choose_rows``.
+        indices: cameras, the nearest first: the first two for every method, the first four for those with more
+            cameras, and the rest for the latter's backgrounds.
         target: the camera to look from.
-        size: ``(h, w)`` at which pictures are read.
+        size: ``(h, w)`` to read pictures at.
     """
 
     def __init__(
         self,
-        clip: Clip,
+        clip: StillClip,
         models: Mapping[str, MaskVolumeModel],
         rows: Sequence[Row],
         indices: tuple[int, ...],
@@ -143,12 +148,12 @@ class NovelView:
         self._backgrounds: dict[str, Tensor] = {}
 
     def pictures(self, frame: int) -> dict[str, Tensor]:
-        """``[3, h, w]`` in 0..1 by each row."""
+        """The view ``[3, h, w]`` in 0..1 of each row."""
         images = torch.stack([to_tensor(self.clip.read(i, frame, self.size)) for i in self.indices[:2]])
-        alone: dict[str, Tensor] = {}  # each frame's own MPI, by checkpoint: two rows take it
-        return {row.name: self._picture(row, frame, images, alone).clamp(0, 1) for row in self.rows}
+        frame_views: dict[str, Tensor] = {}  # views of the frame's own MPI by checkpoint, shared by two rows
+        return {row.name: self._picture(row, frame, images, frame_views).clamp(0, 1) for row in self.rows}
 
-    def _picture(self, row: Row, frame: int, images: Tensor, alone: dict[str, Tensor]) -> Tensor:
+    def _picture(self, row: Row, frame: int, images: Tensor, frame_views: dict[str, Tensor]) -> Tensor:
         if row.method == NEAREST:
             return images[0]
         if row.method == CLASSICAL:
@@ -157,12 +162,12 @@ class NovelView:
             return self._warp.view(images)
         label = row.checkpoint
         assert label is not None
-        if row.method in (FRAME_MPI, MASK_2D) and label not in alone:
-            alone[label] = self._render(label, FRAME_MPI, frame)
+        if row.method in (FRAME_MPI, MASK_2D) and label not in frame_views:
+            frame_views[label] = self._render(label, FRAME_MPI, frame)
         if row.method == FRAME_MPI:
-            return alone[label]
+            return frame_views[label]
         if row.method == MASK_2D:
-            return blend_pictures(alone[label], self._background(label))
+            return blend_pictures(frame_views[label], self._background(label))
         if row.method == BLENDED:
             return self._blend(label, frame)
         return self._render(label, row.method, frame)
@@ -176,7 +181,7 @@ class NovelView:
         return self._renderer(label, method).render(frame, self.target).color.float().cpu()
 
     def _blend(self, label: str, frame: int) -> Tensor:
-        """By two MPIs of the same cameras, each with another of the two nearest as the reference."""
+        """Blend two MPIs of the same cameras, with the nearest and the second nearest camera as reference."""
         targets = stack_cameras([self.target])
         if label not in self._blended:
             cameras = self.clip.cameras(self.size)
@@ -191,13 +196,15 @@ class NovelView:
                 candidates=self.indices,
             )
             model = self.models[label]
-            self._blended[label] = BlendedRenderer.of(self.clip, model, references, targets=targets, size=self.size)
+            self._blended[label] = BlendedRenderer.of(
+                self.clip, model, references, RenderSettings(self.size), targets=targets
+            )
         renderer = self._blended[label]
         weights = renderer.weights(targets)[0]
         needed = weights.nonzero()[:, 0].tolist()
         pictures = {index: self.clip.read(index, frame, self.size) for index in renderer.cameras_of(needed)}
         renderer.make(frame, needed, pictures)
-        return renderer.render(frame, self.target, needed, weights.to(renderer.device)).color.float().cpu()
+        return renderer.view(frame, self.target, needed, weights.to(renderer.device)).color.float().cpu()
 
     def _renderer(self, label: str, method: str) -> ClipRenderer:
         if (label, method) not in self._renderers:
@@ -208,7 +215,7 @@ class NovelView:
                 chosen, still = self.indices[:MORE_CAMERAS], self.indices[MORE_CAMERAS:]
             targets = stack_cameras([self.target])
             self._renderers[label, method] = ClipRenderer(
-                self.clip, used, chosen, still_indices=still, targets=targets, size=self.size
+                self.clip, used, chosen, RenderSettings(self.size), targets=targets, still_indices=still
             )
         return self._renderers[label, method]
 
@@ -222,17 +229,17 @@ class NovelView:
 
 
 def first_stage(model: MaskVolumeModel) -> MaskVolumeModel:
-    """The MPI network of a model as a model of its own; it shares the weights."""
-    alone = MaskVolumeModel(replace(model.meta, stage="mpi"), model.precision, model.backend)
-    alone.mpi_net = model.mpi_net
-    return alone
+    """The MPI network of a model as a separate model that shares the weights."""
+    stage_one = MaskVolumeModel(replace(model.meta, stage="mpi"), model.precision, model.backend)
+    stage_one.mpi_net = model.mpi_net
+    return stage_one
 
 
 def blend_pictures(frame: Tensor, background: Tensor) -> Tensor:
-    """Renderings ``[3, h, w]`` of frame and background, blended by a mask of the picture.
+    """Blend renderings ``[3, h, w]`` of frame and background by a 2D mask.
 
-    The mask is to the two pictures what the mask network's prior is to the volume: a sigmoid of their difference,
-    averaged over a small window.
+    The mask is the 2D counterpart of the mask network's prior: a sigmoid of the pictures' difference, averaged over a
+    small window.
     """
     difference = (frame - background).abs().sum(dim=0, keepdim=True)
     smooth = F.avg_pool2d(difference, MASK_WINDOW, stride=1, padding=MASK_WINDOW // 2, count_include_pad=False)

@@ -1,4 +1,4 @@
-"""The disparity of scikit-image's Motorcycle pair (Middlebury 2014), beside semi-global matching."""
+"""Measures the disparity of scikit-image's Motorcycle pair (Middlebury 2014), against semi-global matching."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from benchmarks.record import markdown_table
 from examples.stereo import BASELINE, CENTER_SHIFT, FOCAL, MAX_DISPARITY, StereoPair
 from maskvolume.geometry.cameras import stack_cameras
 from maskvolume.mpi.model import MaskVolumeModel
-from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
 
 SGBM = "semi-global matching"
 SGBM_BARE = f"{SGBM}, not filled"
-BAD = 2.0  # pixels: disparities that are off by more are counted
+BAD = 2.0  # pixels; errors above this are counted
 
 
 def measure_stereo(models: Mapping[str, MaskVolumeModel], num_planes: int, shrink: int) -> dict[str, Any]:
-    """Errors of the left picture's disparity, in pixels, over all pixels whose disparity is known.
+    """Errors of the left picture's disparity, in pixels, over all pixels with known disparity.
 
     Args:
         models: of stage one, by name.
         num_planes: of their multiplane images.
-        shrink: the size of the pair is divided by this.
+        shrink: divisor of the pair's size.
     """
     left, right, truth = skimage.data.stereo_motorcycle()
     pair = StereoPair((left, right), left.shape[:2])
@@ -52,7 +52,11 @@ def measure_stereo(models: Mapping[str, MaskVolumeModel], num_planes: int, shrin
         left_camera = pair.between(0.0, size)
         start = time.perf_counter()
         renderer = ClipRenderer(
-            pair, model, (0, 1), targets=stack_cameras([left_camera]), size=size, num_planes=num_planes
+            pair,
+            model,
+            (0, 1),
+            RenderSettings(size=size, num_planes=num_planes),
+            targets=stack_cameras([left_camera]),
         )
         view = renderer.render(0, left_camera)
         disparity = (FOCAL * BASELINE * view.disparity[0].cpu().numpy() - CENTER_SHIFT) * scale
@@ -69,10 +73,10 @@ def measure_stereo(models: Mapping[str, MaskVolumeModel], num_planes: int, shrin
 
 
 def occluded(truth: np.ndarray) -> np.ndarray:
-    """``[h, w]`` where the right camera can't see what the left one sees, as far as the known disparities tell.
+    """``[h, w]`` bool: pixels of the left picture that the right camera can't see, according to the known disparities.
 
-    That is where the point falls outside of the right picture, or onto a pixel that a point with a disparity larger
-    by more than a pixel falls onto.
+    Their points project outside the right picture, or onto the pixel of a point whose disparity is larger by more than
+    one pixel.
     """
     h, w = truth.shape
     y, x = np.nonzero(np.isfinite(truth))
@@ -82,9 +86,9 @@ def occluded(truth: np.ndarray) -> np.ndarray:
     for column in (np.floor(in_right), np.ceil(in_right)):
         inside = (column >= 0) & (column < w)
         np.maximum.at(nearest, (y[inside], column[inside].astype(int)), disparity[inside])
-    place = np.round(in_right).astype(int)
-    outside = (place < 0) | (place >= w)
-    hidden = outside | (nearest[y, place.clip(0, w - 1)] > disparity + 1)
+    column = np.round(in_right).astype(int)
+    outside = (column < 0) | (column >= w)
+    hidden = outside | (nearest[y, column.clip(0, w - 1)] > disparity + 1)
     result = np.zeros((h, w), bool)
     result[y, x] = hidden
     return result
@@ -99,7 +103,7 @@ def stereo_table(part: Mapping[str, Any]) -> str:
 
 
 def _errors(disparity: np.ndarray, truth: np.ndarray, visible: np.ndarray, seconds: float) -> dict[str, float]:
-    """Mean and median end-point error in pixels, share that is off by more than 2; of those pixels that have one."""
+    """Mean and median error in pixels and the share above 2 pixels, over the pixels with a disparity."""
     error = np.abs(disparity - truth)
     known = np.isfinite(truth)
     figures = {"coverage": float(np.isfinite(error[known]).mean())}

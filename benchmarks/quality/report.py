@@ -1,4 +1,4 @@
-"""The result of an evaluation as a file of figures and as tables."""
+"""Writes the result of an evaluation as JSON and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ HEADINGS = {
     **{"psnr_disoccluded": "uncovered: PSNR", "ssim_disoccluded": "SSIM"},
     "flicker": "flicker",
 }
-WHOLE = ("psnr", "ssim", "ms_ssim", "lpips")  # what is measured where nothing moves
+WHOLE = ("psnr", "ssim", "ms_ssim", "lpips")  # the measures of static worlds
 _NUMBERS = re.compile(r"\[[\s\d.,eE+\-nul]*\]")
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
-    """Write figures as JSON, a list of numbers on one line; the file appears whole or not at all."""
+    """Write a result atomically as JSON, with each list of numbers on one line."""
     text = json.dumps(result, indent=1, allow_nan=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(_NUMBERS.sub(lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n", encoding="utf-8")
+        temporary.write_text(_NUMBERS.sub(lambda match: re.sub(r"\s+", " ", match[0]), text) + "\n", encoding="utf-8")
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """The Markdown tables of a result, and what they were made by."""
+    """The Markdown tables of a result, with the command, commit and checkpoints."""
     lines = ["# Novel views beside the truth", ""]
     columns = [name for name in MEASURES if name != "lpips" or result["lpips"]]
     rows = [row["name"] for row in result["rows"]]
@@ -43,17 +43,17 @@ def report(result: Mapping[str, Any]) -> str:
         if part in result:
             lines += [_worlds_heading(part, result[part]), ""]
             bands = {name: band["mean"] for name, band in result[part]["bands"].items() if band["num_worlds"]}
-            shown = columns if part == "moving" else [name for name in columns if name in WHOLE]
-            lines += [_table({**bands, "mean": result[part]["mean"]}, rows, shown), ""]
+            measures = columns if part == "moving" else [name for name in columns if name in WHOLE]
+            lines += [_table({**bands, "mean": result[part]["mean"]}, rows, measures), ""]
     if "motorcycle" in result:
         lines += [stereo_table(result["motorcycle"]), ""]
-    lines += _made_by(result)
+    lines += _provenance(result)
     return "\n".join(lines) + "\n"
 
 
 def _clip_heading(part: str, entry: Mapping[str, Any]) -> str:
     what = "held-out cameras" if part == "clip" else "a camera from pairs that are spacings away"
-    sources = "; ".join(f"{name} from {' '.join(of['sources'])}" for name, of in entry["targets"].items())
+    sources = "; ".join(f"{name} from {' '.join(target['sources'])}" for name, target in entry["targets"].items())
     return f"{entry['clip']}, {what}, {len(entry['frames'])} frames, {_size(entry)} ({sources}):"
 
 
@@ -85,13 +85,13 @@ def _cell(column: str, value: float | None) -> str:
     return f"{value:.2f}" if column.startswith("psnr") or column == "flicker" else f"{value:.3f}"
 
 
-def _made_by(result: Mapping[str, Any]) -> list[str]:
+def _provenance(result: Mapping[str, Any]) -> list[str]:
     machine, lpips = result["machine"], result["lpips"]
     commit = result["commit"][:7] + (" with changes" if "+" in result["commit"] else "")
     lines = [f"`{result['command']}`, commit {commit}, torch {result['torch']}, {machine['cpu']}", ""]
     for label, entry in result["checkpoints"].items():
-        told = f"stage {entry['stage']}, {entry['arch']}, {entry['num_planes']} planes, {entry['precision']}"
-        lines.append(f"- {label}: {entry['path']} ({told}; {entry['digest']})")
+        description = f"stage {entry['stage']}, {entry['arch']}, {entry['num_planes']} planes, {entry['precision']}"
+        lines.append(f"- {label}: {entry['path']} ({description}; {entry['digest']})")
     if lpips:
         lines.append(f"- LPIPS: {lpips['backbone']}, {lpips['weights']} ({lpips['digest']}), {lpips['input_range']}")
     return lines

@@ -1,4 +1,4 @@
-"""Views of a clip whose truth is known: held-out cameras, and cameras of the clip seen from others farther off."""
+"""Views of a clip with known truth: held-out cameras, and cameras of the clip rendered from more distant ones."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from maskvolume.clips.rig import RigClip
 from maskvolume.geometry.cameras import Camera, nearest_cameras
 from maskvolume.mpi.model import MaskVolumeModel
 
-MOST_STEPS = 3  # camera spacings outside
-STEP_TOLERANCE = 0.5  # of a spacing: a camera this near to where the next one of a row is looked for is the next one
+MOST_STEPS = 3  # largest distance outside, in camera spacings
+STEP_TOLERANCE = 0.5  # spacings; a camera this close to the expected position is the next one in a row
 
 
 @dataclass(frozen=True)
 class KnownView:
-    """A view whose true pictures are known.
+    """A view with known true pictures.
 
     Attributes:
         name: in results.
-        camera: that looks, at the size of the pictures.
-        indices: source cameras of the clip, the pair that every method sees first.
-        picture: ``[3, h, w]`` in 0..1 of a frame, by its name.
-        matte_name: its folder of mattes.
-        still_depth: ``[1, h, w]`` of what stands still; None: not known.
+        camera: of the view, at the size of the pictures.
+        indices: source cameras of the clip; the first two are the pair for every method.
+        picture: returns ``[3, h, w]`` in 0..1 for the name of a frame.
+        matte_name: name of its folder of mattes.
+        still_depth: ``[1, h, w]`` of the static scene; None if unknown.
     """
 
     name: str
@@ -42,7 +42,7 @@ class KnownView:
 
 
 def held_out_views(clip: RigClip, targets: Targets) -> list[KnownView]:
-    """The held-out cameras of a clip, each from the cameras nearest to it."""
+    """The held-out cameras of a clip, each with the cameras nearest to it as sources."""
     return [
         KnownView(
             name,
@@ -50,17 +50,17 @@ def held_out_views(clip: RigClip, targets: Targets) -> list[KnownView]:
             nearest_cameras(clip.cameras(targets.size), targets.camera(number), BACKGROUND_CAMERAS),
             lambda frame_name, number=number: targets.picture(number, frame_name),  # type: ignore[misc]
             name,
-            targets.still_depth(number) if targets.tells_depth else None,
+            targets.still_depth(number) if targets.has_depth else None,
         )
         for number, name in enumerate(targets.names)
     ]
 
 
 def outside_views(clip: RigClip, size: tuple[int, int]) -> list[KnownView]:
-    """A camera at the end of a row, from pairs of that row that are one, two and three spacings away from it.
+    """A camera at the end of a row, with pairs of that row one, two and three spacings away as sources.
 
-    It is the camera of the clip that has the most others in a row beside it; its own pictures are the truth. Where a
-    row has fewer cameras there are fewer views, or none.
+    It is the camera of the clip with the most others in a row beside it; its own pictures are the truth. Shorter rows
+    give fewer views, or none.
     """
     cameras = clip.cameras(size)
     target, row, beside = end_of_row(cameras.center.double())
@@ -82,14 +82,14 @@ def outside_views(clip: RigClip, size: tuple[int, int]) -> list[KnownView]:
 def end_of_row(
     centers: Tensor,  # [N, 3]
 ) -> tuple[int, tuple[int, ...], Callable[[int], list[int]]]:
-    """The camera that has the most others in a row on one side of it.
+    """Find the camera with the most others in a row on one side of it.
 
-    Rows run along the first principal axis of the centres. The spacing is the median distance of a camera to the one
-    nearest to it.
+    Rows are parallel to the first principal axis of the centres. The spacing is the median distance of a camera to the
+    nearest one.
 
     Returns:
-        The camera; those of its row, the nearest first; and a function that gives all cameras that lie that many
-        spacings or more along the row, the nearest first.
+        The camera; those of its row, the nearest first; and a function that returns all cameras at least a number of
+        spacings away along the row, the nearest first.
     """
     distances = torch.cdist(centers, centers, compute_mode="donot_use_mm_for_euclid_dist")
     spacing = float((distances + torch.diag(torch.full((len(centers),), torch.inf))).amin(dim=1).median())
@@ -112,15 +112,15 @@ def end_of_row(
 
 def _row_from(camera: int, centers: Tensor, along: Tensor, spacing: float) -> tuple[int, ...]:
     row: list[int] = []
-    place = centers[camera]
+    position = centers[camera]
     while True:
-        away = (centers - (place + along * spacing)).norm(dim=1)
-        away[[camera, *row]] = torch.inf
-        following = int(away.argmin())
-        if float(away[following]) > STEP_TOLERANCE * spacing:
+        distance = (centers - (position + along * spacing)).norm(dim=1)
+        distance[[camera, *row]] = torch.inf
+        following = int(distance.argmin())
+        if float(distance[following]) > STEP_TOLERANCE * spacing:
             return tuple(row)
         row.append(following)
-        place = centers[following]
+        position = centers[following]
 
 
 def view_moments(
@@ -131,12 +131,12 @@ def view_moments(
     rows: Sequence[Row],
     frames: range,
 ) -> Iterator[Moment]:
-    """A view by every row, frame after frame.
+    """Yield a view by every row, frame by frame.
 
     Args:
         clip: the rig's pictures.
-        view: what to look at.
-        mattes: of the clip's cameras and of held-out ones, where there are any.
+        view: the view to render.
+        mattes: of the clip's cameras and of held-out ones, if available.
         models: ours, by name.
         rows: of the tables.
         frames: numbers of the frames.

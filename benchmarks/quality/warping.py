@@ -1,8 +1,8 @@
-"""Views by disparity: both sources are matched, warped to the target, and holes are filled from the background.
+"""Disparity warping: both sources are matched and warped to the target, and holes are filled from the background.
 
-The two pictures are rectified by the rotation that puts both cameras beside each other, matched in both directions by
-OpenCV's StereoSGBM, and every pixel of both goes to where its depth says in the target. Near pixels win. What no pixel
-reaches is taken from the background pictures, warped in the same way; what is missing then, from its surroundings.
+The two pictures are rectified by rotating both cameras, matched in both directions with OpenCV's StereoSGBM, and every
+pixel of both is splatted to the target by its depth; nearer pixels win. Holes are filled from the background pictures,
+warped in the same way, and remaining ones from their surroundings.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from torch import Tensor
 
 from benchmarks.quality.semi_global import fill_holes, semi_global_matching
 from maskvolume.geometry.cameras import Camera
-from maskvolume.ops import Rendering
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import Rendering, fill_unseen
 
-NEARER_WINS = 80.0  # exponent of the weights over inverse depth, in units of the nearest
-COVERED = 0.3  # share of a pixel that must be reached for it not to be a hole
+NEARER_WINS = 80.0  # exponent of the weights over inverse depth, relative to the nearest
+COVERED = 0.3  # a pixel with less coverage is a hole
 
 
 @dataclass(frozen=True)
 class Rectified:
-    """Two cameras turned so that rows agree.
+    """Two cameras rotated so that epipolar lines are rows.
 
     Attributes:
-        order: which source is the left one, which the right one.
+        order: positions of the left and the right source.
         R: ``[3, 3]`` world to the common orientation.
         centers: ``[2, 3]`` of the left and the right camera, in the world.
         K: ``[3, 3]`` of both, pixel centres at +0.5.
@@ -47,13 +46,13 @@ class Rectified:
 
 
 def rectify(sources: Camera) -> Rectified:
-    """Rectification of two cameras ``[2]`` of one size; rows of the result run along the baseline."""
+    """Rectify two cameras ``[2]`` of one size; rows of the result are parallel to the baseline."""
     T = sources.T_cam_world.double().cpu().numpy()
     K_sources = sources.K.double().cpu().numpy()
     R = T[:, :3, :3]
     centers = -np.einsum("vji,vj->vi", R, T[:, :3, 3])
     across = centers[1] - centers[0]
-    # Along the pictures' rows, or down their columns, whichever the baseline is nearer to.
+    # The order follows the pictures' rows or columns, whichever the baseline is closer to.
     sideways, down = R[0, 0] @ across, R[0, 1] @ across
     order = (0, 1) if (sideways if abs(sideways) >= abs(down) else down) > 0 else (1, 0)
     R, K_sources, centers = R[list(order)], K_sources[list(order)], centers[list(order)]
@@ -63,17 +62,17 @@ def rectify(sources: Camera) -> Rectified:
     z = R[0, 2] + R[1, 2]
     z = z - (z @ x) * x
     z /= np.linalg.norm(z)
-    turned = np.stack([x, np.cross(z, x), z])
+    R_common = np.stack([x, np.cross(z, x), z])
     f = float(K_sources[:, [0, 1], [0, 1]].mean())
     h, w = sources.size
     corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], np.float64).T
-    rays = turned @ R.transpose(0, 2, 1) @ np.linalg.inv(K_sources)
+    rays = R_common @ R.transpose(0, 2, 1) @ np.linalg.inv(K_sources)
     seen = rays @ corners
-    places = f * seen[:, :2] / seen[:, 2:]
-    low, high = np.floor(places.min((0, 2))), np.ceil(places.max((0, 2)))
+    projected = f * seen[:, :2] / seen[:, 2:]
+    low, high = np.floor(projected.min((0, 2))), np.ceil(projected.max((0, 2)))
     K = np.array([[f, 0, -low[0]], [0, f, -low[1]], [0, 0, 1]])
     size = (int(high[1] - low[1]), int(high[0] - low[0]))
-    return Rectified(order, turned, centers, K, size, K @ rays, baseline)
+    return Rectified(order, R_common, centers, K, size, K @ rays, baseline)
 
 
 class DisparityWarp:
@@ -82,8 +81,8 @@ class DisparityWarp:
     Args:
         sources: cameras ``[2]``.
         target: the camera to look from.
-        near, far: depths between which everything lies.
-        backgrounds: ``[2, 3, H, W]`` what the cameras see where nothing moves.
+        near, far: depth range of the scene.
+        backgrounds: ``[2, 3, H, W]`` the cameras' views without moving objects.
     """
 
     def __init__(self, sources: Camera, target: Camera, near: float, far: float, backgrounds: Tensor) -> None:
@@ -91,17 +90,17 @@ class DisparityWarp:
         self.background = self._warp(backgrounds)
 
     def view(self, images: Tensor) -> Tensor:
-        """``[3, h, w]`` of pictures ``[2, 3, H, W]`` in 0..1."""
+        """Render pictures ``[2, 3, H, W]`` in 0..1 from the target: ``[3, h, w]``."""
         color, coverage = self._warp(images)
-        behind, covered = self.background
+        background, background_coverage = self.background
         reached = (coverage >= COVERED).float()
-        known = (covered >= COVERED).float()
-        color = color * reached + behind * known * (1 - reached)
+        known = (background_coverage >= COVERED).float()
+        color = color * reached + background * known * (1 - reached)
         opacity = torch.maximum(reached, known)
         return fill_unseen(Rendering(color, opacity, torch.zeros_like(opacity))).color
 
     def _warp(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Colour ``[3, h, w]``, zero where nothing comes to lie, and how much of a pixel is reached ``[1, h, w]``."""
+        """Colour ``[3, h, w]``, zero where no pixel is splatted, and coverage ``[1, h, w]``."""
         pictures, seen = self._rectify(images)
         disparities = self._match(pictures)
         h, w = self.target.size
@@ -114,7 +113,7 @@ class DisparityWarp:
         return color.float().view(3, h, w), sums[4].float().view(1, h, w)
 
     def _rectify(self, images: Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Left and right, uint8 ``[H, W, 3]``, and where they show anything, bool."""
+        """The rectified left and right picture, uint8 ``[H, W, 3]``, and their valid pixels, bool."""
         shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         h, w = self.rectified.size
         pictures, seen = [], []
@@ -127,14 +126,14 @@ class DisparityWarp:
         return pictures, seen
 
     def _match(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
-        """Disparities of left and right, as far as the depths allow."""
+        """Disparities of left and right, clamped to the depth range."""
         left, right = pictures
         scale = self.rectified.K[0, 0] * self.rectified.baseline
         least, most = scale / self.far, scale / self.near
-        found = fill_holes(semi_global_matching(left, right, most))
+        forward = fill_holes(semi_global_matching(left, right, most))
         mirrored, other = (np.ascontiguousarray(picture[:, ::-1]) for picture in (right, left))
-        back = fill_holes(semi_global_matching(mirrored, other, most))[:, ::-1]
-        return [np.clip(disparity, least, most) for disparity in (found, back)]
+        backward = fill_holes(semi_global_matching(mirrored, other, most))[:, ::-1]
+        return [np.clip(disparity, least, most) for disparity in (forward, backward)]
 
     def _splat(self, sums: Tensor, side: int, picture: np.ndarray, disparity: np.ndarray, seen: np.ndarray) -> None:
         """Add weighted colours, weights and coverage of the pixels of one side at their four target pixels."""
@@ -146,13 +145,13 @@ class DisparityWarp:
         T, K = self.target.T_cam_world.double().cpu().numpy(), self.target.K.double().cpu().numpy()
         points = K @ (T[:3, :3] @ world + T[:3, 3:])
         depth = points[2]
-        kept = depth > 1e-9
-        u, v = points[:2, kept] / depth[kept] - 0.5
-        weight = np.exp(NEARER_WINS * (np.minimum(self.near / depth[kept], 1.0) - 1.0))
-        # The nearer camera counts for more.
+        in_front = depth > 1e-9
+        u, v = points[:2, in_front] / depth[in_front] - 0.5
+        weight = np.exp(NEARER_WINS * (np.minimum(self.near / depth[in_front], 1.0) - 1.0))
+        # The nearer camera has more weight.
         distance = np.linalg.norm(self.target.center.double().cpu().numpy() - r.centers[side])
         weight = torch.from_numpy(weight / (distance + 0.1 * r.baseline))
-        color = torch.from_numpy(picture[y[kept], x[kept]].T.astype(np.float64) / 255)
+        color = torch.from_numpy(picture[y[in_front], x[in_front]].T.astype(np.float64) / 255)
         h, w = self.target.size
         for dv in (0, 1):
             for du in (0, 1):

@@ -1,4 +1,4 @@
-"""How well the cameras of a rig fit together: distances, disparities, common view, brightness."""
+"""Measures how well the cameras of a rig fit together: distances, disparities, common view, brightness."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from maskvolume.geometry.cameras import Camera, relative_pose
 from maskvolume.geometry.planes import disparity_planes
 
-GRID = 9  # points along each side of a picture that are followed into another camera
+GRID = 9  # points along each side of a picture that are projected into another camera
 USABLE_LEVELS = (15.0, 240.0)  # grey levels that are neither black nor clipped
-SMOOTHING = 1.0  # pixels of small pictures
-WINDOW = 9  # pixels of small pictures that are compared around a pixel
-MIN_LIKENESS = 0.8  # of these, for two cameras to see the same
-MIN_VARIANCE = 4.0  # grey levels squared: smooth places do not tell at which depth they are
-MIN_COMMON = 200  # pixels of small pictures that two cameras must share for their brightness to be compared
+SMOOTHING = 1.0  # pixels of the small pictures
+WINDOW = 9  # side in pixels of the window for comparing small pictures
+MIN_LIKENESS = 0.8  # lowest correlation in a window at which two cameras see the same thing
+MIN_VARIANCE = 4.0  # squared grey levels, added to suppress smooth areas, whose depth is ambiguous
+MIN_COMMON = 200  # fewest common pixels of small pictures for comparing the brightness of two cameras
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Pair:
     Attributes:
         camera, neighbour: their positions.
         baseline: distance between them in scene units.
-        disparity: pixels by which the nearest plane is shifted against the farthest one.
-        step: the most that two neighbouring planes are shifted against each other, in pixels.
-        overlap: part of the camera's picture that the neighbour sees, at the middle of the planes in disparity.
+        disparity: shift in pixels of the nearest plane against the farthest one.
+        step: largest shift in pixels between neighbouring planes.
+        overlap: share of the camera's picture that the neighbour sees, at the middle of the planes in disparity.
     """
 
     camera: int
@@ -42,29 +42,29 @@ class Pair:
 
 
 def neighbour_pairs(cameras: Camera, near: float, far: float, num_planes: int) -> list[Pair]:
-    """Each camera of a rig ``[N]``, N >= 2, with its nearest neighbour.
+    """Pair each camera of a rig ``[N]``, N >= 2, with its nearest neighbour.
 
     Args:
         cameras: float64, K at the size of the pictures.
         near: depth of the nearest plane.
         far: depth of the farthest plane.
-        num_planes: planes, uniform in disparity.
+        num_planes: number of planes, uniform in disparity.
     """
-    places = cameras.center.numpy()
-    distances = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    positions = cameras.center.numpy()
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     np.fill_diagonal(distances, np.inf)
     depths = disparity_planes(near, far, max(num_planes, 2), dtype=torch.float64)
     pairs = []
     for camera, neighbour in enumerate(distances.argmin(axis=1).tolist()):
         pixels, _ = seen_at(cameras[camera], cameras[neighbour], depths)
         shifts = (pixels[1:] - pixels[:-1]).norm(dim=-1).median(dim=-1).values
-        whole = (pixels[-1] - pixels[0]).norm(dim=-1).median()
+        total = (pixels[-1] - pixels[0]).norm(dim=-1).median()
         pairs.append(
             Pair(
                 camera,
                 neighbour,
                 float(distances[camera, neighbour]),
-                float(whole),
+                float(total),
                 float(shifts.max()),
                 common_view(cameras[camera], cameras[neighbour], middle_depth(near, far)),
             )
@@ -73,12 +73,12 @@ def neighbour_pairs(cameras: Camera, near: float, far: float, num_planes: int) -
 
 
 def middle_depth(near: float, far: float) -> float:
-    """The depth in the middle of a range, in disparity."""
+    """The depth at the middle of a range, in disparity."""
     return 2 / (1 / near + 1 / far)
 
 
 def common_view(camera: Camera, other: Camera, depth: float) -> float:
-    """Part of a camera's picture, at a depth, that another camera sees."""
+    """The share of a camera's picture, at a depth, that another camera sees."""
     pixels, in_front = seen_at(camera, other, torch.tensor([depth], dtype=torch.float64))
     h, w = other.size
     inside = ((pixels >= 0) & (pixels <= torch.tensor([w, h]))).all(dim=-1) & in_front
@@ -90,10 +90,10 @@ def seen_at(
     other: Camera,
     depths: torch.Tensor,  # [D]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where another camera sees the points of a grid on a camera's picture.
+    """Project the points of a grid on a camera's picture, at given depths, into another camera.
 
     Returns:
-        pixels ``[D, GRID * GRID, 2]``, and whether the points are in front of it ``[D, GRID * GRID]``.
+        pixels ``[D, GRID * GRID, 2]``, and whether the points are in front of the other camera ``[D, GRID * GRID]``.
     """
     h, w = camera.size
     x, y = torch.meshgrid(
@@ -114,22 +114,22 @@ def colour_gains(
     depths: Sequence[float],
     num_neighbours: int = 4,
 ) -> np.ndarray:
-    """How bright each camera is against the rig, ``[N, 3]`` for red, green and blue; NaN where nothing is shared.
+    """Brightness of each camera relative to the rig, ``[N, 3]`` for red, green and blue; NaN without a common view.
 
-    Pictures of neighbours are brought into each other by several planes. For each pixel that plane counts on which the
-    surroundings are most alike up to brightness; the median of the ratios there is that of the pair. The ratios of all
-    pairs then give that of each camera, against the median camera.
+    Pictures of neighbours are warped into each other over several planes. Each pixel uses the plane on which its
+    surroundings match best, up to brightness; the median ratio over these pixels is the pair's. The ratios of all pairs
+    then determine that of each camera, relative to the median camera.
 
     Args:
         cameras: float64, at any size.
         pictures: of the empty scene, in grey levels.
         depths: of the planes.
-        num_neighbours: that each camera is compared with.
+        num_neighbours: number of neighbours to compare each camera with.
     """
     h, w = pictures[0].shape[:2]
     scaled = cameras.scaled((h, w))
-    places = scaled.center.numpy()
-    distances = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    positions = scaled.center.numpy()
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     np.fill_diagonal(distances, -1)  # so that each camera comes first in its own row
     rows, ratios = [], []
     for a in range(len(pictures)):
@@ -152,7 +152,7 @@ def colour_gains(
 def _ratio(
     a: Camera, b: Camera, picture_a: np.ndarray, picture_b: np.ndarray, depths: Sequence[float]
 ) -> np.ndarray | None:
-    """How many times brighter ``a`` is than ``b`` where both see the same, ``[3]``; None: they share too little."""
+    """The brightness of ``a`` relative to ``b`` where both see the same, ``[3]``; None if they share too little."""
     one, other = (cv2.GaussianBlur(picture, (0, 0), SMOOTHING) for picture in (picture_a, picture_b))
     best = np.full(one.shape[:2], MIN_LIKENESS, np.float32)
     ratios = np.full(one.shape, np.nan, np.float32)
@@ -168,7 +168,7 @@ def _ratio(
 
 
 def _through_plane(a: Camera, b: Camera, picture_b: np.ndarray, depth: float) -> np.ndarray:
-    """What ``a`` would see if all that ``b`` sees were on a plane; -1 where ``b`` does not see it."""
+    """Warp the picture of ``b`` to ``a`` through a plane; -1 outside the view of ``b``."""
     T = relative_pose(b, a)
     normal = torch.tensor([[0.0, 0.0, 1.0]], dtype=T.dtype)
     H = (b.K @ (T[:3, :3] + T[:3, 3:] @ normal / depth) @ torch.linalg.inv(a.K)).numpy()
@@ -179,13 +179,13 @@ def _through_plane(a: Camera, b: Camera, picture_b: np.ndarray, depth: float) ->
         picture_b, H_cv, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=(-1.0,) * 3
     )
     rows, columns = np.mgrid[: size[1], : size[0]] + 0.5
-    # A homography shows what is behind a camera, too.
+    # A homography also maps points behind the camera.
     warped[H[2, 0] * columns + H[2, 1] * rows + H[2, 2] <= 0] = -1
     return warped
 
 
 def _likeness(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Normalized correlation ``[h, w]`` of the surroundings of each pixel of two grey pictures."""
+    """Normalized correlation ``[h, w]`` of the windows around each pixel of two grey pictures."""
 
     def mean(values: np.ndarray) -> np.ndarray:
         return cv2.blur(values, (WINDOW, WINDOW))

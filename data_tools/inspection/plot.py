@@ -1,4 +1,4 @@
-"""A picture of a rig, and of a path of novel views: from above and from the front."""
+"""Draws a rig and a path of novel views from above and from the front."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RIG_COLOUR, PATH_COLOUR, FOCUS_COLOUR, BOUNDS_COLOUR = "#1f3b57", "#d9822b", "#b3202c", "#7f8c8d"
 DRAWN_VIEWS = 9  # frustums of the path that are drawn
-JUMP = 4.0  # a step this many times the median one is between two segments
+JUMP = 4.0  # a step longer than this many median steps separates two segments
 X, Y, Z = 0, 1, 2
 
 
@@ -31,10 +31,10 @@ def plot_rig(png: Path, poses: RigPoses, path: Camera, focus: float | None = Non
     """Draw the cameras, their bounds and a path, in the frame of the rig's average pose.
 
     Args:
-        png: the picture to write.
+        png: the file to write.
         poses: the rig, cameras ``[N]``.
         path: cameras ``[P]``.
-        focus: distance of the focus point; by default that of the paths.
+        focus: distance of the focus point; by default ``focus_distance`` of the rig.
     """
     from matplotlib.figure import Figure
 
@@ -57,7 +57,7 @@ def draw_rig(
     """Draw the scene from above, the cameras from above and the cameras from behind into three axes.
 
     Args:
-        axes: the three.
+        axes: the three axes.
         poses: the rig, cameras ``[N]``; the drawing is in the frame of its average pose.
         path: cameras ``[P]``, or None.
         focus: distance of the focus point.
@@ -70,26 +70,26 @@ def draw_rig(
     _draw_scene(scene, poses, rig_poses, path_poses, focus)
     size = 0.12 * _spread(rig_poses if path_poses is None else torch.cat([rig_poses, path_poses]))
     labels = names or [str(i) for i in range(len(rig_poses))]
-    for one, vertical, title in ((top, Z, "the cameras from above"), (front, Y, "the cameras from behind")):
+    for view, vertical, title in ((top, Z, "the cameras from above"), (front, Y, "the cameras from behind")):
         if path is not None and path_poses is not None:
-            _draw_path(one, path, path_poses, vertical, size)
-        _draw_cameras(one, poses.cameras, rig_poses, vertical, size, labels)
-        one.set_xlabel("x, to the right")
-        one.set_ylabel("z, forward" if vertical == Z else "y, down")
-        one.set_title(title)
-        one.set_aspect("equal", adjustable="datalim")
+            _draw_path(view, path, path_poses, vertical, size)
+        _draw_cameras(view, poses.cameras, rig_poses, vertical, size, labels)
+        view.set_xlabel("x, to the right")
+        view.set_ylabel("z, forward" if vertical == Z else "y, down")
+        view.set_title(title)
+        view.set_aspect("equal", adjustable="datalim")
     front.invert_yaxis()
 
 
 def save_figure(png: Path, figure: Figure) -> None:
-    """Write a figure, whole or not at all."""
+    """Write a figure atomically."""
     require_writable_folder(png.parent)
     with atomic_path(png) as partial:
         figure.savefig(partial, dpi=90)
 
 
 def _frame_of(poses: RigPoses) -> Tensor:
-    """``T_world_avg``, or the first camera's pose for a rig that looks all around."""
+    """``T_world_avg``, or the first camera's pose if the rig has no average."""
     try:
         return average_pose(poses.cameras)
     except InputError:
@@ -97,13 +97,13 @@ def _frame_of(poses: RigPoses) -> Tensor:
 
 
 def _spread(T: Tensor) -> float:
-    """The largest extent of the places of poses ``[P, 4, 4]``, never 0."""
-    places = T[:, :3, 3]
-    return float((places.amax(0) - places.amin(0)).max()) or 1.0
+    """The largest extent of the positions of poses ``[P, 4, 4]``, never 0."""
+    positions = T[:, :3, 3]
+    return float((positions.amax(0) - positions.amin(0)).max()) or 1.0
 
 
 def _draw_scene(axes: Axes, poses: RigPoses, rig_poses: Tensor, path_poses: Tensor | None, distance: float) -> None:
-    """From above, as far as the far bound: what each camera sees, its near and its far depth."""
+    """Draw each camera's view from above, with its near and far depth."""
     for T, K, (near, far) in zip(rig_poses, poses.cameras.K, poses.bounds.tolist(), strict=True):
         for depth, style in ((near, "-"), (far, "--")):
             left, right = _corners(T, K, poses.cameras.size, depth, rows=(0.5,))
@@ -130,12 +130,12 @@ def _draw_path(axes: Axes, path: Camera, path_poses: Tensor, vertical: int, size
 
 
 def _with_gaps(T: Tensor) -> NDArray[np.float64]:
-    """Places ``[P + gaps, 3]`` of poses, with a NaN where one segment ends and the next begins elsewhere."""
-    places = T[:, :3, 3].numpy()
-    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    """Positions ``[P + gaps, 3]`` of poses, with NaN between separate segments."""
+    positions = T[:, :3, 3].numpy()
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     if len(steps) == 0:
-        return places
-    return np.insert(places, np.flatnonzero(steps > JUMP * np.median(steps)) + 1, np.nan, axis=0)
+        return positions
+    return np.insert(positions, np.flatnonzero(steps > JUMP * np.median(steps)) + 1, np.nan, axis=0)
 
 
 def _draw_cameras(
@@ -143,8 +143,8 @@ def _draw_cameras(
 ) -> None:
     for i, T in enumerate(rig_poses):
         _draw_frustum(axes, cameras[i], T, vertical, size, RIG_COLOUR)
-        place = (T[X, 3].item(), T[vertical, 3].item())
-        axes.annotate(labels[i], place, color=RIG_COLOUR, weight="bold", xytext=(4, -10), textcoords="offset points")
+        position = (T[X, 3].item(), T[vertical, 3].item())
+        axes.annotate(labels[i], position, color=RIG_COLOUR, weight="bold", xytext=(4, -10), textcoords="offset points")
 
 
 def _draw_frustum(axes: Axes, camera: Camera, T: Tensor, vertical: int, depth: float, colour: str) -> None:
@@ -161,7 +161,7 @@ def _draw_frustum(axes: Axes, camera: Camera, T: Tensor, vertical: int, depth: f
 def _corners(
     T: Tensor, K: Tensor, size: tuple[int, int], depth: float, rows: tuple[float, ...] = (0.0, 1.0)
 ) -> NDArray[np.float64]:
-    """Places ``[2 * len(rows), 3]`` of the picture's left and right ends at a depth, row by row."""
+    """Points ``[2 * len(rows), 3]`` at the picture's left and right ends at a depth, row by row."""
     h, w = size
     pixels = torch.tensor([[x, row * h, 1.0] for row in rows for x in (0.0, w)], dtype=T.dtype)
     points = depth * pixels @ torch.linalg.inv(K).mT

@@ -1,4 +1,4 @@
-"""Mattes that were made elsewhere: checked against the clip and brought to the form of this project."""
+"""Mattes from elsewhere: checked against the clip and converted to this project's format."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from maskvolume.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class OtherMattes:
-    """Mattes in a folder of any layout; made by :meth:`open`.
+    """Mattes in a folder of any layout; create with :meth:`open`.
 
     Attributes:
-        other: the folder.
-        cameras: number there of each camera of the clip that is taken.
+        other: layout of the folder.
+        cameras: positions in ``other`` by position of the selected cameras in the clip.
         frames: the same for frames.
     """
 
@@ -32,7 +32,7 @@ class OtherMattes:
         """Find the mattes of the chosen cameras and frames of a clip.
 
         Raises:
-            InputError: a camera or frame has none, or the sizes differ.
+            InputError: a camera or frame has no matte, or the sizes differ.
         """
         other = open_layout(folder)
         if other.size != layout.size:
@@ -42,8 +42,8 @@ class OtherMattes:
             )
         return cls(
             other,
-            _places(layout.names, other.names, cameras, f"{folder}: no mattes of camera"),
-            _places(layout.frame_names, other.frame_names, frames, f"{folder}: no mattes of frame"),
+            _match_names(layout.names, other.names, cameras, f"{folder}: no mattes of camera"),
+            _match_names(layout.frame_names, other.frame_names, frames, f"{folder}: no mattes of frame"),
         )
 
     def sources(self, camera: int, frame: int) -> Sequence[Path]:
@@ -53,7 +53,7 @@ class OtherMattes:
         return lambda frame: self._read(self.cameras[camera], self.frames[frame])
 
     def _read(self, camera: int, frame: int) -> np.ndarray:
-        """Grey: the alpha of a picture that has one, else its brightness; 0 and 1 become 0 and 255."""
+        """Read a matte: alpha if the picture has it, else brightness; values 0 and 1 become 0 and 255."""
         source = self.other.source
         matte = cv2.cvtColor(source.read(camera, frame), cv2.COLOR_RGB2GRAY)
         alpha = None if self.other.kind == "videos" else _read_alpha(source.file(camera, frame))
@@ -62,7 +62,7 @@ class OtherMattes:
 
 
 def _read_alpha(path: Path) -> np.ndarray | None:
-    """The alpha of a picture that is known to be whole, uint8 ``[H, W]``; None without any, or if it is opaque."""
+    """The alpha of a complete picture, uint8 ``[H, W]``; None if it has none or is opaque."""
     picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.ndim != 3 or picture.shape[2] != 4:
         return None
@@ -72,9 +72,9 @@ def _read_alpha(path: Path) -> np.ndarray | None:
     return None if alpha.min() == 255 else alpha
 
 
-def _places(names: Sequence[str], others: Sequence[str], taken: Sequence[int], what: str) -> dict[int, int]:
+def _match_names(names: Sequence[str], others: Sequence[str], chosen: Sequence[int], what: str) -> dict[int, int]:
     numbers = {name: number for number, name in enumerate(others)}
-    for number in taken:
+    for number in chosen:
         if names[number] not in numbers:
             raise InputError(f"{what} {names[number]}, which the clip has; there are {others[0]} to {others[-1]}")
-    return {number: numbers[names[number]] for number in taken}
+    return {number: numbers[names[number]] for number in chosen}

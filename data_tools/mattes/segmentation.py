@@ -1,4 +1,4 @@
-"""Mattes of things by their class, with a trained segmentation network of torchvision."""
+"""Mattes of objects by class, with a trained segmentation network from torchvision."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from maskvolume.runtime.errors import InputError
 
 MODELS = ("deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large", "maskrcnn_resnet50_fpn")
-_INSTANCE_SCORE = 0.5  # of a thing that maskrcnn has found
+_INSTANCE_SCORE = 0.5  # lowest score of maskrcnn's detections
 
 
 @dataclass(frozen=True, eq=False)
 class Segmenter:
-    """A network and the classes that count; made by :meth:`open`.
+    """A network and the classes of interest; create with :meth:`open`.
 
     Attributes:
-        network: gives scores of classes for each pixel, or things with their masks.
-        prepare: a picture to the network's input.
-        classes: numbers of the classes that count.
-        device: where it runs.
+        network: computes class scores for each pixel, or detections with masks.
+        prepare: converts a picture to the network's input.
+        classes: numbers of the classes of interest.
+        device: the network's device.
     """
 
     network: nn.Module
@@ -42,13 +41,15 @@ class Segmenter:
 
         Args:
             model: one of ``MODELS``.
-            classes: names of the classes that count.
-            device: where to run.
-            weights: file of the weights; None: torchvision's cache, and its download if they are not there.
+            classes: names of the classes of interest.
+            device: for the network.
+            weights: file of the weights; None: torchvision's cache, or a download if they are not cached.
 
         Raises:
-            InputError: the weights can't be had or belong to another network, or a class is unknown.
+            InputError: the weights are unavailable or belong to another network, or a class is unknown.
         """
+        import torchvision  # a slow import
+
         trained = torchvision.models.get_model_weights(model).DEFAULT
         names = trained.meta["categories"]
         numbers = tuple(_class_number(name, names, model) for name in classes)
@@ -67,19 +68,21 @@ class Segmenter:
 
     @torch.inference_mode()
     def matte(self, picture: np.ndarray) -> np.ndarray:
-        """How surely a pixel of uint8 ``[H, W, 3]`` RGB belongs to one of the classes, uint8 ``[H, W]``."""
+        """The probability that each pixel of uint8 ``[H, W, 3]`` RGB is of one of the classes, uint8 ``[H, W]``."""
+        from torchvision.models.detection import MaskRCNN
+
         batch = self.prepare(torch.from_numpy(picture).permute(2, 0, 1).to(self.device))
-        if isinstance(self.network, torchvision.models.detection.MaskRCNN):
-            sureness = self._of_instances(self.network([batch])[0], picture.shape[:2])
+        if isinstance(self.network, MaskRCNN):
+            probability = self._of_instances(self.network([batch])[0], picture.shape[:2])
         else:
             scores = self.network(batch[None])["out"]
             scores = nn.functional.interpolate(scores, picture.shape[:2], mode="bilinear", align_corners=False)
-            sureness = scores[0].softmax(dim=0)[list(self.classes)].sum(dim=0)
-        return (sureness.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+            probability = scores[0].softmax(dim=0)[list(self.classes)].sum(dim=0)
+        return (probability.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
-    def _of_instances(self, found: dict[str, Tensor], size: tuple[int, ...]) -> Tensor:
-        wanted = torch.isin(found["labels"], torch.tensor(self.classes, device=self.device))
-        masks = found["masks"][wanted & (found["scores"] >= _INSTANCE_SCORE), 0]  # [N, H, W]
+    def _of_instances(self, detections: dict[str, Tensor], size: tuple[int, ...]) -> Tensor:
+        is_selected = torch.isin(detections["labels"], torch.tensor(self.classes, device=self.device))
+        masks = detections["masks"][is_selected & (detections["scores"] >= _INSTANCE_SCORE), 0]  # [N, H, W]
         return masks.amax(dim=0) if len(masks) else torch.zeros(size, device=self.device)
 
 
@@ -92,7 +95,7 @@ def _class_number(name: str, names: Sequence[str], model: str) -> int:
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
         raise InputError(
-            f"--classes: {model} knows no class {name!r}; the nearest is {nearest!r}, all are {', '.join(known)}"
+            f"--classes: {model} has no class {name!r}; the nearest is {nearest!r}, all are {', '.join(known)}"
         )
     return list(names).index(name)
 
@@ -103,7 +106,7 @@ def _load_file(path: Path) -> Any:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check --weights") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: damaged or not a file of weights; download it again") from error
+        raise InputError(f"{path}: damaged or not a weights file; download it again") from error
 
 
 def _load_cached(trained: Any, model: str) -> Any:
@@ -113,6 +116,6 @@ def _load_cached(trained: Any, model: str) -> Any:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{model}: its trained weights can't be had ({reason}); download {trained.url} elsewhere and put the file "
-            f"into {folder}, or name it with --weights"
+            f"{model}: its trained weights are unavailable ({reason}); download {trained.url} elsewhere, put the file "
+            f"into {folder}, or give its path with --weights"
         ) from error

@@ -19,20 +19,20 @@ from maskvolume.io.images import read_image
 from maskvolume.runtime.errors import InputError
 
 MIN_BOARDS = 3
-# Where all boards look alike the focal length can be anything.
-_MAX_FOCAL_SPREAD = 0.05
+# If all boards have similar poses, the focal length is undetermined.
+_MAX_FOCAL_SPREAD = 0.05  # largest relative standard deviation of the focal length
 _REFINEMENT = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 60, 1e-4)
 _FLAGS = cv2.CALIB_CB_EXHAUSTIVE | cv2.CALIB_CB_ACCURACY | cv2.CALIB_CB_NORMALIZE_IMAGE
 
 
 @dataclass(frozen=True, eq=False)
 class BoardPictures:
-    """What the pictures of one camera show.
+    """The boards in the pictures of one camera.
 
     Attributes:
         size: (h, w) of the pictures.
         corners: inner corners of each board that was found, ``[rows * cols, 2]`` float32, OpenCV's pixels.
-        without_board: the pictures that show none, or not all of it.
+        without_board: the pictures without a complete board.
     """
 
     size: tuple[int, int]
@@ -41,7 +41,7 @@ class BoardPictures:
 
 
 def board_folders(folder: Path) -> dict[str, list[Path]]:
-    """The pictures of each camera: those of each subfolder, or else those of the folder itself, under ``all``.
+    """The pictures of each camera: those of each subfolder, or those of the folder itself under ``all``.
 
     Raises:
         InputError: there is no picture.
@@ -50,20 +50,20 @@ def board_folders(folder: Path) -> dict[str, list[Path]]:
         raise InputError(f"{folder}: no such folder; give the folder with the pictures of the chessboard")
     subfolders = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: natural_key(path.name))
     pictures = {path.name: list(list_pictures(path).values()) for path in subfolders if not path.name.startswith(".")}
-    found = {name: paths for name, paths in pictures.items() if paths}
-    own = list(list_pictures(folder).values())
-    if own and found:
+    by_camera = {name: paths for name, paths in pictures.items() if paths}
+    top_level = list(list_pictures(folder).values())
+    if top_level and by_camera:
         raise InputError(
-            f"{folder}: holds pictures and folders with pictures ({next(iter(found))}); give a folder for each camera, "
+            f"{folder}: holds pictures and folders with pictures ({next(iter(by_camera))}); give a folder per camera, "
             f"or one folder for all"
         )
-    if not own and not found:
-        raise InputError(f"{folder}: no picture in it; put those of the chessboard there, jpg or png")
-    return found or {ALL_CAMERAS: own}
+    if not top_level and not by_camera:
+        raise InputError(f"{folder}: holds no picture; put those of the chessboard there, jpg or png")
+    return by_camera or {ALL_CAMERAS: top_level}
 
 
 def find_boards(pictures: Sequence[Path], board: tuple[int, int]) -> BoardPictures:
-    """Look for a chessboard of ``board`` (columns, rows) inner corners in the pictures of one camera.
+    """Find a chessboard of ``board`` (columns, rows) inner corners in the pictures of one camera.
 
     Raises:
         InputError: a picture cannot be read, or has another size than the first.
@@ -78,8 +78,8 @@ def find_boards(pictures: Sequence[Path], board: tuple[int, int]) -> BoardPictur
                 f"{path}: {grey.shape[1]} x {grey.shape[0]} pixels, but {pictures[0].name} has {size[1]} x {size[0]}; "
                 f"give pictures of one size for a camera"
             )
-        found, points = cv2.findChessboardCornersSB(grey, board, flags=_FLAGS)
-        if found:
+        is_found, points = cv2.findChessboardCornersSB(grey, board, flags=_FLAGS)
+        if is_found:
             corners.append(_refined(grey, points.reshape(board[1], board[0], 2)).reshape(-1, 2))
         else:
             without_board.append(path)
@@ -91,7 +91,7 @@ def _refined(
     grey: np.ndarray,  # [H, W]
     corners: np.ndarray,  # [rows, columns, 2]
 ) -> np.ndarray:
-    """The corners ``[rows * columns, 1, 2]`` to a fraction of a pixel, from windows that hold one corner each."""
+    """Refine corners to subpixel accuracy ``[rows * columns, 1, 2]``, in windows with one corner each."""
     gaps = [np.linalg.norm(np.diff(corners, axis=axis), axis=-1).min() for axis in (0, 1)]
     side = max(2, round(float(min(gaps)) / 3))
     return cv2.cornerSubPix(grey, corners.reshape(-1, 1, 2).astype(np.float32), (side, side), (-1, -1), _REFINEMENT)
@@ -100,12 +100,12 @@ def _refined(
 def calibrate(
     pictures: BoardPictures, board: tuple[int, int], square: float, model: LensModel, place: Path
 ) -> tuple[Lens, float]:
-    """The lens that fits the boards best.
+    """Fit a lens to the boards.
 
     Args:
         pictures: of one camera.
         board: (columns, rows) of inner corners.
-        square: length of a side of a square, in any unit.
+        square: side of a square, in any unit.
         model: of the lens.
         place: the folder of the pictures, for messages.
 
@@ -113,7 +113,7 @@ def calibrate(
         The lens and its reprojection error, the root mean square over all corners in pixels.
 
     Raises:
-        InputError: too few boards, or boards that do not tell the lens.
+        InputError: too few boards, or boards that do not determine the lens.
     """
     count = len(pictures.corners)
     if count < MIN_BOARDS:
@@ -125,7 +125,7 @@ def calibrate(
     points = np.zeros((board[0] * board[1], 3), np.float32)
     points[:, :2] = np.mgrid[: board[0], : board[1]].T.reshape(-1, 2) * square
     size = pictures.size[::-1]
-    advice = "take more pictures: tilted to all sides, near and far, up to the corners of the picture"
+    advice = "take more pictures: tilted in all directions, near and far, up to the corners of the picture"
     K: Any = np.zeros((3, 3))
     spread = 0.0
     try:
@@ -138,10 +138,10 @@ def calibrate(
             result = cv2.calibrateCameraExtended([points] * count, pictures.corners, size, K, np.zeros((5, 1)))
             error, K, distortion, spread = *result[:3], float(result[5][0, 0])
     except cv2.error as failure:
-        raise InputError(f"{place}: the boards do not tell the lens; {advice}") from failure
+        raise InputError(f"{place}: the boards do not determine the lens; {advice}") from failure
     h, w = pictures.size
     plausible = np.isfinite(K).all() and np.isfinite(distortion).all() and 0 < K[0, 2] < w and 0 < K[1, 2] < h
     if not plausible or spread > _MAX_FOCAL_SPREAD * K[0, 0]:
-        raise InputError(f"{place}: the boards look too much alike to tell the lens; {advice}")
-    ours = np.array([[K[0, 0], 0, K[0, 2] + 0.5], [0, K[1, 1], K[1, 2] + 0.5], [0, 0, 1]])
-    return Lens(ours, distortion.ravel().astype(np.float64), model, pictures.size), float(error)
+        raise InputError(f"{place}: the boards are too similar to determine the lens; {advice}")
+    K_lens = np.array([[K[0, 0], 0, K[0, 2] + 0.5], [0, K[1, 1], K[1, 2] + 0.5], [0, 0, 1]])
+    return Lens(K_lens, distortion.ravel().astype(np.float64), model, pictures.size), float(error)

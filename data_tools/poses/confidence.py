@@ -1,4 +1,4 @@
-"""How sure estimated poses are: what the points say, and how much the estimate changes with half of them."""
+"""The confidence of estimated poses: statistics of the points, and the change of the estimate with half of them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from tqdm import tqdm
 
 from data_tools.poses.mapping import Problem, adjusted_without, poses_of
 
-NUM_SPLITS = 3  # each gives two halves
-CELLS = 16  # along the longer side of the picture: points of one cell go together, since their errors do
-FEW_POINTS, MANY_POINTS = 50, 150  # of a camera
-# error in pixels, rotations in degrees, places and focal lengths in per cent
+NUM_SPLITS = 3  # each yields two halves
+CELLS = 16  # along the longer side of the picture; points of one cell stay together, as their errors correlate
+FEW_POINTS, MANY_POINTS = 50, 150  # per camera
+# Limits of the error in pixels, rotations in degrees, positions and focal lengths in per cent.
 GOOD, USABLE = (0.7, 0.05, 1.0, 3.0), (1.5, 0.2, 4.0, 8.0)
 MAX_ASPECT = 3.0  # per cent
 _WORDS = (
     "points are off by {:.2f} pixels on average",
-    "rotations are sure to {:.3f} degrees only",
-    "positions are sure to {:.1f}% of the rig's width only",
-    "focal lengths are sure to {:.1f}% only: give them with --focal or --calibration, or set the cameras farther apart",
+    "rotations are only accurate to {:.3f} degrees",
+    "positions are only accurate to {:.1f}% of the rig's width",
+    "focal lengths are only accurate to {:.1f}%: give them with --focal or --calibration, or move the cameras apart",
 )
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """``reference = scale * R @ estimated + t``, for points of the world."""
+    """The transform ``reference = scale * R @ estimated + t`` of world points."""
 
     scale: float
     R: np.ndarray  # [3, 3]
@@ -37,18 +37,18 @@ class Similarity:
 
 @dataclass(frozen=True, eq=False)
 class Confidence:
-    """What is known of an estimate.
+    """The confidence of an estimate.
 
     Attributes:
         num_points: of the model.
         track_length: cameras that see a point, on average.
-        angles: triangulation angles in degrees: those that 10, 50 and 90 % of the points stay below.
+        angles: 10th, 50th and 90th percentile of the points' triangulation angles, in degrees.
         error: mean reprojection error in pixels.
-        points: points of each camera, by position.
+        points: number of points of each camera, by position.
         rotation: standard error of relative rotations in degrees.
-        place: the same of positions, in per cent of the rig's width.
-        focal: the same of focal lengths, in per cent; 0 where they are given.
-        aspect: the largest difference between the two focal lengths of a camera, in per cent; 0 where they are given.
+        place: standard error of positions, in per cent of the rig's width.
+        focal: standard error of focal lengths, in per cent; 0 if they are given.
+        aspect: largest difference between the two focal lengths of a camera, in per cent; 0 if they are given.
     """
 
     num_points: int
@@ -65,49 +65,50 @@ class Confidence:
 def align(estimated: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> Similarity:
     """The similarity between two estimates of the same cameras, each ``T_cam_world [4, 4]``; 2 or more cameras.
 
-    The directions of the cameras give the rotation, so that cameras in a row leave nothing open.
+    The cameras' orientations determine the rotation, so that it is unique even for cameras in a row.
     """
-    one, other = np.stack(estimated), np.stack(reference)
-    u, _, vh = np.linalg.svd((other[:, :3, :3].transpose(0, 2, 1) @ one[:, :3, :3]).sum(axis=0))
+    T, T_reference = np.stack(estimated), np.stack(reference)
+    u, _, vh = np.linalg.svd((T_reference[:, :3, :3].transpose(0, 2, 1) @ T[:, :3, :3]).sum(axis=0))
     R = u @ np.diag([1, 1, np.linalg.det(u @ vh)]) @ vh
-    places, targets = centres(one) @ R.T, centres(other)
-    middle, target = places.mean(axis=0), targets.mean(axis=0)
-    scale = float(np.sum((places - middle) * (targets - target)) / np.sum((places - middle) ** 2))
+    points, targets = centres(T) @ R.T, centres(T_reference)
+    middle, target = points.mean(axis=0), targets.mean(axis=0)
+    scale = float(np.sum((points - middle) * (targets - target)) / np.sum((points - middle) ** 2))
     return Similarity(scale, R, target - scale * middle)
 
 
 def centres(T: np.ndarray) -> np.ndarray:
-    """Places ``[N, 3]`` of cameras ``T_cam_world [N, 4, 4]``."""
+    """Positions ``[N, 3]`` of cameras ``T_cam_world [N, 4, 4]``."""
     return -np.einsum("nji,nj->ni", T[:, :3, :3], T[:, :3, 3])
 
 
 def rig_width(T: np.ndarray) -> float:
     """The largest distance between two of the cameras ``T_cam_world [N, 4, 4]``."""
-    places = centres(T)
-    return float(np.linalg.norm(places[:, None] - places[None], axis=-1).max())
+    positions = centres(T)
+    return float(np.linalg.norm(positions[:, None] - positions[None], axis=-1).max())
 
 
 def differences(estimated: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """How two estimates of the same cameras differ, after alignment.
+    """The differences between two estimates of the same cameras, after alignment.
 
     Returns:
-        rotation of each camera in degrees ``[N]``, distance of each camera in parts of the rig's width ``[N]``.
+        rotation of each camera in degrees ``[N]``, distance of each camera relative to the rig's width ``[N]``.
     """
-    found = align(estimated, reference)
-    one, other = np.stack(estimated), np.stack(reference)
-    turn = one[:, :3, :3] @ found.R.T @ other[:, :3, :3].transpose(0, 2, 1)
-    # Of small angles the cosine knows little.
+    similarity = align(estimated, reference)
+    T, T_reference = np.stack(estimated), np.stack(reference)
+    turn = T[:, :3, :3] @ similarity.R.T @ T_reference[:, :3, :3].transpose(0, 2, 1)
+    # The cosine is inaccurate for small angles.
     sine = np.linalg.norm(turn - turn.transpose(0, 2, 1), axis=(1, 2)) / np.sqrt(8)
     cosine = (np.trace(turn, axis1=1, axis2=2) - 1) / 2
-    moved = found.scale * centres(one) @ found.R.T + found.t
-    distance = np.linalg.norm(moved - centres(other), axis=1) / rig_width(other)
+    aligned = similarity.scale * centres(T) @ similarity.R.T + similarity.t
+    distance = np.linalg.norm(aligned - centres(T_reference), axis=1) / rig_width(T_reference)
     return np.degrees(np.arctan2(sine, cosine)), distance
 
 
 def assess(model: pycolmap.Reconstruction, problem: Problem) -> Confidence:
-    """Measure how sure a refined model is; takes some bundle adjustments of half of the points each.
+    """Measure the confidence of a refined model, by several bundle adjustments with half of the points each.
 
-    The standard error of the whole is what halves differ from it, since half of the points doubles the variance.
+    The standard error of the model is the difference between it and the halves, since half of the points doubles the
+    variance.
     """
     poses = poses_of(model)
     squares = []
@@ -133,7 +134,7 @@ def assess(model: pycolmap.Reconstruction, problem: Problem) -> Confidence:
 
 
 def verdict(confidence: Confidence, problem: Problem) -> tuple[str, list[str]]:
-    """``good``, ``usable`` or ``poor``, and why it is no better."""
+    """Grade an estimate ``good``, ``usable`` or ``poor``; returns the grade and the reasons for not being better."""
     values = (confidence.error / problem.pixel, confidence.rotation, confidence.place, confidence.focal)
     grade, why = 0, []
     for value, good, usable, words in zip(values, GOOD, USABLE, _WORDS, strict=True):
@@ -143,13 +144,13 @@ def verdict(confidence: Confidence, problem: Problem) -> tuple[str, list[str]]:
     if confidence.aspect > MAX_ASPECT:
         grade = 2
         why.append(
-            f"a camera got two focal lengths that differ by {confidence.aspect:.0f}%, while pixels are square: its "
-            f"views do not tell; give --distortion radial, or --calibration"
+            f"the two focal lengths of a camera differ by {confidence.aspect:.0f}%, though pixels are square: its "
+            f"pictures do not determine them; give --distortion radial, or --calibration"
         )
     for position, count in confidence.points.items():
         if count < MANY_POINTS:
             grade = max(grade, 1 if count >= FEW_POINTS else 2)
-            why.append(f"{problem.names[position]} is tied to the others by {count} points only")
+            why.append(f"{problem.names[position]} shares only {count} points with the others")
     return ("good", "usable", "poor")[grade], why
 
 
@@ -159,7 +160,7 @@ def _aspect(camera: pycolmap.Camera) -> float:
 
 
 def _halves(model: pycolmap.Reconstruction, problem: Problem) -> list[list[int]]:
-    """The points to leave out, each time."""
+    """The points to leave out in each adjustment."""
     numbers = sorted(model.points3D)
     points = np.array([model.points3D[number].xyz for number in numbers])
     first = model.images[min(poses_of(model)) + 1].cam_from_world().matrix()
@@ -172,16 +173,17 @@ def _halves(model: pycolmap.Reconstruction, problem: Problem) -> list[list[int]]
     halves = []
     for _ in range(NUM_SPLITS):
         is_first = rng.permutation(cell_of.max() + 1)[cell_of.reshape(-1)] % 2 == 0
-        halves += [[number for number, left in zip(numbers, out, strict=True) if left] for out in (is_first, ~is_first)]
+        for is_in_half in (is_first, ~is_first):
+            halves.append([number for number, is_in in zip(numbers, is_in_half, strict=True) if is_in])
     return [half for half in halves if len(half) < len(numbers)]
 
 
 def _angles(model: pycolmap.Reconstruction, tracks: Sequence[Sequence[int]]) -> tuple[float, float, float]:
-    """Percentiles of the largest angle, in degrees, at which two cameras see a point."""
-    places = {number: image.projection_center() for number, image in model.images.items() if image.has_pose}
+    """10th, 50th and 90th percentile of the largest angle, in degrees, at which two cameras see a point."""
+    positions = {number: image.projection_center() for number, image in model.images.items() if image.has_pose}
     angles = []
     for point, track in zip(model.points3D.values(), tracks, strict=True):
-        rays = np.array([places[number] for number in track]) - point.xyz
+        rays = np.array([positions[number] for number in track]) - point.xyz
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         smallest = min((float(a @ b) for a, b in itertools.combinations(rays, 2)), default=1.0)
         angles.append(np.degrees(np.arccos(np.clip(smallest, -1, 1))))

@@ -1,4 +1,4 @@
-"""Points that the cameras of a rig have in common: SIFT features of what stands still and of what moves."""
+"""Points shared by the cameras of a rig: SIFT features of the static scene and of moving objects."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from data_tools.mattes.difference import BackgroundModel, DifferenceSettings
 from maskvolume.clips.backgrounds import evenly_spaced, temporal_median
 from maskvolume.clips.layouts import Layout, Videos
 
-MASK_MARGIN = 6  # pixels of a picture 640 wide: a feature looks at its neighbourhood
-UPSAMPLED_BELOW = 1000  # pixels of width; larger pictures have features enough at their own size
-MAX_RATIO = 0.8  # of the distances to the best and the second best descriptor: Lowe's
+MASK_MARGIN = 6  # pixels of a picture 640 wide: the neighbourhood that a feature depends on
+UPSAMPLED_BELOW = 1000  # pixels of width; wider pictures have enough features without upsampling
+MAX_RATIO = 0.8  # Lowe's ratio of the distances to the best and the second best descriptor
 MAX_DISTANCE = 0.7
 MATCH_ROWS = 2048  # compared at once
 
@@ -35,18 +35,18 @@ class Features:
     descriptors: np.ndarray
 
     def select(self, keep: np.ndarray) -> Features:
-        """Those where ``keep [N]`` is set."""
+        """The features where ``keep [N]`` is set."""
         return Features(self.points[keep], self.descriptors[keep])
 
 
 @dataclass(frozen=True)
 class CameraFeatures:
-    """What one camera sees.
+    """The features of one camera.
 
     Attributes:
         background: of the median over time.
-        still: of each instant, where nothing moves.
-        moving: of each instant, where something moves.
+        still: of each instant, outside moving areas.
+        moving: of each instant, inside moving areas.
     """
 
     background: Features
@@ -57,27 +57,27 @@ class CameraFeatures:
 def find_features(
     layout: Layout, cameras: Sequence[int], frames: Sequence[int], num_instants: int, max_features: int
 ) -> list[CameraFeatures]:
-    """The features of cameras.
+    """Find the features of cameras.
 
     Args:
         layout: the clip.
         cameras: positions in the clip.
-        frames: positions in the clip; the background is the median of them.
-        num_instants: so many of them, evenly spaced, are looked at one by one.
-        max_features: of a picture.
+        frames: positions in the clip of the frames whose median is the background.
+        num_instants: number of these frames, evenly spaced, to search one by one.
+        max_features: most features per picture.
     """
     instants = [frames[i] for i in evenly_spaced(len(frames), num_instants)] if num_instants else []
     extractor = _make_extractor(layout.size, max_features)
-    found = []
+    features = []
     for camera in tqdm(cameras, desc="features", unit="camera", disable=None):
-        found.append(_camera_features(layout, camera, frames, instants, extractor))
+        features.append(_camera_features(layout, camera, frames, instants, extractor))
         if isinstance(layout.source, Videos):
             layout.source.videos[camera].close()
-    return found
+    return features
 
 
 def match_features(a: Features, b: Features) -> np.ndarray:
-    """Pairs ``[M, 2]`` uint32 of features that are each other's best match, clearly better than the second best."""
+    """Pairs ``[M, 2]`` uint32 of mutually best matches that pass the ratio test."""
     if len(a.points) < 1 or len(b.points) < 2:
         return np.zeros((0, 2), np.uint32)
     descriptors, others = torch.from_numpy(a.descriptors), torch.from_numpy(b.descriptors)

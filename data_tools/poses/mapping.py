@@ -1,7 +1,7 @@
-"""Structure from motion for rigs, with COLMAP's library: cameras that stand still, often close together.
+"""Structure from motion for rigs of static cameras, often close together, with COLMAP's library.
 
-COLMAP's defaults are made for a camera that walks around things: it wants 16 degrees between the first two views and
-drops points below 1.5 degrees. A rig 40 cm wide sees what is 5 m away at less than 5 degrees.
+COLMAP's defaults suit a camera that moves around objects: they require 16 degrees between the first two views and drop
+points below 1.5 degrees. A rig 40 cm wide sees a point 5 m away at less than 5 degrees.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from tqdm import tqdm
 from data_tools.poses.features import Features, match_features
 from maskvolume.runtime.errors import InputError
 
-INITIAL_ANGLE = 1.0  # degrees, of the first two views, at least
-MIN_ANGLE = 0.3  # degrees, at which a point is seen by the two outermost of its cameras, at least
+INITIAL_ANGLE = 1.0  # smallest angle between the first two views, in degrees
+MIN_ANGLE = 0.3  # smallest triangulation angle of a point, in degrees
 INITIAL_MATCHES = 30
-MAX_ERROR = 2.0  # pixels of a picture 1000 wide or less, while cameras are added
-FINAL_ERROR = 1.5  # the same, in the end
-LOSS_SCALE = 0.5  # pixels, of the Cauchy loss
+MAX_ERROR = 2.0  # largest error while cameras are added, in pixels of a picture at most 1000 wide
+FINAL_ERROR = 1.5  # largest error in the final model, in the same unit
+LOSS_SCALE = 0.5  # scale of the Cauchy loss, in the same unit
 ADJUST_ITERATIONS = 40
-FOCAL_GUESSES = (1.2, 0.7, 2.2)  # of the longer side of the picture; the first is COLMAP's
-LOCALIZED = 0.5  # part of the trials that is enough
+FOCAL_GUESSES = (1.2, 0.7, 2.2)  # relative to the longer side of the picture; the first is COLMAP's
+LOCALIZED = 0.5  # share of the trials that is enough
 
-# One set of features for each camera, the sets of one instant in the same place: these are matched with each other.
+# For each camera a list of feature sets, one per instant; sets of the same index are matched with each other.
 FeatureSets = Sequence[Sequence[Features]]
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What is to be solved.
+    """A structure-from-motion problem.
 
     Attributes:
         names: of the cameras.
         features: of each camera.
-        matches: pairs of features ``[M, 2]`` by the positions of two cameras, counted through all sets of a camera.
-        cameras: of each camera, in the library's form; the same one for cameras that share their intrinsics.
+        matches: pairs of features ``[M, 2]`` by the positions of two cameras, numbered across all sets of a camera.
+        cameras: pycolmap's cameras; cameras that share their intrinsics have the same one.
         fixed_focal: whether focal lengths are known.
         fixed_distortion: whether the distortion is known.
-        seed: of all that is drawn.
+        seed: of all random choices.
     """
 
     names: tuple[str, ...]
@@ -57,7 +57,7 @@ class Problem:
 
     @property
     def pixel(self) -> float:
-        """Length, in pixels, that counts as one: large pictures are not sharp to the pixel."""
+        """The unit of pixel thresholds, in pixels: larger for large pictures, which are not sharp to the pixel."""
         return max(1.0, max(self.cameras[0].width, self.cameras[0].height) / 1000)
 
 
@@ -72,7 +72,7 @@ def quiet() -> Iterator[None]:
 
 
 def write_database(path: Path, problem: Problem) -> dict[tuple[int, int], int]:
-    """Write cameras, pictures, features and matches; how many matches of two cameras hold, by their positions."""
+    """Write cameras, pictures, features and matches; returns the number of verified matches by pair of positions."""
     database = pycolmap.Database.open(str(path))
     rigs: dict[int, int] = {}
     for number, (name, camera) in enumerate(zip(problem.names, problem.cameras, strict=True), start=1):
@@ -106,24 +106,24 @@ def write_database(path: Path, problem: Problem) -> dict[tuple[int, int], int]:
 
 
 def match_rig(features: FeatureSets) -> dict[tuple[int, int], np.ndarray]:
-    """Matches of each two cameras, by their positions."""
+    """Matches of all pairs of cameras, by their positions."""
     pairs = list(itertools.combinations(range(len(features)), 2))
     progress = tqdm(pairs, desc="matches", unit="pair", disable=None)
     return {(a, b): _match_sets(features[a], features[b]) for a, b in progress}
 
 
 def _match_sets(a: Sequence[Features], b: Sequence[Features]) -> np.ndarray:
-    """Matches between the features of two cameras, instant by instant, counted through all instants."""
+    """Matches between the features of two cameras, instant by instant, numbered across all instants."""
     starts = np.zeros(2, np.uint32)
-    found = []
+    matches = []
     for one, other in zip(a, b, strict=True):
-        found.append(match_features(one, other) + starts)
+        matches.append(match_features(one, other) + starts)
         starts = starts + np.array([len(one.points), len(other.points)], np.uint32)
-    return np.concatenate(found)
+    return np.concatenate(matches)
 
 
 def map_incrementally(database: Path, problem: Problem, folder: Path) -> pycolmap.Reconstruction | None:
-    """The largest model that the library finds without any pose given; None where it finds none."""
+    """The largest model that the library finds without initial poses; None if it finds none."""
     models = pycolmap.incremental_mapping(str(database), str(folder), str(folder), _pipeline_options(problem))
     return max(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
 
@@ -131,7 +131,7 @@ def map_incrementally(database: Path, problem: Problem, folder: Path) -> pycolma
 def triangulate(
     database: Path, problem: Problem, folder: Path, poses: Mapping[int, np.ndarray]
 ) -> pycolmap.Reconstruction:
-    """A model whose cameras stand where they are said to stand.
+    """Triangulate a model from given poses.
 
     Args:
         database: of the problem.
@@ -154,7 +154,7 @@ def triangulate(
 def _pipeline_options(problem: Problem) -> pycolmap.IncrementalPipelineOptions:
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = problem.seed
-    options.num_threads = options.mapper.num_threads = 1  # sums in another order give other last digits
+    options.num_threads = options.mapper.num_threads = 1  # for reproducible sums
     options.extract_colors = False
     options.min_model_size = 2
     options.ba_refine_focal_length = options.mapper.abs_pose_refine_focal_length = not problem.fixed_focal
@@ -173,7 +173,7 @@ def _pipeline_options(problem: Problem) -> pycolmap.IncrementalPipelineOptions:
 
 
 def refine(model: pycolmap.Reconstruction, problem: Problem, rounds: int = 2) -> None:
-    """Bundle adjustment of all there is, with a loss that wrong matches can't pull at; then these are dropped."""
+    """Bundle-adjust the whole model in place with a robust loss, and drop outliers."""
     for _ in range(rounds):
         _adjust(model, problem)
         pycolmap.ObservationManager(model).filter_all_points3D(FINAL_ERROR * problem.pixel, MIN_ANGLE)
@@ -184,7 +184,7 @@ def refine(model: pycolmap.Reconstruction, problem: Problem, rounds: int = 2) ->
 def _adjust(model: pycolmap.Reconstruction, problem: Problem, iterations: int = ADJUST_ITERATIONS) -> None:
     if model.num_points3D() == 0:
         raise InputError(
-            "no point is seen by two cameras from different places; check that the cameras see the same things"
+            "no point is seen by two cameras at different positions; check that the cameras see the same things"
         )
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
@@ -199,12 +199,12 @@ def _adjust(model: pycolmap.Reconstruction, problem: Problem, iterations: int = 
     for number in poses_of(model):
         config.add_image(number + 1)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    # The library's function for a whole model would print whatever it is told.
+    # The library's function for a whole model prints regardless of its options.
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
 
 
 def poses_of(model: pycolmap.Reconstruction) -> dict[int, np.ndarray]:
-    """``T_cam_world [4, 4]`` by position of the camera, of those that have a pose."""
+    """``T_cam_world [4, 4]`` by position of the camera, for cameras with a pose."""
     poses = {}
     for number in sorted(model.images):
         image = model.images[number]
@@ -216,7 +216,7 @@ def poses_of(model: pycolmap.Reconstruction) -> dict[int, np.ndarray]:
 def adjusted_without(
     model: pycolmap.Reconstruction, problem: Problem, points: Sequence[int]
 ) -> pycolmap.Reconstruction:
-    """What the model is without some of its points."""
+    """A copy of the model, adjusted without some of its points."""
     other = pycolmap.Reconstruction(model)
     for number in points:
         other.delete_point3D(number)
@@ -225,7 +225,7 @@ def adjusted_without(
 
 
 def set_focal(path: Path, problem: Problem, focal: float) -> None:
-    """Start from another focal length, in pixels."""
+    """Set the initial focal length, in pixels, of all cameras in the database and the problem."""
     database = pycolmap.Database.open(str(path))
     for camera in {camera.camera_id: camera for camera in problem.cameras}.values():
         for index in camera.focal_length_idxs():

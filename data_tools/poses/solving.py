@@ -1,4 +1,4 @@
-"""The way from matches to poses: which model, which lenses, how sure, and how near the movers come."""
+"""From matches to poses: finds models, chooses one, and estimates its confidence and the depths of movers."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from maskvolume.geometry.poses import PosedImage
 from maskvolume.io.colmap import read_colmap
 from maskvolume.runtime.errors import InputError
 
-CLEARLY_BETTER = 0.93  # part of the reprojection error
+CLEARLY_BETTER = 0.93  # ratio of reprojection errors below which a model is clearly better
 MIN_MOVING_POINTS = 10
 MOVING_PERCENTILES = (2.0, 98.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What was found.
+    """The estimated poses.
 
     Attributes:
-        images: the cameras that have a pose, by name, in the unit of the library.
+        images: the cameras with a pose, by name, in the library's unit.
         positions: their positions among the cameras of the problem.
-        confidence: how sure it is.
-        moving: depths in each of these cameras between which things move; None: not known.
+        confidence: of the poses.
+        moving: depth range of moving objects in each of these cameras; None if unknown.
     """
 
     images: tuple[PosedImage, ...]
@@ -55,20 +55,20 @@ def solve(
     *,
     allow_missing: bool,
 ) -> tuple[Problem, Estimate]:
-    """Find the models, choose one and look at it from all sides.
+    """Find the models, choose one and assess it.
 
     Args:
-        problems: of the same cameras; one, or one lens for all and then one for each.
-        moving: features of what moves, of each camera, an instant each.
-        prior: ``T_cam_world [N, 4, 4]`` to start from; None: from nothing.
+        problems: for the same cameras; one, or two: with one lens for all and with one for each.
+        moving: features of moving objects for each camera, one set per instant.
+        prior: initial ``T_cam_world [N, 4, 4]``; None: no initial poses.
         folder: for the library's files.
-        allow_missing: go on when cameras are left without a pose.
+        allow_missing: accept cameras without a pose.
 
     Returns:
-        The problem that was chosen, and what was found.
+        The chosen problem, and its estimate.
 
     Raises:
-        InputError: no model, or cameras are left without a pose.
+        InputError: no model, or cameras without a pose.
     """
     models = []
     for number, problem in enumerate(problems):
@@ -96,10 +96,10 @@ def solve(
 
 
 def _choose_model(problems: Sequence[Problem], models: Sequence[_Model]) -> tuple[Problem, _Model]:
-    """The first model, or that of the cameras that each have a lens of their own, where it fits clearly better.
+    """Choose the first model, or the one with a lens for each camera if it fits clearly better.
 
-    One lens for cameras that differ by a hundredth can pull the focal length off by a third; a lens for each of many
-    that are alike leaves more open than need be.
+    One lens for cameras that differ by one per cent can bias the focal length by a third; a lens for each of many equal
+    cameras has unnecessary degrees of freedom.
     """
     best = 0
     errors = [model.reconstruction.compute_mean_reprojection_error() for model in models]
@@ -127,16 +127,16 @@ def _find_model(problem: Problem, prior: np.ndarray | None, folder: Path) -> _Mo
     for guess in rig_mapping.FOCAL_GUESSES[: 1 if problem.fixed_focal else None]:
         if not problem.fixed_focal:
             rig_mapping.set_focal(database, problem, guess * max(problem.cameras[0].width, problem.cameras[0].height))
-        found = rig_mapping.map_incrementally(database, problem, folder)
-        if found and (best is None or found.num_reg_images() > best.num_reg_images()):
-            best = found
+        candidate = rig_mapping.map_incrementally(database, problem, folder)
+        if candidate and (best is None or candidate.num_reg_images() > best.num_reg_images()):
+            best = candidate
         if best is not None and best.num_reg_images() == len(problem.names):
             break
     if best is None:
         raise InputError(
             f"no two cameras have enough in common to start from (at most {max(matches.values())} matches, "
-            f"{rig_mapping.INITIAL_MATCHES} are needed, from places far enough apart); check that the cameras see the "
-            f"same things at the same time and stand still, or give --prior or --calibration"
+            f"{rig_mapping.INITIAL_MATCHES} are needed, from positions far enough apart); check that the cameras see "
+            f"the same things at the same time and do not move, or give --prior or --calibration"
         )
     rig_mapping.refine(best, problem)
     return _Model(best, matches)
@@ -149,7 +149,7 @@ def _refined_cameras(problem: Problem, model: pycolmap.Reconstruction) -> tuple[
 def _moving_depths(
     problem: Problem, model: pycolmap.Reconstruction, moving: FeatureSets, folder: Path
 ) -> tuple[tuple[float, float], ...] | None:
-    """Depths in each camera between which things move, from points of one instant each."""
+    """The depth range of moving objects in each camera, from points of single instants."""
     poses = poses_of(model)
     if not all(moving):
         return None
@@ -162,9 +162,10 @@ def _moving_depths(
         fixed_distortion=True,
     )
     rig_mapping.write_database(folder / "movers.db", movers)
-    found = rig_mapping.triangulate(folder / "movers.db", movers, folder / "movers", poses)
+    model_of_movers = rig_mapping.triangulate(folder / "movers.db", movers, folder / "movers", poses)
     needed = min(3, len(poses))
-    points = np.array([point.xyz for point in found.points3D.values() if len(point.track.elements) >= needed])
+    points3D = model_of_movers.points3D.values()
+    points = np.array([point.xyz for point in points3D if len(point.track.elements) >= needed])
     if len(points) < MIN_MOVING_POINTS:
         return None
     depths = [points @ T[2, :3] + T[2, 3] for T in poses.values()]

@@ -71,15 +71,16 @@ class Camera:
         )
 
     def scaled(self, size: tuple[int, int]) -> Camera:
-        """The same view at another picture size: K is scaled per axis."""
+        """The same view at another picture size (h, w): K is scaled per axis."""
         sy, sx = size[0] / self.size[0], size[1] / self.size[1]
-        scale = torch.tensor([[sx], [sy], [1.0]], dtype=self.K.dtype, device=self.K.device)
-        return replace(self, K=self.K * scale, size=size)
+        K = torch.stack([self.K[..., 0, :] * sx, self.K[..., 1, :] * sy, self.K[..., 2, :]], dim=-2)
+        return replace(self, K=K, size=size)
 
     def cropped(self, top: int, left: int, size: tuple[int, int]) -> Camera:
-        """The window of ``size`` (h, w) whose top left pixel is (top, left); may reach outside."""
+        """The window of ``size`` (h, w) whose top left pixel is (top, left); it may extend outside the picture."""
         shift = torch.zeros(3, 3, dtype=self.K.dtype, device=self.K.device)
-        shift[0, 2], shift[1, 2] = -left, -top
+        shift[0, 2].fill_(-left)  # assigning a number can copy it from the host, which synchronizes a GPU
+        shift[1, 2].fill_(-top)
         return replace(self, K=self.K + shift, size=size)
 
     def padded(self, margin: int | tuple[int, int]) -> Camera:
@@ -105,7 +106,7 @@ def invert_rigid(T: Tensor) -> Tensor:
     R, t = T[..., :3, :3], T[..., :3, 3:]
     top = torch.cat([R.mT, -(R.mT @ t)], dim=-1)
     bottom = torch.zeros_like(T[..., 3:, :])
-    bottom[..., 3] = 1  # not copied from the host, for which a GPU would be waited for
+    bottom[..., 3].fill_(1)  # no assignment, as in Camera.cropped
     return torch.cat([top, bottom], dim=-2)
 
 
@@ -119,9 +120,9 @@ def nearest_cameras(
     targets: Camera,  # [...]
     count: int,
 ) -> tuple[int, ...]:
-    """The ``count`` cameras whose centres are nearest to the middle of the targets', the nearest first."""
+    """Indices of the ``count`` cameras whose centres are nearest to the mean of the targets' centres, nearest first."""
     middle = targets.center.double().reshape(-1, 3).mean(dim=0)
     distances = (cameras.center.double() - middle).norm(dim=-1)
-    # Rounded, so that of cameras that are as near as each other the first ones are taken on every machine.
+    # Rounded, so that ties go to the first camera on every machine.
     order = torch.argsort((distances / distances.max().clamp_min(1e-12)).round(decimals=4), stable=True)
     return tuple(order[:count].tolist())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskvolume.geometry.cameras import Camera, relative_pose
 
-OUTSIDE = 4.0  # a normalised coordinate that lies outside of every picture (pictures span -1..1)
+OUTSIDE = 4.0  # a normalised coordinate outside every picture (pictures span -1..1)
 
 
 def sweep_homographies(
@@ -39,8 +39,8 @@ def render_homographies(
     """``H_mpi_tgt [..., D, 3, 3]``: target pixel to pixel of a plane of the camera of an MPI.
 
     The inverse of ``R + t n^T / d`` (Sherman and Morrison), scaled so that the third homogeneous coordinate of a
-    mapped pixel is positive exactly where the plane lies in front of the target. A plane that goes through the
-    target's centre maps everything to the third coordinate 0: it is not seen.
+    mapped pixel is positive exactly where the plane is in front of the target. A plane that passes through the
+    target's centre maps every pixel to the third coordinate 0, so it is invisible.
     """
     T = relative_pose(camera, target)  # T_mpi_tgt
     R, c = T[..., :3, :3], T[..., :3, 3]
@@ -49,7 +49,7 @@ def render_homographies(
     R_z = R[..., 2, :]
     M = distance[..., None, None] * R[..., None, :, :]
     M = M + (c[..., :, None] * R_z[..., None, :])[..., None, :, :]
-    # (c R_z + distance R) x = (R x)_z * point; its third coordinate (R x)_z * d is to be positive where
+    # (c R_z + distance R) x = (R x)_z * point; its third coordinate (R x)_z * d must be positive where
     # lambda > 0, that is, where (R x)_z and the distance have the same sign.
     M = M * torch.sign(distance)[..., None, None]
     return camera.K[..., None, :, :] @ M @ invert_intrinsics(target.K)[..., None, :, :]
@@ -76,10 +76,12 @@ def homography_grid(
     """Sampling grid ``[N, h, w, 2]``, (x, y) with -1..1 over the source picture's full extent.
 
     Args:
-        H: maps pixels of the picture that is made (``dst_size``) to the sampled one (``src_size``). One 3x3
-            matrix a plane: a pixel costs three additions, one division and two products.
+        H: maps pixels of the output picture (``dst_size``) to the sampled one (``src_size``), one 3x3 matrix
+            per plane. A pixel costs three additions, one division and two products.
+        dst_size: (h, w) of the output picture.
+        src_size: (h, w) of the sampled picture.
 
-    Convention: u / W * 2 - 1, that is ``align_corners=False`` in ``grid_sample``. Pixels whose third coordinate
+    Convention: u / W * 2 - 1, which is ``align_corners=False`` in ``grid_sample``. Pixels whose third coordinate
     is not positive get the coordinate ``OUTSIDE``.
     """
     (h, w), (src_h, src_w) = dst_size, src_size
@@ -92,7 +94,7 @@ def homography_grid(
     z = rows[:, 2, :, None] + columns[:, 2, None, :]
     grid = torch.empty(H.shape[0], h, w, 2, dtype=H.dtype, device=H.device)
     front = z > 0
-    all_front = not front.is_cuda and bool(front.all())  # a GPU would be waited for
+    all_front = not front.is_cuda and bool(front.all())  # on a GPU this test would synchronize
     inverse = 1 / (z if all_front else torch.where(front, z, torch.ones_like(z)))
     for axis in range(2):
         value = (rows[:, axis, :, None] + columns[:, axis, None, :]) * inverse

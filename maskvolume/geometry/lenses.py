@@ -1,4 +1,4 @@
-"""What a lens does to straight lines, and tables that undo the distortion.
+"""Lens models, and remap tables that undo their distortion.
 
 Convention: K is in pixels with pixel centres at (i + 0.5, j + 0.5) and sizes are (h, w), as everywhere here.
 OpenCV counts pixel centres from 0; its own functions get a principal point that is 0.5 less.
@@ -22,7 +22,7 @@ LensModel = Literal["pinhole", "fisheye"]
 # Coefficients of each model. OpenCV's pinhole: k1 k2 p1 p2, then k3, then k4 k5 k6, then thin prism, then tilt.
 DISTORTION_COUNTS: Mapping[LensModel, tuple[int, ...]] = {"pinhole": (4, 5, 8, 12, 14), "fisheye": (4,)}
 
-# What a flat picture is taken to show at most; beyond, a pixel at the border covers next to nothing.
+# The widest angle off the axis that a flat picture shows; beyond it, a border pixel covers next to nothing.
 _MAX_ANGLE = math.radians(80)
 _STRAIGHT_TOLERANCE = 0.01  # pixels
 _BISECTIONS = 50
@@ -30,7 +30,7 @@ _BISECTIONS = 50
 
 @dataclass(frozen=True, eq=False)
 class Lens:
-    """What one camera does to straight lines.
+    """Intrinsics and distortion of one camera.
 
     Attributes:
         K: ``[3, 3]`` float64 in pixels, pixel centres at +0.5, no skew.
@@ -60,12 +60,12 @@ class Lens:
 
 @dataclass(frozen=True, eq=False)
 class RemapTables:
-    """Where each pixel of a new picture lies in the old one.
+    """The position in the old picture of each pixel of a new one.
 
     Attributes:
         x: ``[h, w]`` float32, OpenCV's coordinates (pixel centres at whole numbers).
         y: the same.
-        seen: ``[h, w]`` bool, whether the old picture shows it.
+        seen: ``[h, w]`` bool, whether the old picture covers the pixel.
     """
 
     x: np.ndarray
@@ -73,34 +73,34 @@ class RemapTables:
     seen: np.ndarray
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
-        """The new picture, uint8 ``[h, w, 3]`` or ``[h, w]``, of an old one; black where it shows nothing."""
+        """Remap an old picture; returns uint8 ``[h, w, 3]`` or ``[h, w]``, black where the old one has no content."""
         new = cv2.remap(picture, self.x, self.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         new[~self.seen] = 0
         return new
 
 
 def pinhole(K: np.ndarray, size: tuple[int, int]) -> Lens:
-    """The lens that leaves straight lines straight."""
+    """A lens without distortion."""
     return Lens(np.asarray(K, np.float64), np.zeros(4), "pinhole", size)
 
 
 def is_distorted(lens: Lens) -> bool:
-    """Whether straight lines come out bent."""
+    """Whether the lens bends straight lines."""
     return lens.model == "fisheye" or bool(np.any(lens.distortion != 0))
 
 
 def llff_obstacles(lens: Lens) -> list[str]:
-    """What of this lens LLFF cannot hold, in words; empty where less than a hundredth of a pixel is lost."""
+    """The properties of this lens that LLFF cannot represent, as text; empty if less than 0.01 pixels is lost."""
     h, w = lens.size
     fx, fy, cx, cy = lens.K[0, 0], lens.K[1, 1], lens.K[0, 2], lens.K[1, 2]
-    words = []
+    obstacles = []
     if is_distorted(lens):
-        words.append("distortion")
+        obstacles.append("distortion")
     if abs(fx - fy) / max(fx, fy) * max(h, w) / 2 > _STRAIGHT_TOLERANCE:
-        words.append(f"two focal lengths ({fx:.2f} and {fy:.2f})")
+        obstacles.append(f"two focal lengths ({fx:.2f} and {fy:.2f})")
     if max(abs(cx - w / 2), abs(cy - h / 2)) > _STRAIGHT_TOLERANCE:
-        words.append(f"a principal point off the centre ({cx - w / 2:+.2f}, {cy - h / 2:+.2f} pixels)")
-    return words
+        obstacles.append(f"a principal point off the centre ({cx - w / 2:+.2f}, {cy - h / 2:+.2f} pixels)")
+    return obstacles
 
 
 def project(
@@ -119,19 +119,19 @@ def undistort_maps(
     K_new: np.ndarray,  # [3, 3], pixel centres at +0.5
     size: tuple[int, int] | None = None,
 ) -> RemapTables:
-    """Tables to the picture that an ideal camera with ``K_new`` takes from the same place.
+    """Remap tables for the picture that an ideal camera with ``K_new`` takes from the same position.
 
     Args:
         lens: of the old pictures.
         K_new: of the new ones.
-        size: (h, w) of the new ones; None: as the old ones.
+        size: (h, w) of the new ones; by default that of the old ones.
     """
     h, w = size or lens.size
     old, new = shifted(lens.K, -0.5), shifted(K_new, -0.5)
     undistort = cv2.fisheye.initUndistortRectifyMap if lens.model == "fisheye" else cv2.initUndistortRectifyMap
     x, y = undistort(old, lens.distortion, np.eye(3), new, (w, h), cv2.CV_32FC1)
     ray_x, ray_y = (np.arange(w) - new[0, 2]) / new[0, 0], (np.arange(h) - new[1, 2]) / new[1, 1]
-    # Beyond its reach the formula of the lens turns back and would show the picture a second time.
+    # Beyond the lens's reach its formula turns back and would show the picture a second time.
     within = ray_x[None] ** 2 + ray_y[:, None] ** 2 <= _reach(lens) ** 2
     inside = (x >= -0.5) & (x <= lens.size[1] - 0.5) & (y >= -0.5) & (y <= lens.size[0] - 0.5)
     return RemapTables(x, y, within & inside)
@@ -140,17 +140,17 @@ def undistort_maps(
 def straight(
     lens: Lens, size: tuple[int, int] | None = None, *, keep_all: bool = False, focal: float | None = None
 ) -> np.ndarray:
-    """K ``[3, 3]`` of the ideal camera, which LLFF can hold: one focal length, principal point in the middle.
+    """K ``[3, 3]`` of an ideal camera that LLFF can represent: one focal length, principal point in the middle.
 
     Args:
-        lens: of the pictures that there are.
-        size: (h, w) of the new ones; None: as the old ones.
-        keep_all: show all of the old picture, up to 80 degrees off the axis, also where that leaves pixels empty.
-            Otherwise the view is as wide as it can be without an empty pixel.
-        focal: the focal length in pixels, instead of either.
+        lens: of the existing pictures.
+        size: (h, w) of the new ones; by default that of the old ones.
+        keep_all: show all of the old picture, up to 80 degrees off the axis, even if that leaves empty pixels.
+            Otherwise the view is as wide as possible without empty pixels.
+        focal: focal length in pixels; overrides ``keep_all``.
 
     Raises:
-        InputError: the principal point lies outside the picture.
+        InputError: the principal point is outside the picture.
     """
     size = size or lens.size
     if size == lens.size and focal is None and not llff_obstacles(lens):
@@ -161,7 +161,7 @@ def straight(
 
 
 def _focal_without_gaps(lens: Lens, size: tuple[int, int]) -> float:
-    """The shortest focal length with which the border of the new picture lies within the old one."""
+    """The shortest focal length for which the border of the new picture is inside the old one."""
     x, y = np.arange(size[1]) + 0.5 - size[1] / 2, np.arange(size[0]) + 0.5 - size[0] / 2
     sides = [np.stack(np.broadcast_arrays(x, y[i]), axis=-1) for i in (0, -1)]
     sides += [np.stack(np.broadcast_arrays(x[i], y), axis=-1) for i in (0, -1)]
@@ -171,7 +171,7 @@ def _focal_without_gaps(lens: Lens, size: tuple[int, int]) -> float:
 
 
 def _focal_of_all(lens: Lens, size: tuple[int, int]) -> float:
-    """The longest focal length with which the border of the old picture lies within the new one."""
+    """The longest focal length for which the border of the old picture is inside the new one."""
     angle = np.linspace(0, 2 * np.pi, 16384, endpoint=False)
     directions = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     x, y = np.abs(directions * _border_distances(lens, directions)[:, None]).max(axis=0)
@@ -182,11 +182,11 @@ def _border_distances(
     lens: Lens,
     directions: np.ndarray,  # [N, 2], of length 1
 ) -> np.ndarray:
-    """How far from the axis the outermost pixel centres lie, ``[N]``, in the plane at depth 1."""
+    """Distance from the axis to the outermost pixel centres, ``[N]``, in the plane at depth 1."""
     h, w = lens.size
     if not (0.5 < lens.K[0, 2] < w - 0.5 and 0.5 < lens.K[1, 2] < h - 0.5):
         raise InputError(
-            f"the principal point ({lens.K[0, 2]:.1f}, {lens.K[1, 2]:.1f}) lies outside the picture of {w} x {h} "
+            f"the principal point ({lens.K[0, 2]:.1f}, {lens.K[1, 2]:.1f}) is outside the picture of {w} x {h} "
             f"pixels; calibrate this camera again"
         )
     low, high = np.zeros(len(directions)), np.full(len(directions), _reach(lens))
@@ -199,15 +199,15 @@ def _border_distances(
 
 
 def _reach(lens: Lens) -> float:
-    """The distance from the axis, at depth 1, up to which what lies farther out is also shown farther out."""
+    """The distance from the axis, at depth 1, up to which the distorted radius grows with the distance."""
     angle = np.linspace(0, _MAX_ANGLE, 8192)
     if lens.model == "fisheye":
-        shown = angle * np.polyval([*lens.distortion[::-1], 1], angle**2)
+        radius = angle * np.polyval([*lens.distortion[::-1], 1], angle**2)
     else:
         k1, k2, _, _, k3, k4, k5, k6 = np.pad(lens.distortion, (0, 14))[:8]
         square = np.tan(angle) ** 2
-        shown = np.tan(angle) * np.polyval([k3, k2, k1, 1], square) / np.polyval([k6, k5, k4, 1], square)
-    falls = np.flatnonzero(np.diff(shown) <= 0)
+        radius = np.tan(angle) * np.polyval([k3, k2, k1, 1], square) / np.polyval([k6, k5, k4, 1], square)
+    falls = np.flatnonzero(np.diff(radius) <= 0)
     return float(np.tan(angle[falls[0] if len(falls) else -1]))
 
 
@@ -217,20 +217,20 @@ def shifted(K: np.ndarray, shift: float) -> np.ndarray:
 
 
 def fit_lens(lens: Lens, size: tuple[int, int], path: str | Path) -> Lens:
-    """A lens at the size of the pictures that it is used for.
+    """Scale a lens to the size of the pictures that it is used for.
 
     Args:
         lens: calibrated at any size.
         size: (h, w) of the pictures.
-        path: the calibration, for the message.
+        path: the calibration file, for the message.
 
     Raises:
-        InputError: the pictures have another shape than those of the calibration.
+        InputError: the pictures have another aspect ratio than the calibration.
     """
     (h, w), (old_h, old_w) = size, lens.size
     if abs(h - old_h * w / old_w) > 1:
         raise InputError(
             f"{path}: made for pictures of {old_w} x {old_h} pixels, these have {w} x {h}, which is another shape; "
-            f"calibrate with pictures of the mode that was recorded in"
+            f"calibrate with pictures taken in the recording mode"
         )
     return lens.scaled(size)

@@ -1,9 +1,9 @@
 """Paths of novel views around a camera rig.
 
-All segments live in the frame of the rig's average pose and look at one focus point: the point
+All segments are defined in the frame of the rig's average pose and look at one focus point: the point
 straight ahead of the average pose at the focus distance. Distances are in the unit of the poses.
 
-Convention: OpenCV axes (x right, y down, z forward), so "x" moves to the right as it goes on, "y"
+Convention: OpenCV axes (x right, y down, z forward), so "x" moves to the right, "y"
 moves down and "z" moves from in front of the rig to behind it.
 """
 
@@ -35,8 +35,8 @@ RADIUS_QUANTILE = 0.9
 SPIRAL_TURNS, SPIRAL_Z_RATE = 2, 0.5
 EXTRAPOLATED_BASELINES = 10
 
-# A rig whose cameras share one place has no radius of its own; at 0.05 of the close depth the nearest
-# things move by about 3 degrees, which shows depth and stays near what was seen.
+# A rig whose cameras share one position has no radius of its own; at 0.05 of the close depth the nearest
+# objects move by about 3 degrees, which shows depth and stays close to the recorded views.
 LONE_RADIUS = 0.05
 ZERO_SPREAD = 1e-6  # of the close depth
 
@@ -52,33 +52,33 @@ def render_path(
     """The cameras of a path around a rig of any number (>= 1) of cameras.
 
     ========== ========= ============================================================================
-    kind       poses     places, with r the 90th percentile of the cameras' offsets per axis
+    kind       poses     positions, with r the 90th percentile of the cameras' offsets per axis
     ========== ========= ============================================================================
-    x, y       num       straight, -0.8 r to +0.8 r (the last pose is one step short of the end)
-    z          num       straight, from 0.16 of the close depth ahead to as far behind
+    x, y       num       a line, -0.8 r to +0.8 r (the last pose is one step short of the end)
+    z          num       a line, from 0.16 of the close depth ahead to as far behind
     circle     2 num     once around, radii r_x and r_y
     spiral     4 num     twice around, and once ahead and back by 0.2 of the close depth
     all        9 num     x, y, z, circle, spiral, one after the other
-    inputs     N         the rig's own cameras, not changed
-    extrapolate 2 num    from the average place to 10 baselines on its left; a baseline is the median
+    inputs     N         the rig's own cameras, unchanged
+    extrapolate 2 num    from the average position to 10 baselines on its left; a baseline is the median
                          distance of a camera to its nearest neighbour
     ========== ========= ============================================================================
 
-    The close depth is 0.9 of the nearest bound. Where the cameras have no spread in x and y (a single
-    camera, for one), both radii and the baseline are 0.05 of the close depth.
+    The close depth is 0.9 of the nearest bound. If the cameras have no spread in x and y (a single
+    camera, for example), both radii and the baseline are 0.05 of the close depth.
 
     Args:
         poses: the rig; cameras ``[N]`` and bounds ``[N, 2]``.
         num: poses in the shortest segment, >= 1.
-        focus: distance of the focus point; by default ``focus_distance(poses.bounds)``.
-        scale: factor on all radii; 1 is as in the table.
+        focus: distance of the focus point in the unit of the poses; by default ``focus_distance(poses.bounds)``.
+        scale: factor on all offsets; 1 gives the table's.
 
     Returns:
         Cameras ``[P]`` of the rig's dtype, with the intrinsics and picture size of its first camera
         (of each one for "inputs").
 
     Raises:
-        InputError: unknown kind, a number out of its range, or cameras without an average direction.
+        InputError: unknown kind, a number out of range, or cameras without an average direction.
     """
     if kind not in PATH_KINDS:
         raise InputError(f"path kind {kind!r}: there is no such path; choose from {', '.join(PATH_KINDS)}")
@@ -107,7 +107,7 @@ def render_path(
 
 
 def join_paths(paths: Sequence[Camera]) -> Camera:
-    """Paths ``[P_i]`` of one picture size, one after the other: ``[sum P_i]``."""
+    """Concatenate paths ``[P_i]`` of one picture size to ``[sum P_i]``."""
     return Camera(
         torch.cat([path.T_cam_world for path in paths]),
         torch.cat([path.K for path in paths]),
@@ -116,18 +116,18 @@ def join_paths(paths: Sequence[Camera]) -> Camera:
 
 
 def close_depth(bounds: Tensor) -> float:
-    """0.9 of the nearest of the ``[N, 2]`` bounds: where the scene is taken to begin."""
+    """0.9 of the nearest of the ``[N, 2]`` bounds: the depth at which the scene is assumed to begin."""
     return CLOSE_SCALE * float(bounds[:, 0].min())
 
 
 def focus_distance(bounds: Tensor) -> float:
-    """Distance that a path looks at: between the close and the far depth, in inverse depth."""
+    """Distance of the point that a path looks at: between the close and the far depth, in inverse depth."""
     far = FAR_SCALE * float(bounds[:, 1].max())
     return 1.0 / ((1.0 - FAR_WEIGHT) / close_depth(bounds) + FAR_WEIGHT / far)
 
 
 def average_pose(cameras: Camera) -> Tensor:
-    """``T_world_avg [4, 4]``: mean centre, mean viewing direction, upright as the cameras are on average.
+    """``T_world_avg [4, 4]``: mean centre, mean viewing direction, mean up direction.
 
     Raises:
         InputError: the cameras look in opposite directions, so that there is no average.
@@ -137,8 +137,8 @@ def average_pose(cameras: Camera) -> Tensor:
     right = torch.linalg.cross(down, forward)
     if min(float(forward.norm()), float(right.norm())) < 1e-3:
         raise InputError(
-            "the rig's poses: the cameras look in opposite directions, so a path around their average "
-            "cannot be made; use the path of the inputs"
+            "the rig's poses: the cameras look in opposite directions, so there is no path around their average; "
+            "use the path of the inputs"
         )
     T_world_avg = torch.eye(4, dtype=forward.dtype, device=forward.device)
     T_world_avg[:3, :3] = _upright(forward, down)
@@ -147,7 +147,7 @@ def average_pose(cameras: Camera) -> Tensor:
 
 
 def path_radii(poses: RigPoses, T_world_avg: Tensor) -> tuple[float, float]:
-    """How far a path goes sideways and up or down, ``(r_x, r_y)``, in the average pose's frame."""
+    """Horizontal and vertical radius of a path, ``(r_x, r_y)``, in the average pose's frame."""
     centers = _centers(poses.cameras, T_world_avg).abs()
     r_x, r_y, _ = torch.quantile(centers, RADIUS_QUANTILE, dim=0).tolist()
     close = close_depth(poses.bounds)
@@ -170,11 +170,11 @@ def rig_baseline(poses: RigPoses) -> float:
 
 
 def _offsets(kind: str, poses: RigPoses, T_world_avg: Tensor, num: int) -> Tensor:
-    """Places ``[P, 3]`` of a segment in the average pose's frame (x right, y down, z forward)."""
+    """Positions ``[P, 3]`` of a segment in the average pose's frame (x right, y down, z forward)."""
     r_x, r_y = path_radii(poses, T_world_avg)
     z_reach = Z_REACH * close_depth(poses.bounds)
 
-    def steps(begin: float, end: float, count: int) -> Tensor:  # [count, 1]; the end itself is left out
+    def steps(begin: float, end: float, count: int) -> Tensor:  # [count, 1]; excludes the end
         return begin + (end - begin) * torch.arange(count).to(T_world_avg)[:, None] / count
 
     if kind in ("x", "y", "z"):
@@ -182,8 +182,8 @@ def _offsets(kind: str, poses: RigPoses, T_world_avg: Tensor, num: int) -> Tenso
         return steps(-AXIS_SHRINK, AXIS_SHRINK, num) * T_world_avg.new_tensor(reach)
     if kind == "extrapolate":
         reach = [-EXTRAPOLATED_BASELINES * rig_baseline(poses), 0.0, 0.0]
-        way = steps(0.0, 1.0, 2 * num - 1)
-        return torch.cat([way, torch.ones_like(way[:1])]) * T_world_avg.new_tensor(reach)
+        fractions = steps(0.0, 1.0, 2 * num - 1)
+        return torch.cat([fractions, torch.ones_like(fractions[:1])]) * T_world_avg.new_tensor(reach)
     circle = kind == "circle"
     turns, z_rate, count = (1, 0.0, 2 * num) if circle else (SPIRAL_TURNS, SPIRAL_Z_RATE, 4 * num)
     angle = steps(0.0, 2 * math.pi * turns, count)
@@ -200,7 +200,7 @@ def look_at(offsets: Tensor, distance: float, down: Tensor) -> Tensor:
 
 
 def _upright(forward: Tensor, down: Tensor) -> Tensor:
-    """Rotations ``[..., 3, 3]`` with columns right, down, forward; ``down`` is met as well as can be."""
+    """Rotations ``[..., 3, 3]`` with columns right, down, forward, as close to ``down`` as possible."""
     z = forward / forward.norm(dim=-1, keepdim=True)
     x = torch.linalg.cross(down, z)
     x = x / x.norm(dim=-1, keepdim=True)

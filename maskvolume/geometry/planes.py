@@ -22,7 +22,12 @@ def disparity_planes(
     Args:
         near: depth of the nearest plane, in scene units, > 0.
         far: depth of the farthest plane, > near.
-        count: number of planes D, at least 1; one plane lies at ``far``.
+        count: number of planes D, at least 1; a single plane is at ``far``.
+        device: of the result; by default that of ``near``.
+        dtype: of the result.
+
+    Raises:
+        ValueError: ``count`` is below 1, or not 0 < near < far.
     """
     if count < 1:
         raise ValueError(f"count: at least 1 expected, got {count}")

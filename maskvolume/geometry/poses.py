@@ -1,4 +1,4 @@
-"""Poses of rigs and of single pictures: types that readers of files fill and everything else takes."""
+"""Poses of rigs and of single pictures: the types that file readers return."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from maskvolume.geometry.lenses import Lens
 
 @dataclass(frozen=True)
 class RigPoses:
-    """The cameras of a rig and the depths that each of them sees.
+    """The cameras of a rig and the depth range of each.
 
     Attributes:
-        cameras: ``[N]`` float64, K at the picture size that the file names.
+        cameras: ``[N]`` float64, K at the picture size given in the file.
         bounds: ``[N, 2]`` float64, nearest and farthest depth, in scene units.
     """
 
@@ -42,8 +42,8 @@ class PosedImage:
         name: the file, relative to the folder of the pictures, with forward slashes.
         lens: of the camera.
         T_cam_world: ``[4, 4]`` float64.
-        time: when it was taken, in any unit; None: not known.
-        bounds: depths of the nearest and the farthest thing that it shows; None: not known.
+        time: when it was taken, in any unit; None if unknown.
+        bounds: depths of the nearest and the farthest visible thing; None if unknown.
     """
 
     name: str
@@ -55,14 +55,14 @@ class PosedImage:
 
 @dataclass(frozen=True, eq=False)
 class PosedCamera:
-    """A camera that stands still, and its pictures.
+    """A static camera and its pictures.
 
     Attributes:
         name: of the camera.
         lens: of the camera.
         T_cam_world: ``[4, 4]`` float64.
         files: its pictures by frame, relative to the folder of the pictures, with forward slashes.
-        bounds: depths of the nearest and the farthest thing that it sees; None: not known.
+        bounds: depths of the nearest and the farthest visible thing; None if unknown.
     """
 
     name: str

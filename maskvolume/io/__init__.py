@@ -1,1 +1,1 @@
-"""File formats, one module each; a format is converted to OpenCV cameras where it is read."""
+"""File formats, one module each; readers convert every format to OpenCV cameras."""

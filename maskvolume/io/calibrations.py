@@ -1,4 +1,4 @@
-"""Calibrations of lenses, in files as OpenCV writes them.
+"""Lens calibrations in OpenCV's file formats.
 
 Convention: a ``Lens`` has pixel centres at (i + 0.5, j + 0.5). OpenCV counts them from 0; files hold a principal point
 that is 0.5 less.
@@ -35,30 +35,30 @@ _MODEL_NAMES: Mapping[str, LensModel] = {
 def read_calibrations(
     path: str | Path, names: Sequence[str], model: LensModel | None = None
 ) -> dict[str, tuple[Path, Lens]]:
-    """The calibration of each camera, and the file that it stands in.
+    """The calibration of each camera, and its file.
 
     Args:
-        path: a file that holds for all cameras, or a folder with ``NAME.json`` (or ``.yml``, ``.xml``) for each of
+        path: a file for all cameras, or a folder with ``NAME.json`` (or ``.yml``, ``.xml``) for each of
             them, or with ``all.json``.
         names: the cameras.
-        model: of files that do not say it; None: pinhole.
+        model: for files that do not name one; None: pinhole.
 
     Raises:
-        InputError: a camera has none, or one cannot be read.
+        InputError: a camera has no calibration, or one cannot be read.
     """
     path = Path(path)
     if not path.is_dir():
         lens = read_calibration(path, model)
         return dict.fromkeys(names, (path, lens))
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         if file.suffix.lower() in CALIBRATION_SUFFIXES and not file.name.startswith("."):
-            if file.stem in found:
-                raise InputError(f"{file}: {found[file.stem].name} is of the same camera; keep one of the two")
-            found[file.stem] = file
+            if file.stem in files:
+                raise InputError(f"{file}: {files[file.stem].name} is of the same camera; keep one of the two")
+            files[file.stem] = file
     lenses = {}
     for name in names:
-        file = found.get(name, found.get(ALL_CAMERAS, path / f"{name}.json"))
+        file = files.get(name, files.get(ALL_CAMERAS, path / f"{name}.json"))
         if not file.is_file():
             raise InputError(
                 f"{file}: no such calibration; put a file for each camera there, or {ALL_CAMERAS}.json for all, "
@@ -69,15 +69,15 @@ def read_calibrations(
 
 
 def read_calibration(path: str | Path, model: LensModel | None = None) -> Lens:
-    """Read a calibration as OpenCV writes it, in JSON, YAML or XML.
+    """Read a calibration in OpenCV's JSON, YAML or XML format.
 
     Args:
         path: the file; ``camera_matrix`` (or ``K``), ``distortion_coefficients`` (``dist_coeffs``, ``dist_coeff``,
             ``D``), ``image_width``, ``image_height``, and ``model`` or ``fisheye_model``.
-        model: of a file that does not say it; None: pinhole.
+        model: for a file that does not name one; None: pinhole.
 
     Raises:
-        InputError: the file is missing or damaged, lacks something or holds no calibration.
+        InputError: the file is missing, damaged or incomplete, or holds no calibration.
     """
     path = Path(path)
     storage = _open_storage(path)
@@ -105,12 +105,12 @@ def read_calibration(path: str | Path, model: LensModel | None = None) -> Lens:
 
 
 def write_calibration(path: str | Path, lens: Lens, notes: Mapping[str, float] | None = None) -> None:
-    """Write a calibration as OpenCV does, in the form that the suffix of ``path`` names.
+    """Write a calibration in OpenCV's format; the suffix of ``path`` selects JSON, YAML or XML.
 
     Args:
         path: ``.json``, ``.yml``, ``.yaml`` or ``.xml``.
         lens: the calibration.
-        notes: further numbers to write, such as the reprojection error.
+        notes: additional numbers to write, such as the reprojection error.
 
     Raises:
         OSError: the file cannot be written.
@@ -143,18 +143,18 @@ def _open_storage(path: Path) -> cv2.FileStorage:
             return storage
     except (cv2.error, SystemError):  # the latter wraps the former
         pass
-    raise InputError(f"{path}: damaged, or not a file as OpenCV writes it; calibrate again")
+    raise InputError(f"{path}: damaged, or not in OpenCV's format; calibrate again")
 
 
 def _read_matrix(storage: cv2.FileStorage, keys: Sequence[str], path: Path) -> np.ndarray:
-    """The numbers under the first of ``keys`` that is there, as ``[N]`` float64."""
+    """The numbers under the first of ``keys`` that exists, as ``[N]`` float64."""
     node = next((node for node in map(storage.getNode, keys) if not node.empty()), None)
     if node is None:
-        raise InputError(f"{path}: {keys[0]} is missing; give a calibration as OpenCV writes it")
+        raise InputError(f"{path}: {keys[0]} is missing; give a calibration in OpenCV's format")
     try:
         if node.isMap():
             data = node.getNode("data")
-            # A map that is not marked as OpenCV's matrix, as other programs write it, holds the same list.
+            # Other programs write a map that is not tagged as an OpenCV matrix but holds the same list.
             return _numbers(data) if data.isSeq() and node.getNode("dt").empty() else node.mat().ravel().astype(float)
         return _numbers(node)
     except (cv2.error, SystemError, AttributeError, ValueError) as error:
@@ -173,7 +173,7 @@ def _numbers(node: cv2.FileNode) -> np.ndarray:
 def _read_number(storage: cv2.FileStorage, key: str, path: Path) -> float:
     node = storage.getNode(key)
     if not (node.isInt() or node.isReal()):
-        raise InputError(f"{path}: {key} is missing or no number; add the size of the pictures that were calibrated")
+        raise InputError(f"{path}: {key} is missing or not a number; add the size of the calibration pictures")
     return float(node.real())
 
 

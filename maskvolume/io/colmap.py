@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODEL_FOLDER = "sparse/0"
 IMAGES_FOLDER = "images"
 
-# The names of the parameters, in COLMAP's order, of the models that OpenCV's formulas hold.
+# Parameter names, in COLMAP's order, of the models that OpenCV's formulas cover.
 _PINHOLE_MODELS = {
     "SIMPLE_PINHOLE": "f cx cy",
     "PINHOLE": "fx fy cx cy",
@@ -44,7 +44,7 @@ _FISHEYE_MODELS = {
     "RADIAL_FISHEYE": "f cx cy k1 k2",
     "OPENCV_FISHEYE": "fx fy cx cy k1 k2 k3 k4",
 }
-# LLFF's own choice is the whole range but for one in a thousand points; wrong points are more than that.
+# LLFF drops one point in a thousand at each end; more points than that are wrong.
 _BOUNDS_PERCENTILES = (1.0, 99.0)
 _MIN_POINTS = 10
 _READ_ERRORS = (ValueError, IndexError, KeyError, RuntimeError, MemoryError, OSError, OverflowError)
@@ -52,12 +52,12 @@ _READ_ERRORS = (ValueError, IndexError, KeyError, RuntimeError, MemoryError, OSE
 
 @dataclass(frozen=True)
 class ColmapModel:
-    """What a sparse model holds.
+    """The contents of a sparse model.
 
     Attributes:
-        path: its folder.
-        images: those with a pose; their bounds are percentiles of the depths of the points that they show.
-        without_pose: names of the others.
+        path: folder of the model.
+        images: those with a pose; their bounds are percentiles of the depths of their visible points.
+        without_pose: names of the other images.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class ColmapModel:
 
 
 def find_model(folder: str | Path) -> Path | None:
-    """The sparse model in a folder: itself, in ``sparse/0`` or in ``sparse``; None where there is none."""
+    """The sparse model in ``folder``, ``folder/sparse/0`` or ``folder/sparse``; None if there is none."""
     for place in (Path(folder), Path(folder) / MODEL_FOLDER, Path(folder) / "sparse"):
         if any((place / f"cameras{suffix}").is_file() for suffix in (".bin", ".txt")):
             return place
@@ -77,7 +77,7 @@ def read_colmap(path: str | Path) -> ColmapModel:
     """Read a sparse model.
 
     Raises:
-        InputError: a missing or damaged file, a camera model that OpenCV's formulas do not hold, or pycolmap is
+        InputError: a missing or damaged file, a camera model that OpenCV's formulas do not cover, or pycolmap is
             not installed.
     """
     path = Path(path)
@@ -93,7 +93,7 @@ def read_colmap(path: str | Path) -> ColmapModel:
         T = np.eye(4)
         T[:3] = image.cam_from_world().matrix()
         if not np.isfinite(T).all() or abs(np.linalg.det(T[:3, :3]) - 1) > 1e-6:
-            raise InputError(f"{path}: {image.name}: its pose is no rotation and shift; estimate it again")
+            raise InputError(f"{path}: {image.name}: its pose is not a rigid transform; estimate it again")
         posed = PosedImage(image.name, lenses[image.camera_id], T)
         seen = [rows[p.point3D_id] for p in image.get_observation_points2D() if p.point3D_id in rows]
         images.append(replace(posed, bounds=_bounds(posed, points, seen)))
@@ -101,11 +101,11 @@ def read_colmap(path: str | Path) -> ColmapModel:
 
 
 def write_colmap(folder: str | Path, cameras: Sequence[PosedCamera]) -> None:
-    """Write a binary sparse model without points: each picture of each camera is an image.
+    """Write a binary sparse model without points; each picture of each camera becomes an image.
 
     Args:
-        folder: of the model, such as ``OUT/sparse/0``; what it holds is replaced.
-        cameras: whose lenses have no :func:`colmap_obstacle`.
+        folder: of the model, such as ``OUT/sparse/0``; its files are replaced.
+        cameras: their lenses must have no :func:`colmap_obstacle`.
 
     Raises:
         InputError: pycolmap is not installed.
@@ -129,7 +129,7 @@ def write_colmap(folder: str | Path, cameras: Sequence[PosedCamera]) -> None:
     try:
         temporary.mkdir()
         model.write_binary(str(temporary))
-        if not _is_whole(model, temporary):  # the library does not tell that the disk is full
+        if not _is_whole(model, temporary):  # the library does not report a full disk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         folder.mkdir(exist_ok=True)
         for path in sorted(temporary.iterdir()):
@@ -139,13 +139,13 @@ def write_colmap(folder: str | Path, cameras: Sequence[PosedCamera]) -> None:
 
 
 def colmap_obstacle(lens: Lens) -> str | None:
-    """What of a lens none of COLMAP's camera models holds; None where there is one."""
+    """The property of a lens that no COLMAP camera model can represent; None if one can."""
     extra = lens.distortion[8:]
     return "thin prism or tilt distortion" if np.any(extra != 0) else None
 
 
 def _parameters(lens: Lens) -> tuple[str, list[float]]:
-    """COLMAP's name of the camera model, and its parameters."""
+    """COLMAP's name for the camera model, and its parameters."""
     pinhole = [lens.K[0, 0], lens.K[1, 1], lens.K[0, 2], lens.K[1, 2]]
     if lens.model == "fisheye":
         return "OPENCV_FISHEYE", [*pinhole, *lens.distortion]
@@ -163,8 +163,8 @@ def _lens(camera: pycolmap.Camera, path: Path) -> Lens:
     if names is None:
         known = ", ".join([*_PINHOLE_MODELS, *_FISHEYE_MODELS])
         raise InputError(
-            f"{path}: camera {camera.camera_id} is of model {name}; known are {known}; undistort the pictures with "
-            f"COLMAP's image_undistorter and give the model that it writes"
+            f"{path}: camera {camera.camera_id}: model {name} is not one of {known}; undistort the pictures with "
+            f"COLMAP's image_undistorter and use the model that it writes"
         )
     values = dict(zip(names.split(), map(float, camera.params), strict=True))
     fx, fy = (values.get(key, values.get("f", 0.0)) for key in ("fx", "fy"))
@@ -180,7 +180,7 @@ def _lens(camera: pycolmap.Camera, path: Path) -> Lens:
 
 
 def _bounds(image: PosedImage, points: np.ndarray, seen: Sequence[int]) -> tuple[float, float] | None:
-    """Depths of the nearest and the farthest thing: by the points that were found in it, or else that fall into it."""
+    """Nearest and farthest depth of the points observed in an image, or, if too few, of those that project into it."""
     rotation, shift = image.T_cam_world[:3, :3], image.T_cam_world[:3, 3]
     local = (points if len(seen) < _MIN_POINTS else points[list(seen)]) @ rotation.T + shift
     local = local[local[:, 2] > 0]
@@ -202,7 +202,7 @@ def _load(path: Path) -> pycolmap.Reconstruction:
         if not (path / f"{name}{suffix}").is_file():
             raise InputError(f"{path / name}{suffix}: no such file; a model has cameras, images and points3D")
     advice = "copy the model or run the reconstruction again"
-    level, library.logging.minloglevel = library.logging.minloglevel, 3  # one error, not the library's own lines too
+    level, library.logging.minloglevel = library.logging.minloglevel, 3  # our one error line replaces the library's
     try:
         model = library.Reconstruction()
         if suffix == ".bin":
@@ -213,7 +213,7 @@ def _load(path: Path) -> pycolmap.Reconstruction:
             raise InputError(f"{path}: a file of the model is cut short; {advice}")
     except _READ_ERRORS as error:
         reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: damaged, or no COLMAP model ({reason}); {advice}") from error
+        raise InputError(f"{path}: damaged, or not a COLMAP model ({reason}); {advice}") from error
     finally:
         library.logging.minloglevel = level
     if not model.images:
@@ -222,7 +222,7 @@ def _load(path: Path) -> pycolmap.Reconstruction:
 
 
 def _is_whole(model: pycolmap.Reconstruction, path: Path) -> bool:
-    """Whether the binary files are as long as what they hold; the library fills a missing rest with anything."""
+    """Whether the binary files are as long as their contents require; the library fills missing bytes with garbage."""
     sizes = {
         "cameras": sum(24 + 8 * len(camera.params) for camera in model.cameras.values()),
         "images": sum(73 + len(i.name.encode()) + 24 * len(i.points2D) for i in model.images.values()),
@@ -232,12 +232,12 @@ def _is_whole(model: pycolmap.Reconstruction, path: Path) -> bool:
 
 
 def _pycolmap() -> Any:
-    former = signal.getsignal(signal.SIGTERM)
+    previous = signal.getsignal(signal.SIGTERM)
     try:
         import pycolmap
     except ImportError as error:
         raise InputError(f"COLMAP models need pycolmap, which can't be imported ({error}); install pycolmap") from error
-    # The import sets a handler of its own, which ends the program with a stack trace.
-    if threading.current_thread() is threading.main_thread() and former is not None:
-        signal.signal(signal.SIGTERM, former)
+    # The import installs its own handler, which ends the program with a stack trace.
+    if threading.current_thread() is threading.main_thread() and previous is not None:
+        signal.signal(signal.SIGTERM, previous)
     return pycolmap

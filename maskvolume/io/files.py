@@ -1,4 +1,4 @@
-"""Output files that appear whole or not at all."""
+"""Atomic output files, links, freshness checks and natural sorting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from maskvolume.runtime.errors import InputError, describe_os_error
 
-# Reported by a write without the name of the file.
+# Errors that a write raises without the file's name.
 _NAMELESS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 _DIGITS = re.compile(r"(\d+)")
@@ -23,9 +23,9 @@ _DIGITS = re.compile(r"(\d+)")
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it is renamed to ``path`` when the block succeeds.
 
-    The temporary name starts with a dot and keeps the suffix of ``path``. The folder is created when
-    it is missing. Whatever ends the block early, an interruption included, the temporary file goes
-    away and an older ``path`` stays as it was.
+    The temporary name starts with a dot and keeps the suffix of ``path``. A missing folder is created.
+    If anything ends the block early, an interruption included, the temporary file is removed and an
+    existing ``path`` stays unchanged.
 
     Raises:
         OSError: the file cannot be written; ``filename`` is ``path``, never the temporary name.
@@ -48,9 +48,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def link_or_copy(src: str | Path, dst: str | Path) -> None:
-    """Make ``dst`` the same file as ``src`` by a hard link, or else a copy of it.
+    """Make ``dst`` a hard link to ``src``, or a copy of it where links are impossible.
 
-    An existing ``dst`` is replaced at once. A symbolic link is followed.
+    An existing ``dst`` is replaced atomically. Symbolic links are followed.
 
     Raises:
         InputError: ``src`` is not a file.
@@ -69,16 +69,16 @@ def link_or_copy(src: str | Path, dst: str | Path) -> None:
             shutil.copy2(source, temporary)
 
 
-def is_current(made: Path, source: Path, *, linked: bool = False) -> bool:
-    """Whether a file is there and what it was made of has not changed since.
+def is_current(output: Path, source: Path, *, linked: bool = False) -> bool:
+    """Whether a file exists and its source has not changed since it was written.
 
     Args:
-        made: the file.
-        source: what it was made of.
-        linked: whether it was made by ``link_or_copy``.
+        output: the file.
+        source: the file that it was made from.
+        linked: whether ``link_or_copy`` made it.
     """
     try:
-        new, origin = made.stat(), source.stat()
+        new, origin = output.stat(), source.stat()
     except FileNotFoundError:
         return False
     if linked and new.st_ino == origin.st_ino and new.st_dev == origin.st_dev:
@@ -87,7 +87,7 @@ def is_current(made: Path, source: Path, *, linked: bool = False) -> bool:
 
 
 def require_writable_folder(path: str | Path) -> Path:
-    """Create the folder ``path`` if need be and make sure that files can be written there.
+    """Create the folder ``path`` if it is missing and check that files can be written there.
 
     Raises:
         InputError: it cannot be created or written.
@@ -110,7 +110,7 @@ def require_writable_folder(path: str | Path) -> Path:
 
 
 def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
-    """Sort key by which cam2 comes before cam10."""
+    """Sort key that puts cam2 before cam10."""
     parts = (part for part in _DIGITS.split(name) if part)
     key = [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
     return key, name

@@ -1,6 +1,6 @@
-"""Pictures in and out: 8-bit RGB arrays.
+"""Reads and writes pictures as 8-bit RGB arrays.
 
-The stored pixels are taken as they are: an orientation tag is not applied, since poses are estimated
+The stored pixels are used as they are: an orientation tag is not applied, since poses are estimated
 from the stored pixels too.
 """
 
@@ -24,26 +24,26 @@ _JPEG_START = b"\xff\xd8"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 # In entropy-coded data a 0xff is followed by 0x00 (a stuffed byte), a restart marker or more 0xff.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_MEND = "make or download this file again"
+_ADVICE = "make or download this file again"
 
 
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read a picture as uint8 ``[H, W, 3]`` RGB, resized to ``size`` (h, w) if given.
 
-    Grey is spread over the three channels, alpha is dropped and 16 bits become 8.
+    Grey is repeated in the three channels, alpha is dropped and 16 bits become 8.
 
     Raises:
         InputError: the file is missing, truncated or not a picture.
     """
     data = _read_bytes(Path(path))
     if not _is_whole(data):
-        raise InputError(f"{path}: the picture is cut short; {_MEND}")
+        raise InputError(f"{path}: the picture is cut short; {_ADVICE}")
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         picture = None
     if picture is None:
-        raise InputError(f"{path}: cannot be read as a picture; {_MEND}")
+        raise InputError(f"{path}: cannot be read as a picture; {_ADVICE}")
     picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
     return picture if size is None else resize_image(picture, size)
 
@@ -61,7 +61,7 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such picture; check the path") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read as a picture; {_MEND}") from error
+        raise InputError(f"{path}: cannot be read as a picture; {_ADVICE}") from error
 
 
 def resize_image(
@@ -83,11 +83,11 @@ def resize_image(
 def write_image(path: str | Path, picture: np.ndarray) -> None:
     """Write uint8 ``[H, W]``, ``[H, W, 3]`` RGB or ``[H, W, 4]`` RGBA, or uint16 ``[H, W]``.
 
-    The suffix of ``path`` chooses PNG or JPEG (quality 95, no alpha, 8 bits). The file appears whole
-    or not at all.
+    The suffix of ``path`` selects PNG or JPEG (quality 95, no alpha, 8 bits). The file is written
+    atomically.
 
     Raises:
-        ValueError: an array or a suffix that is not listed above.
+        ValueError: an unsupported array or suffix.
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -124,7 +124,7 @@ def _read_bytes(path: Path) -> bytes:
     except IsADirectoryError as error:
         raise InputError(f"{path}: is a folder where a picture is expected; check the path") from error
     if not data:
-        raise InputError(f"{path}: the picture is empty; {_MEND}")
+        raise InputError(f"{path}: the picture is empty; {_ADVICE}")
     return data
 
 
@@ -143,7 +143,7 @@ def _jpeg_reaches_end(data: bytes) -> bool:
         marker = data[match.end() - 1]
         if marker == 0xD9:
             return True
-        # Every other marker that can stand here starts a segment with its own length.
+        # Every other marker possible here starts a segment that stores its length.
         position = match.end()
         if position + 2 > len(data):
             return False

@@ -19,7 +19,7 @@ from maskvolume.runtime.errors import InputError
 
 PATH_SUFFIXES = (".txt", ".npy")
 
-# Files of float32 or rounded text are a little off; anything farther off is another layout.
+# Files of float32 or rounded text deviate slightly; a larger deviation means another layout.
 _ORTHONORMAL_TOLERANCE = 1e-2
 _INTRINSICS_TOLERANCE = 1e-6
 _PICKLE_START = b"\x80"
@@ -50,10 +50,10 @@ def read_poses_bounds(path: str | Path) -> RigPoses:
 
 
 def write_poses_bounds(path: str | Path, poses: RigPoses) -> None:
-    """Write ``poses_bounds.npy``; the opposite of :func:`read_poses_bounds`.
+    """Write ``poses_bounds.npy``; the inverse of :func:`read_poses_bounds`.
 
     Raises:
-        InputError: a camera that LLFF cannot hold (two focal lengths or an off-centre axis).
+        InputError: a camera that LLFF cannot represent (two focal lengths or an off-centre axis).
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -90,7 +90,7 @@ def write_path(path: str | Path, cameras: Camera) -> None:
     """Write cameras ``[N]`` as a render path, ``.txt`` or ``.npy`` by the suffix of ``path``.
 
     Raises:
-        InputError: another suffix, or a camera that LLFF cannot hold.
+        InputError: another suffix, or a camera that LLFF cannot represent.
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -107,7 +107,7 @@ def write_path(path: str | Path, cameras: Camera) -> None:
         temporary.write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-# Camera axes of OpenCV, [right, down, forward], taken from named columns of the file.
+# OpenCV's camera axes and their opposites; the columns of a file are named by either.
 _OPENCV_AXES = (("right", "left"), ("down", "up"), ("forward", "back"))
 
 
@@ -150,7 +150,7 @@ def _from_cameras(cameras: Camera, columns: tuple[str, ...], path: Path) -> np.n
     ideal[:, 0, 2], ideal[:, 1, 2], ideal[:, 2, 2] = w / 2, h / 2, 1.0
     if np.abs(K - ideal).max(initial=0.0) > _INTRINSICS_TOLERANCE * max(h, w):
         raise InputError(
-            f"{path}: LLFF holds one focal length and a centred principal point, these cameras have "
+            f"{path}: LLFF supports one focal length and a centred principal point, these cameras have "
             f"others; give cameras at the size that they were calibrated for"
         )
     matrices = np.empty((len(K), 3, 5))
@@ -182,7 +182,7 @@ def _require_intrinsics(hwf: np.ndarray, first: np.ndarray, path: Path, what: st
     if (h, w) != tuple(first[:2].tolist()):
         raise InputError(
             f"{path}: {what}: picture size {w:g} x {h:g}, but {first[1]:g} x {first[0]:g} in the first; "
-            f"bring all cameras to one size"
+            f"scale all cameras to one size"
         )
 
 
@@ -222,7 +222,7 @@ def _read_path_text(path: Path) -> np.ndarray:
 
 
 def _load_array(path: Path) -> np.ndarray:
-    """A plain array of real numbers as float64; nothing that could run code is opened."""
+    """Load a plain array of real numbers as float64; pickles are refused, since they can run code."""
     try:
         with open(path, "rb") as file:
             if file.read(1) == _PICKLE_START:
@@ -242,7 +242,7 @@ def _load_array(path: Path) -> np.ndarray:
 
 def _pickle_error(path: Path) -> InputError:
     return InputError(
-        f"{path}: holds pickled objects, which can run code and are not opened; save it again as a plain float64 array"
+        f"{path}: holds pickled objects, which can run code and are not loaded; save it again as a plain float64 array"
     )
 
 

@@ -1,7 +1,7 @@
-"""nerfstudio's ``transforms.json``: posed pictures, with intrinsics for all or for each.
+"""nerfstudio's ``transforms.json``: posed pictures, with shared or individual intrinsics.
 
-Convention: the file holds camera to world with OpenGL axes (x right, y up, z back) and pixel centres at +0.5; here
-they become OpenCV cameras, world to camera.
+Convention: the file holds camera-to-world poses with OpenGL axes (x right, y up, z back) and pixel centres at +0.5;
+readers convert them to OpenCV cameras, world to camera.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _FISHEYE_KEYS = ("k1", "k2", "k3", "k4")
 def read_nerfstudio(path: str | Path) -> tuple[PosedImage, ...]:
     """Read ``transforms.json``; names are relative to its folder.
 
-    ``w``, ``h``, ``cx``, ``cy``, ``fl_y`` may be missing (from the picture, its middle, ``fl_x``), and
-    ``camera_angle_x`` may stand for ``fl_x``. ``near`` and ``far`` of a frame are its bounds. A frame's own
-    intrinsics win over those of all. What ``applied_transform`` and ``applied_scale`` say is done already.
+    Missing ``w`` and ``h`` come from the picture, ``cx`` and ``cy`` from its middle, ``fl_y`` from ``fl_x``, and
+    ``fl_x`` from ``camera_angle_x``. ``near`` and ``far`` of a frame are its bounds. A frame's own intrinsics override
+    the shared ones. ``applied_transform`` and ``applied_scale`` are ignored, since the poses already include them.
 
     Raises:
         InputError: a missing or damaged file, or a frame without a usable pose, intrinsics or picture.
@@ -57,14 +57,14 @@ def read_nerfstudio(path: str | Path) -> tuple[PosedImage, ...]:
 
 
 def write_nerfstudio(path: str | Path, cameras: Sequence[PosedCamera]) -> None:
-    """Write ``transforms.json``: every picture of every camera is a frame.
+    """Write ``transforms.json`` with a frame for every picture of every camera.
 
-    Intrinsics stand in front where all cameras share them. Where there are several frames, each has its ``time``, 0
-    to 1. Bounds are written as ``near`` and ``far``, which other readers pass over.
+    Intrinsics are at the top level if all cameras share them. If there are several frames, each has its ``time``, 0
+    to 1. Bounds are written as ``near`` and ``far``, which other readers ignore.
 
     Args:
         path: the file, in the folder that the cameras' files are relative to.
-        cameras: whose lenses have no :func:`nerfstudio_obstacle`, all of one model.
+        cameras: their lenses must have no :func:`nerfstudio_obstacle` and be of one model.
 
     Raises:
         OSError: the file cannot be written.
@@ -74,9 +74,9 @@ def write_nerfstudio(path: str | Path, cameras: Sequence[PosedCamera]) -> None:
         raise ValueError("cameras: lenses of one model expected")
     content: dict[str, Any] = {"camera_model": "OPENCV" if models == {"pinhole"} else "OPENCV_FISHEYE"}
     intrinsics = [_intrinsics(camera.lens) for camera in cameras]
-    shared = intrinsics[0] if all(own == intrinsics[0] for own in intrinsics) else {}
+    shared = intrinsics[0] if all(values == intrinsics[0] for values in intrinsics) else {}
     frames = []
-    for camera, own in zip(cameras, intrinsics, strict=True):
+    for camera, camera_intrinsics in zip(cameras, intrinsics, strict=True):
         T_world_cam = np.eye(4)
         T_world_cam[:3, :3] = camera.T_cam_world[:3, :3].T
         T_world_cam[:3, 3] = -camera.T_cam_world[:3, :3].T @ camera.T_cam_world[:3, 3]
@@ -87,14 +87,14 @@ def write_nerfstudio(path: str | Path, cameras: Sequence[PosedCamera]) -> None:
                 frame["time"] = i / (len(camera.files) - 1)
             if camera.bounds is not None:
                 frame["near"], frame["far"] = camera.bounds
-            frames.append(frame if shared else {**frame, **own})
+            frames.append(frame if shared else {**frame, **camera_intrinsics})
     with atomic_path(Path(path)) as temporary:
         text = json.dumps({**content, **shared, "frames": frames}, indent=1)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def nerfstudio_obstacle(lens: Lens) -> str | None:
-    """What of a lens the file cannot hold; None where it holds all of it."""
+    """The property of a lens that the file cannot represent; None if it can represent all."""
     extra = lens.distortion[5:]
     return "rational, thin prism or tilt distortion" if np.any(extra != 0) else None
 
@@ -143,7 +143,7 @@ def _read_pose(frame: Mapping[str, Any], place: str) -> np.ndarray:
     rotation, position = matrix[:3, :3] @ _OPENGL[:3, :3], matrix[:3, 3]
     is_rotation = np.abs(rotation.T @ rotation - np.eye(3)).max() <= _ORTHONORMAL_TOLERANCE
     if not is_rotation or np.linalg.det(rotation) < 0:
-        raise InputError(f"{place}: transform_matrix: no rotation, but scaled, mirrored or singular; make it again")
+        raise InputError(f"{place}: transform_matrix: not a rotation: scaled, mirrored or singular; make it again")
     u, _, vh = np.linalg.svd(rotation)
     T = np.eye(4)
     T[:3, :3] = (u @ vh).T
@@ -154,7 +154,7 @@ def _read_pose(frame: Mapping[str, Any], place: str) -> np.ndarray:
 def _read_lens(frame: Mapping[str, Any], place: str, file: Path) -> Lens:
     model = str(frame.get("camera_model", "OPENCV")).upper()
     if model not in _PINHOLE_MODELS + _FISHEYE_MODELS:
-        raise InputError(f"{place}: camera_model {model} is not known; OPENCV or OPENCV_FISHEYE expected")
+        raise InputError(f"{place}: camera_model {model} is not supported; OPENCV or OPENCV_FISHEYE expected")
     if frame.get("w") is None or frame.get("h") is None:
         h, w = map(float, read_image_size(file))
     else:

@@ -1,8 +1,8 @@
-"""RealEstate10K as the original implementation compresses it: ``640x360.h5``, ``int.npy`` and ``ext.npy``.
+"""RealEstate10K in the original implementation's format: ``640x360.h5``, ``int.npy`` and ``ext.npy``.
 
-The HDF5 file has one uint8 dataset ``(N, H, W, 3)`` RGB a scene, whose key is the number of the scene. The arrays
-hold, by that number, normalized K ``(N, 3, 3)`` and world-to-camera ``(N, 4, 4)``. They are object arrays, that is
-pickles, and loading a pickle can run code: it takes the caller's word.
+The HDF5 file has one uint8 dataset ``(N, H, W, 3)`` RGB per scene, whose key is the number of the scene. The arrays
+hold, by that number, normalized K ``(N, 3, 3)`` and world-to-camera ``(N, 4, 4)``. They are pickled object arrays, and
+loading a pickle can run code, so the caller must allow it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ _COPY_AGAIN = "copy or make it again"
 
 
 def find_original(folder: str | Path) -> Path | None:
-    """The HDF5 file in a folder of this form, or None where there is none."""
-    found = sorted(path for path in Path(folder).glob("*.h5") if PICTURES_NAME.fullmatch(path.name))
-    if len(found) > 1:
-        raise InputError(f"{folder}: holds {found[0].name} and {found[1].name}; keep one of them there")
-    return found[0] if found else None
+    """The HDF5 file in a folder of this format; None if there is none.
+
+    Raises:
+        InputError: there are several.
+    """
+    paths = sorted(path for path in Path(folder).glob("*.h5") if PICTURES_NAME.fullmatch(path.name))
+    if len(paths) > 1:
+        raise InputError(f"{folder}: holds {paths[0].name} and {paths[1].name}; keep one of them there")
+    return paths[0] if paths else None
 
 
 @dataclass(frozen=True)
 class OriginalScene:
-    """One scene: where its pictures are, and its matrices as the files hold them.
+    """One scene: the file with its pictures, and its matrices as stored.
 
     Attributes:
         path: the HDF5 file.
@@ -49,10 +53,10 @@ class OriginalScene:
     T_cam_world: np.ndarray
 
     def cameras(self) -> SceneCameras:
-        """The cameras; the numbers of the frames stand for timestamps, which this form has not.
+        """The cameras, with frame numbers as timestamps, which this format lacks.
 
         Raises:
-            InputError: other shapes, or rows that are no cameras.
+            InputError: wrong shapes, or rows that are not cameras.
         """
         K, T = np.asarray(self.K, np.float64), np.asarray(self.T_cam_world, np.float64)
         N = len(K) if K.ndim == 3 else 0
@@ -76,10 +80,10 @@ class OriginalScene:
         return SceneCameras(self.name, "", np.arange(N, dtype=np.int64), intrinsics, T[:, :3])
 
     def pictures(self) -> Iterator[np.ndarray | None]:
-        """Its pictures uint8 ``[H, W, 3]`` RGB one after the other; None where one can't be read.
+        """Yield the pictures in order, uint8 ``[H, W, 3]`` RGB, or None for one that can't be read.
 
         Raises:
-            InputError: there are not as many as cameras, or the dataset has another form.
+            InputError: the number of pictures differs from that of cameras, or the dataset has another shape or type.
         """
         with _open(self.path) as file:
             pictures = file[self.name]
@@ -90,7 +94,7 @@ class OriginalScene:
                 )
             if pictures.dtype != np.uint8:
                 raise InputError(f"{self.path}: scene {self.name}: {pictures.dtype}, uint8 expected; {_COPY_AGAIN}")
-            # A chunk spans several pictures and is unpacked as a whole.
+            # A chunk spans several pictures and is decompressed as a whole.
             step = pictures.chunks[0] if pictures.chunks else 1
             for start in range(0, len(pictures), step):
                 stop = min(start + step, len(pictures))
@@ -101,7 +105,7 @@ class OriginalScene:
 
 
 class OriginalData:
-    """All scenes of a folder of this form.
+    """All scenes of a folder in this format.
 
     Args:
         folder: with the HDF5 file, ``int.npy`` and ``ext.npy``.
@@ -114,20 +118,20 @@ class OriginalData:
     def __init__(self, folder: str | Path, *, allow_pickle: bool = False) -> None:
         path = find_original(folder)
         if path is None:
-            raise InputError(f"{folder}: holds no pictures of the original's form (640x360.h5); check the path")
+            raise InputError(f"{folder}: holds no pictures in the original's format (640x360.h5); check the path")
         self.path = path
         with _open(path) as file:
             keys = list(file)
         if not keys:
             raise InputError(f"{path}: holds no scene; {_COPY_AGAIN}")
         if foreign := [key for key in keys if not (key.isascii() and key.isdigit())]:
-            raise InputError(f"{path}: key {foreign[0]!r}, numbers of scenes expected; check that it is the right file")
+            raise InputError(f"{path}: key {foreign[0]!r}, scene numbers expected; check that this is the right file")
         self.names = sorted(keys, key=int)
         self._K = _load_matrices(path.parent / "int.npy", allow_pickle)
         self._T = _load_matrices(path.parent / "ext.npy", allow_pickle)
         if len(self._K) != len(self._T) or int(self.names[-1]) >= len(self._K):
             raise InputError(
-                f"{path.parent}: int.npy has {len(self._K)} scenes, ext.npy {len(self._T)}, and {path.name} goes "
+                f"{path.parent}: int.npy has {len(self._K)} scenes, ext.npy {len(self._T)}, and {path.name} has scenes "
                 f"up to {self.names[-1]}; take files that belong together"
             )
 
@@ -149,7 +153,7 @@ def _open(path: Path) -> h5py.File:
 
 
 def _load_matrices(path: Path, allow_pickle: bool) -> np.ndarray:
-    """An array with the matrices of a scene in each row; rows may have different lengths."""
+    """Load an array with the matrices of one scene per row; rows may have different lengths."""
     try:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -159,8 +163,8 @@ def _load_matrices(path: Path, allow_pickle: bool) -> np.ndarray:
             raise InputError(f"{path}: damaged or not a .npy file; {_COPY_AGAIN}") from error
     if not allow_pickle:
         raise InputError(
-            f"{path}: holds pickled objects, and loading them runs whatever code was put there; if you trust the one "
-            f"who made this file, give --allow_pickle"
+            f"{path}: holds pickled objects, and loading them can run any code; if you trust the author "
+            f"of this file, give --allow_pickle"
         )
     try:
         array = np.load(path, allow_pickle=True)

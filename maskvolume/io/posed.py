@@ -1,7 +1,7 @@
-"""Posed pictures of any form, and the cameras of a rig that took them.
+"""Groups posed pictures into the cameras of a rig.
 
-A COLMAP model and a nerfstudio file list pictures, each with a pose. A clip has cameras that stand still and take
-pictures at the same times. Which pictures are of one camera is told by their names and poses:
+A COLMAP model and a nerfstudio file list pictures, each with a pose. A clip has static cameras that take
+pictures at the same times. Names and poses determine which pictures belong to one camera:
 
     cam00/00000.jpg, cam00/00001.jpg     one folder a camera, one picture a frame
     00000/cam00.jpg, 00001/cam00.jpg     one folder a frame, one picture a camera
@@ -26,33 +26,33 @@ _SAME_POSE = 1e-6
 _SAME_TIME = 1e-6
 
 
-def kept_names(names: Sequence[str], exclude: Sequence[str], path: str | Path) -> list[str]:
-    """The cameras that are not excluded.
+def remaining_names(names: Sequence[str], exclude: Sequence[str], path: str | Path) -> list[str]:
+    """The names of the cameras that are not excluded.
 
     Raises:
-        InputError: no such camera, or none is left.
+        InputError: ``exclude`` names no camera, or excludes all.
     """
     for name in exclude:
         if name not in names:
             raise InputError(f"{path}: no camera {name}; --exclude takes some of {', '.join(names)}")
-    kept = [name for name in names if name not in exclude]
-    if not kept:
-        raise InputError(f"{path}: every camera is excluded; leave at least one")
-    return kept
+    remaining = [name for name in names if name not in exclude]
+    if not remaining:
+        raise InputError(f"{path}: every camera is excluded; keep at least one")
+    return remaining
 
 
 def group_cameras(
     images: Sequence[PosedImage], path: str | Path, exclude: Sequence[str] = ()
 ) -> tuple[tuple[PosedCamera, ...], tuple[str, ...]]:
-    """The cameras that took the pictures, by name, and the names of the frames.
+    """The cameras that took the pictures, sorted by name, and the names of the frames.
 
     Args:
         images: with different names.
-        path: where they come from, for messages.
-        exclude: names of cameras to leave out, as if they were not there.
+        path: the source of the pictures, for messages.
+        exclude: names of cameras to leave out.
 
     Raises:
-        InputError: a camera moves, the cameras have not taken their pictures at the same times, or ``exclude`` names
+        InputError: a camera moves, the cameras took their pictures at different times, or ``exclude`` names
             no camera.
     """
     if not images:
@@ -66,13 +66,13 @@ def group_cameras(
                 raise InputError(f"{path}: {image.name} and {other} are of the same frame; keep one of the two")
             frames[frame_of(image)] = image
         labels = _labels(sorted(groups, key=natural_key), "cam00")
-        stand_still = [_stands_still(list(groups[key].values())) for key in labels if labels[key] not in exclude]
-        if all(stand_still) and (stand_still or len(labels) > 1 or camera_of is _stem):
-            kept = kept_names(list(labels.values()), exclude, path)
-            chosen = {labels[key]: groups[key] for key in labels if labels[key] in kept}
+        are_static = [_is_static(list(groups[key].values())) for key in labels if labels[key] not in exclude]
+        if all(are_static) and (are_static or len(labels) > 1 or camera_of is _stem):
+            names = remaining_names(list(labels.values()), exclude, path)
+            chosen = {labels[key]: groups[key] for key in labels if labels[key] in names}
             return _cameras(chosen, path, "00000" if camera_of is _stem else None)
     raise InputError(
-        f"{path}: the cameras move from picture to picture; a clip needs cameras that stand still, with one folder "
+        f"{path}: the cameras move from picture to picture; a clip needs static cameras, with one folder "
         f"for each camera or for each frame"
     )
 
@@ -85,7 +85,7 @@ def _stem(image: PosedImage) -> str:
     return PurePosixPath(image.name).stem
 
 
-def _stands_still(images: Sequence[PosedImage]) -> bool:
+def _is_static(images: Sequence[PosedImage]) -> bool:
     first = images[0]
     scale = 1 + np.abs(first.T_cam_world).max()
     return all(
@@ -106,7 +106,7 @@ def _same_lens(a: Lens, b: Lens) -> bool:
 def _cameras(
     groups: Mapping[str, Mapping[str, PosedImage]], path: str | Path, only_frame: str | None
 ) -> tuple[tuple[PosedCamera, ...], tuple[str, ...]]:
-    """The cameras of groups by name; ``only_frame`` names the frame where there is one, None: by its key."""
+    """The cameras of groups by name; ``only_frame`` is the name for a single frame, None: its key."""
     first = next(iter(groups))
     frame_keys = sorted(groups[first], key=natural_key)
     for camera, images in groups.items():
@@ -132,17 +132,17 @@ def _cameras(
 
 
 def _time_order(times: Mapping[str, Sequence[float | None]], path: str | Path) -> tuple[list[int], bool]:
-    """The order of the frames by time, and whether it is that of their names."""
+    """The order of the frames by time, and whether it matches that of their names."""
     first = next(iter(times))
     reference = [time for time in times[first] if time is not None]
     count = len(times[first])
-    for camera, own in times.items():
-        known = [time for time in own if time is not None]
+    for camera, camera_times in times.items():
+        known = [time for time in camera_times if time is not None]
         if len(known) not in (0, count) or len(known) != len(reference):
             raise InputError(f"{path}: some pictures have a time, others none; give all of them a time")
         if any(abs(a - b) > _SAME_TIME for a, b in zip(known, reference, strict=True)):
             raise InputError(
-                f"{path}: cameras {first} and {camera} have taken pictures of one name at different "
+                f"{path}: cameras {first} and {camera} took pictures of one name at different "
                 f"times; a clip needs cameras that record together"
             )
     if not reference:
@@ -152,12 +152,12 @@ def _time_order(times: Mapping[str, Sequence[float | None]], path: str | Path) -
 
 
 def _labels(keys: Sequence[str], default: str) -> dict[str, str]:
-    """Short names for keys that are paths: those of their parts that tell them apart."""
+    """Short names for keys that are paths: the parts that differ between them."""
     parts = [PurePosixPath(key).parts for key in keys]
     if len({len(row) for row in parts}) > 1:
         return {key: "_".join(row) or default for key, row in zip(keys, parts, strict=True)}
     columns = [i for i in range(len(parts[0])) if len({row[i] for row in parts}) > 1]
     if not columns:
-        # A single one: its last part is its name.
+        # There is one key; its last part is its name.
         columns = [len(parts[0]) - 1] if parts[0] else []
     return {key: "_".join(row[i] for i in columns) or default for key, row in zip(keys, parts, strict=True)}

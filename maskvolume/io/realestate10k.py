@@ -1,8 +1,8 @@
-"""RealEstate10K's text files, and those of MannequinChallenge, which have the same form.
+"""RealEstate10K's text files, and those of MannequinChallenge, which have the same format.
 
 One file is one scene: a clip of a video. Line 1 is the address of the video. Every other line has 19
 numbers: the timestamp of a frame in microseconds; fx, fy, cx, cy divided by the width and the height;
-two that are not used; a 3 x 4 world-to-camera matrix, row by row, OpenCV axes.
+two unused ones; a 3 x 4 world-to-camera matrix, row by row, OpenCV axes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 from maskvolume.io.files import atomic_path
 from maskvolume.runtime.errors import InputError
 
-_MEND = "download the text files again"
+_ADVICE = "download the text files again"
 _NUM_COLUMNS = 19
-# Text of nine decimals is a little off; anything farther off is another layout.
+# Text of nine decimals deviates slightly; a larger deviation means another layout.
 _ORTHONORMAL_TOLERANCE = 1e-2
 _LAST_TIMESTAMP = 2**63 - 1
 
@@ -36,7 +36,7 @@ class SceneCameras:
     """The cameras of one scene.
 
     Attributes:
-        name: of the scene, the stem of its text file.
+        name: of the scene: the stem of its text file.
         url: address of the video.
         timestamps: ``[N]`` int64, in microseconds from the video's start, ascending.
         intrinsics: ``[N, 4]`` float64 fx fy cx cy, fx and cx divided by the width, fy and cy by the height.
@@ -59,7 +59,7 @@ class SceneCameras:
         return len(self.timestamps)
 
     def select(self, keep: np.ndarray | slice) -> SceneCameras:
-        """The cameras of some rows, by their numbers or by an array of booleans."""
+        """The cameras of the selected rows, by index or boolean mask."""
         return replace(
             self,
             timestamps=self.timestamps[keep],
@@ -72,7 +72,7 @@ def list_scene_files(folder: str | Path) -> list[Path]:
     """The text files of a folder, sorted by name.
 
     Raises:
-        InputError: there is no such folder, or it holds none.
+        InputError: the folder is missing or holds no text file.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -87,19 +87,19 @@ def read_video_url(path: str | Path) -> str:
     """The address of a scene's video; only the first line is read.
 
     Raises:
-        InputError: the file is missing or its first line is no address.
+        InputError: the file is missing or its first line is not an address.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
             return _require_url(file.readline(4096), path)
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file; {_MEND}") from None
+        raise InputError(f"{path}: not a text file; {_ADVICE}") from None
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: no such file; check the path") from None
 
 
 def read_scene_cameras(path: str | Path) -> SceneCameras:
-    """Read a scene's text file; empty lines are passed over.
+    """Read a scene's text file; empty lines are skipped.
 
     Raises:
         InputError: a missing or damaged file; the message names the line.
@@ -108,13 +108,13 @@ def read_scene_cameras(path: str | Path) -> SceneCameras:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file; {_MEND}") from None
+        raise InputError(f"{path}: not a text file; {_ADVICE}") from None
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: no such file; check the path") from None
     url = _require_url(lines[0], path)
     numbers = [number for number, line in enumerate(lines[1:], start=2) if line.strip()]
     if not numbers:
-        raise InputError(f"{path}: has no line of a camera; {_MEND}")
+        raise InputError(f"{path}: has no line of a camera; {_ADVICE}")
     rows = [_read_row(lines[number - 1], f"{path}, line {number}") for number in numbers]
     timestamps = np.array([timestamp for timestamp, _ in rows], np.int64)
     values = np.array([row for _, row in rows], np.float64)
@@ -124,10 +124,10 @@ def read_scene_cameras(path: str | Path) -> SceneCameras:
 
 
 def write_scene_cameras(path: str | Path, cameras: SceneCameras) -> None:
-    """Write a scene's text file; what is read from it again is equal, but for the name, which is the file's.
+    """Write a scene's text file; reading it returns equal cameras with the file's stem as their name.
 
     Raises:
-        ValueError: cameras that could not be read again.
+        ValueError: the cameras are invalid, so the file could not be read.
         OSError: the file cannot be written.
     """
     if not len(cameras):
@@ -175,7 +175,7 @@ def read_bounds(path: str | Path) -> dict[str, tuple[float, float]]:
 
 
 def write_bounds(path: str | Path, bounds: Mapping[str, tuple[float, float]]) -> None:
-    """Write the depths of scenes, sorted by name; the opposite of :func:`read_bounds`."""
+    """Write the depths of scenes, sorted by name; the inverse of :func:`read_bounds`."""
     lines = ["# SCENE NEAR FAR: nearest and farthest depth that its cameras see, in the unit of its poses"]
     lines += [f"{name} {near!r} {far!r}" for name, (near, far) in sorted(bounds.items())]
     with atomic_path(path) as partial:
@@ -183,10 +183,10 @@ def write_bounds(path: str | Path, bounds: Mapping[str, tuple[float, float]]) ->
 
 
 def video_stem(url: str) -> str:
-    """The name, without a suffix, that the file of a video has: always the same for the same address.
+    """The stem of a video's file name; the same address always gives the same stem.
 
-    The id of a YouTube video, however its address is written; for any other address the name in it, made
-    safe for a file, and a hash of the whole.
+    It is the id of a YouTube video, for any form of its address, and otherwise the name in the address,
+    reduced to safe characters, with a hash of the whole address.
     """
     parts = urlsplit(url)
     host = re.sub(r"^(www|m|music)\.", "", (parts.hostname or "").lower())
@@ -211,8 +211,8 @@ def _require_url(line: str, path: str | Path) -> str:
     except ValueError:
         is_url = False
     if not is_url:
-        shown = url if len(url) <= 60 else url[:57] + "..."
-        raise InputError(f"{path}, line 1: the address of a video (https://...) expected, got `{shown}`; {_MEND}")
+        excerpt = url if len(url) <= 60 else url[:57] + "..."
+        raise InputError(f"{path}, line 1: the address of a video (https://...) expected, got `{excerpt}`; {_ADVICE}")
     return url
 
 
@@ -220,28 +220,28 @@ def _read_row(line: str, place: str) -> tuple[int, list[float]]:
     """The timestamp and the other 18 numbers of a line."""
     words = line.split()
     if len(words) != _NUM_COLUMNS:
-        raise InputError(f"{place}: {_NUM_COLUMNS} numbers expected, got {len(words)}; {_MEND}")
+        raise InputError(f"{place}: {_NUM_COLUMNS} numbers expected, got {len(words)}; {_ADVICE}")
     if not (words[0].isascii() and words[0].isdigit() and int(words[0]) <= _LAST_TIMESTAMP):
-        raise InputError(f"{place}: a timestamp in whole microseconds expected, got `{words[0]}`; {_MEND}")
+        raise InputError(f"{place}: a timestamp in whole microseconds expected, got `{words[0]}`; {_ADVICE}")
     try:
         return int(words[0]), [float(word) for word in words[1:]]
     except ValueError as error:
-        raise InputError(f"{place}: {error}; {_MEND}") from None
+        raise InputError(f"{place}: {error}; {_ADVICE}") from None
 
 
 def _check(scene: SceneCameras, places: list[str]) -> None:
-    """See to it that the rows are cameras, one after the other in time."""
+    """Check that the rows are valid cameras in ascending order of time."""
 
     def refuse(wrong: np.ndarray, what: str) -> None:
         if wrong.any():
-            raise InputError(f"{places[int(wrong.argmax())]}: {what}; {_MEND}")
+            raise InputError(f"{places[int(wrong.argmax())]}: {what}; {_ADVICE}")
 
     finite = np.isfinite(scene.intrinsics).all(1) & np.isfinite(scene.T_cam_world).all((1, 2))
     refuse(~finite, "a number that is not finite")
     refuse(np.diff(scene.timestamps, prepend=-1) <= 0, "the timestamp is not later than the one before")
     refuse(scene.intrinsics[:, :2].min(1) <= 0, "the focal lengths are not above 0")
     R = scene.T_cam_world[:, :, :3]
-    # Far off numbers would overflow in the products below.
+    # Large numbers would overflow in the products below.
     off = np.abs(R).max((1, 2)) > 2
     R = np.where(off[:, None, None], 0, R)
     off |= np.abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max((1, 2)) > _ORTHONORMAL_TOLERANCE

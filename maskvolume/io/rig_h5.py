@@ -1,6 +1,6 @@
-"""Training data of a rig: a scene is ``NAME.h5`` with pictures, mattes and backgrounds, beside it ``NAME_pb.npy``.
+"""Training data of a rig: a scene is ``NAME.h5`` with pictures, mattes and backgrounds, and ``NAME_pb.npy`` with poses.
 
-Two variants, told apart by looking. V cameras, T frames, all uint8, colours RGB:
+There are two variants, detected from the file. V cameras, T frames, all uint8, colours RGB:
 
 The original's:
     rgb: ``(V, T, H, W, 3)`` pictures.
@@ -8,11 +8,11 @@ The original's:
     bg_rgb: ``(V, H, W, 3)`` backgrounds.
 
 Compact, with the attributes ``format``, ``version`` and ``size`` (h, w):
-    rgb, matte, bg: encoded pictures one after another, ``(bytes,)``: JPEG, grey PNG and PNG.
-    rgb_index, matte_index: int64 ``(V, T, 3)`` first byte, number of bytes and crc32 of each.
+    rgb, matte, bg: concatenated encoded pictures, ``(bytes,)``: JPEG, grey PNG and PNG.
+    rgb_index, matte_index: int64 ``(V, T, 3)`` first byte, number of bytes and crc32 of each picture.
     bg_index: the same, ``(V, 3)``.
 
-``NAME_pb.npy`` is ``(V, 17)``, LLFF, and holds for pictures of any size: K is scaled per axis. The writer is
+``NAME_pb.npy`` is ``(V, 17)``, LLFF, and applies to pictures of any size: K is scaled per axis. The writer is
 ``maskvolume.io.rig_h5_writer``.
 """
 
@@ -38,7 +38,7 @@ from maskvolume.runtime.errors import InputError
 COMPACT_FORMAT = "maskvolume compact rig scene"
 COMPACT_VERSION = 1
 POSES_SUFFIX = "_pb.npy"
-CAMERAS_ATTRIBUTE = "cameras"  # names of the cameras; the original's files have none
+CAMERAS_ATTRIBUTE = "cameras"  # names of the cameras; the original's files lack it
 
 _RAW_AXES = {"rgb": (5, 3), "fg_rgb": (5, 4), "bg_rgb": (4, 3)}  # number of axes, channels
 _COMPACT_AXES = {"rgb": 3, "matte": 3, "bg": 2}  # axes of the index
@@ -48,14 +48,14 @@ _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 
 class RigScene:
-    """One scene, read picture by picture when asked for.
+    """One scene, read picture by picture on demand.
 
-    Memory does not grow with the scene. Threads may share one; every process opens the file for itself at its first
-    read, after a fork too, and pickling takes only what was learned when the scene was opened.
+    Memory does not grow with the scene. Threads may share one. Every process opens the file itself at its first read,
+    also after a fork, and pickling keeps only the header.
 
     Args:
         path: ``NAME.h5``.
-        name: what to call it; the file's name by default.
+        name: of the scene; the file's stem by default.
 
     Attributes:
         path: the file.
@@ -64,11 +64,11 @@ class RigScene:
         num_frames: T.
         size: (h, w) of all pictures.
         poses: the V cameras, K at ``size``, and their depths.
-        camera_names: of V cameras; ``cam00`` and so on where the file names none.
-        is_compact: which of the two variants it is.
+        camera_names: of the V cameras; ``cam00`` and so on if the file names none.
+        is_compact: whether the file is of the compact variant.
 
     Raises:
-        InputError: a file is missing, damaged or of another form, or the poses are those of another rig.
+        InputError: a file is missing, damaged or in another format, or the poses belong to another rig.
     """
 
     def __init__(self, path: str | Path, name: str | None = None) -> None:
@@ -87,7 +87,7 @@ class RigScene:
             )
         poses_path = poses_file(self.path)
         if not poses_path.is_file():
-            raise InputError(f"{poses_path}: no such file; the poses of {self.path.name} belong there, copy them")
+            raise InputError(f"{poses_path}: no such file; copy the poses of {self.path.name} there")
         poses = read_poses_bounds(poses_path)
         if len(poses) != self.num_cameras:
             raise InputError(
@@ -103,27 +103,27 @@ class RigScene:
         """A picture, uint8 ``[H, W, 3]`` RGB.
 
         Raises:
-            InputError: the file is gone or damaged there.
+            InputError: the file is missing or the picture is damaged.
         """
         if self.is_compact:
             return self._decode("rgb", cv2.IMREAD_COLOR_RGB, *self._require(camera, frame))
         return self._read("rgb", *self._require(camera, frame))
 
     def matte(self, camera: int, frame: int) -> np.ndarray:
-        """Where something moves, uint8 ``[H, W]``, 255 where it surely does; raises as ``picture``."""
+        """The matte, uint8 ``[H, W]``, 255 where something surely moves; raises as ``picture``."""
         if self.is_compact:
             return self._decode("matte", cv2.IMREAD_GRAYSCALE, *self._require(camera, frame))
-        # The four channels lie together: to pick one while reading is slower than to read all.
+        # The four channels are interleaved: selecting one while reading is slower than reading all.
         return np.ascontiguousarray(self._read("fg_rgb", *self._require(camera, frame))[..., 3])
 
     def background(self, camera: int) -> np.ndarray:
-        """What a camera sees without what moves, uint8 ``[H, W, 3]`` RGB; raises as ``picture``."""
+        """A camera's view without moving objects, uint8 ``[H, W, 3]`` RGB; raises as ``picture``."""
         if self.is_compact:
             return self._decode("bg", cv2.IMREAD_COLOR_RGB, range(self.num_cameras)[camera])
         return self._read("bg_rgb", range(self.num_cameras)[camera])
 
     def attribute(self, key: str) -> str | None:
-        """A text that the writer left in the file, None where there is none."""
+        """A text attribute of the file; None if it is missing."""
         with _open(self.path) as file, _reporting(self.path, "damaged"):
             value = file.attrs.get(key)
         return None if value is None else str(value)
@@ -139,7 +139,7 @@ class RigScene:
 
     def _dataset(self, key: str) -> h5py.Dataset:
         if self._open_file is None or self._open_file[0] != os.getpid():
-            self.close()  # what a fork has brought along shares its place in the file with the parent
+            self.close()  # a handle inherited by a fork shares its file position with the parent
             file = _open(self.path)
             self._open_file = os.getpid(), file, {name: file[name] for name in file}
         return self._open_file[2][key]
@@ -165,41 +165,41 @@ class RigScene:
 
 
 def open_rig_scenes(folder: str | Path) -> list[RigScene]:
-    """All scenes in a folder or one or two folders down, sorted, in either variant.
+    """All scenes in a folder and up to two levels below it, sorted, in either variant.
 
-    A scene is called by its path below the folder without suffix, such as ``scene000`` or ``train/scene000``. Files
-    named like RealEstate10K data (``640x360.h5``) and hidden ones are passed over.
+    A scene's name is its path below the folder without suffix, such as ``scene000`` or ``train/scene000``. Files
+    named like RealEstate10K data (``640x360.h5``) and hidden files are skipped.
 
     Raises:
         InputError: the folder is missing or holds no scene, or one of them can't be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "no such folder"
-        raise InputError(f"{folder}: {what}; give the folder that holds scene000.h5, or one above it")
-    found = {
+        problem = "is a file, not a folder" if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {problem}; give the folder that holds scene000.h5, or one above it")
+    paths = {
         path.relative_to(folder).with_suffix("").as_posix(): path
         for pattern in ("*.h5", "*/*.h5", "*/*/*.h5")
         for path in folder.glob(pattern)
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not PICTURES_NAME.fullmatch(path.name)
     }
-    if not found:
+    if not paths:
         raise InputError(
             f"{folder}: holds no rig training data; scene000.h5 and scene000{POSES_SUFFIX} expected there or one or "
             f"two folders down (data_tools/compress_rig.py makes them)"
         )
-    return [RigScene(found[name], name) for name in sorted(found, key=natural_key)]
+    return [RigScene(paths[name], name) for name in sorted(paths, key=natural_key)]
 
 
 def poses_file(path: Path) -> Path:
-    """Where the poses of a scene lie."""
+    """Path of the poses of a scene."""
     return path.with_name(f"{path.stem}{POSES_SUFFIX}")
 
 
 def _open(path: Path) -> h5py.File:
     try:
-        # Nothing is kept from reading what others read, also on file systems without locks. No chunk is used twice.
+        # No lock, so that several programs can read on any file system; no chunk cache, as no chunk is read twice.
         return h5py.File(path, "r", locking=False, rdcc_nbytes=0)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
@@ -211,7 +211,7 @@ def _open(path: Path) -> h5py.File:
 
 @contextmanager
 def _reporting(path: Path, what: str) -> Iterator[None]:
-    """Turn what h5py raises for a damaged file into one line."""
+    """Turn h5py's errors for a damaged file into an InputError."""
     try:
         yield
     except _DAMAGE as error:
@@ -223,7 +223,7 @@ def _is_compact(file: h5py.File, path: Path) -> bool:
     if form is None:
         return False
     if form != COMPACT_FORMAT:
-        raise InputError(f"{path}: of the form {form!r}, which is no rig training data; check the path")
+        raise InputError(f"{path}: has the format {form!r}, which is not rig training data; check the path")
     version = int(file.attrs["version"])
     if version > COMPACT_VERSION:
         raise InputError(
@@ -233,7 +233,7 @@ def _is_compact(file: h5py.File, path: Path) -> bool:
 
 
 def _raw_header(file: h5py.File, path: Path) -> tuple[int, int, tuple[int, int]]:
-    """V, T and (h, w) of a file of the original's form."""
+    """V, T and (h, w) of a file in the original's format."""
     for key, (axes, channels) in _RAW_AXES.items():
         data = _require_dataset(file, key, path)
         if data.dtype != np.uint8 or data.ndim != axes or data.shape[-1] != channels:
@@ -257,7 +257,7 @@ def _compact_header(file: h5py.File, path: Path) -> tuple[int, int, tuple[int, i
     for key, axes in _COMPACT_AXES.items():
         data, index = _require_dataset(file, key, path), _require_dataset(file, f"{key}_index", path)
         if data.dtype != np.uint8 or data.ndim != 1 or index.ndim != axes or index.shape[-1] != 3:
-            raise InputError(f"{path}: {key}: {data.shape} and {index.shape} are not of this form; {_COPY_AGAIN}")
+            raise InputError(f"{path}: {key}: {data.shape} and {index.shape} have unexpected shapes; {_COPY_AGAIN}")
     V, T = file["rgb_index"].shape[:2]
     if file["matte_index"].shape[:2] != (V, T) or file["bg_index"].shape[0] != V:
         raise InputError(f"{path}: pictures, mattes and backgrounds differ in number; {_COPY_AGAIN}")
@@ -270,7 +270,7 @@ def _require_dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
     data = file.get(key)
     if not isinstance(data, h5py.Dataset):
         raise InputError(
-            f"{path}: has no data set {key!r}; rig training data has rgb, fg_rgb and bg_rgb, check that it is the "
+            f"{path}: has no data set {key!r}; rig training data has rgb, fg_rgb and bg_rgb, check that this is the "
             f"right file"
         )
     return data

@@ -1,4 +1,4 @@
-"""Writes the training data of a rig; ``maskvolume.io.rig_h5`` says what lies in the files, and reads them."""
+"""Writes the training data of a rig; ``maskvolume.io.rig_h5`` describes the files and reads them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _APPEND_BYTES = 2**18
 
 
 class SceneSource(Protocol):
-    """What a scene is written from, one picture at a time."""
+    """The contents of a scene to write, one picture at a time."""
 
     @property
     def num_cameras(self) -> int:
@@ -47,7 +47,7 @@ class SceneSource(Protocol):
         ...
 
     def jpeg(self, camera: int, frame: int) -> bytes | None:
-        """The bytes of the picture's JPEG where it is one already, so that it is not encoded again."""
+        """The picture's JPEG bytes if its source is a JPEG, so that it is not encoded again; else None."""
         ...
 
     def matte(self, camera: int, frame: int) -> np.ndarray:
@@ -61,10 +61,10 @@ class SceneSource(Protocol):
 
 @dataclass(frozen=True)
 class SceneForm:
-    """How a scene is written.
+    """The format of a scene to write.
 
     Attributes:
-        compact: the compact variant, else the original's.
+        compact: whether to write the compact variant instead of the original's.
         quality: of the JPEGs that a compact scene encodes, 1 to 100.
     """
 
@@ -81,14 +81,14 @@ def write_rig_scene(
     attributes: Mapping[str, Any],
     on_picture: Callable[[], object] = lambda: None,
 ) -> None:
-    """Write a scene and its poses, camera after camera; both appear when all is written.
+    """Write a scene and its poses, camera by camera; both files appear when they are complete.
 
     Args:
         path: ``NAME.h5``.
         source: the pictures, read in another thread, one at a time.
         poses: of the cameras of ``source``, K at any picture size.
         form: which variant.
-        attributes: texts and lists of texts to leave in the file.
+        attributes: texts and lists of texts to store in the file.
         on_picture: called after each picture of a camera and frame, in that thread.
 
     Raises:
@@ -102,7 +102,7 @@ def write_rig_scene(
         on_picture()
 
     with atomic_path(path) as temporary:
-        # An interruption inside of the HDF5 library would leave it in disorder; it reaches the main thread only.
+        # An interruption inside the HDF5 library would corrupt its state; it only reaches the main thread.
         with ThreadPoolExecutor(1) as thread:
             job = thread.submit(_write_file, temporary, source, form, attributes, step)
             try:
@@ -126,7 +126,7 @@ def _write_file(
             sink.check()
             on_picture()
 
-        # In this version of the format the structure of the file has checksums.
+        # From this version of the format on, HDF5's own structures have checksums.
         with h5py.File(sink, "w", libver=("v110", "v110")) as file:
             file.attrs.update(attributes)
             write = _write_compact if form.compact else _write_raw
@@ -135,7 +135,7 @@ def _write_file(
 
 
 class _Sink(io.FileIO):
-    """A file that never fails towards the HDF5 library, which can crash if a write fails; ``check`` fails instead."""
+    """A file whose writes never fail for the HDF5 library, which can crash if one does; ``check`` raises instead."""
 
     error: OSError | None = None
 
@@ -157,7 +157,7 @@ class _Sink(io.FileIO):
             return self.tell() if size is None else size
 
     def check(self) -> None:
-        """Raise what went wrong so far."""
+        """Raise the first error so far."""
         if self.error is not None:
             raise self.error
 
@@ -166,7 +166,7 @@ def _write_raw(file: h5py.File, source: SceneSource, form: SceneForm, on_picture
     V, T, (h, w) = source.num_cameras, source.num_frames, source.size
 
     def create(name: str, *axes: int) -> h5py.Dataset:
-        # A chunk is what is read at once; fletcher32 tells damage that the unpacking does not notice.
+        # One chunk per read; fletcher32 detects damage that lzf does not notice.
         chunk = (1,) * (len(axes) - 3) + axes[-3:]
         return file.create_dataset(name, axes, np.uint8, chunks=chunk, compression="lzf", fletcher32=True)
 
@@ -198,10 +198,10 @@ def _write_compact(file: h5py.File, source: SceneSource, form: SceneForm, on_pic
 
 
 class _Encoded:
-    """Encoded pictures that are written one after another, and their index."""
+    """A growing array of encoded pictures, and its index."""
 
     def __init__(self, file: h5py.File, name: str, shape: tuple[int, ...]) -> None:
-        # Without a filter a part of a chunk can be read, so that the chunks need not be pictures.
+        # Without a filter a part of a chunk can be read, so chunks don't have to match pictures.
         self._bytes = file.create_dataset(name, (0,), np.uint8, maxshape=(None,), chunks=(_APPEND_BYTES,))
         self._index = file.create_dataset(f"{name}_index", (*shape, 3), np.int64)
         self._end = 0

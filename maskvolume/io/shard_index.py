@@ -1,4 +1,4 @@
-"""The index of training shards: where each picture lies in them, and the cameras, as memory-mapped arrays.
+"""The index of training shards: the position of each picture in them, and the cameras, as memory-mapped arrays.
 
 A folder of shards holds
 
@@ -7,8 +7,8 @@ A folder of shards holds
     index-00001/*.npy    the arrays of ``FRAME_ARRAYS`` and ``SCENE_ARRAYS``
     .shard-00000.npz     the same arrays of a finished shard that is not in the index yet
 
-``data.json`` is replaced last, so that it always names a whole index. All of it but the shards can be made anew
-from the shards alone.
+``data.json`` is replaced last, so that it always names a complete index. Everything except the shards can be rebuilt
+from the shards.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHARD_PATTERN = re.compile(r"shard-(\d{5,})\.tar")
 CAMERAS_MEMBER = "cameras.npz"
 MAKE = "make it with preprocessing/compress_data.py"
 
-# Values a row beside dtype: intrinsics fx fy cx cy divided by width and height; offsets and sizes in bytes; crc32.
+# dtype and shape of a row: intrinsics fx fy cx cy divided by width and height; offsets and sizes in bytes; crc32.
 FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "timestamps": ("<i8", ()),
     "intrinsics": ("<f4", (4,)),
@@ -48,7 +48,7 @@ FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "sizes": ("<i4", ()),
     "checksums": ("<u4", ()),
 }
-# Bounds are NaN where they are not known; names are text as wide as the longest.
+# Bounds are NaN if unknown; names are text as wide as the longest.
 SCENE_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "names": ("<U", ()),
     "shards": ("<i4", ()),
@@ -56,7 +56,7 @@ SCENE_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "bounds": ("<f4", (2,)),
 }
 _COPY_ROWS = 1 << 16
-# What numpy and zipfile raise for damaged bytes.
+# Errors that numpy and zipfile raise for damaged bytes.
 _DAMAGED_ARRAY = (
     ValueError,
     EOFError,
@@ -81,29 +81,29 @@ def shard_name(number: int) -> str:
 
 
 def rebuild_advice(folder: Path) -> str:
-    """What to do about an index that is missing or damaged."""
-    return f"make it anew from the shards: python preprocessing/compress_data.py --out_dir {folder} --rebuild_index"
+    """Advice for an index that is missing or damaged."""
+    return f"rebuild it from the shards: python preprocessing/compress_data.py --out_dir {folder} --rebuild_index"
 
 
 def list_shards(folder: Path) -> dict[int, Path]:
-    """The shards that lie in a folder, by number."""
+    """The shards in a folder, by number."""
     matches = ((SHARD_PATTERN.fullmatch(path.name), path) for path in folder.iterdir())
     return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
 
 class NewerFormatError(InputError):
-    """Data that a later version of the program made."""
+    """The data was written by a newer version of the program."""
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """``data.json``.
+    """The contents of ``data.json``.
 
     Attributes:
         size_wh: width and height of all pictures.
-        quality: of the JPEGs that were encoded when the shards were made; None: not known.
-        scenes, frames: how many there are in the index.
-        index: name of the index folder; empty before there is one.
+        quality: of the JPEGs that were encoded for the shards; None if unknown.
+        scenes, frames: their numbers in the index.
+        index: name of the index folder; empty if there is none yet.
         shards: bytes of each shard in the index, by file name.
     """
 
@@ -116,17 +116,17 @@ class DataInfo:
 
     @staticmethod
     def read(folder: Path) -> DataInfo:
-        """Read it.
+        """Read ``data.json`` of a folder.
 
         Raises:
-            InputError: not such a folder, a damaged file or a newer version.
+            InputError: not a folder of training data, a damaged file or a newer version.
         """
         path = folder / DATA_NAME
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder of training data; check the path, or {MAKE}")
         if not path.is_file():
             if list_shards(folder):
-                raise InputError(f"{path}: is missing; {rebuild_advice(folder)}")
+                raise InputError(f"{path}: missing; {rebuild_advice(folder)}")
             raise InputError(f"{folder}: holds no training data ({DATA_NAME}, {shard_name(0)} ...); {MAKE}")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -135,7 +135,7 @@ class DataInfo:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: damaged; {rebuild_advice(folder)}") from None
         if not is_ours:
-            raise InputError(f"{path}: is of another kind of data; check the path, or {MAKE}")
+            raise InputError(f"{path}: describes another kind of data; check the path, or {MAKE}")
         if version > FORMAT_VERSION:
             raise NewerFormatError(
                 f"{path}: version {version} of the format, this program reads {FORMAT_VERSION}; "
@@ -152,7 +152,7 @@ class DataInfo:
         return info
 
     def write(self, folder: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write ``data.json`` atomically."""
         values = {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)}
         with atomic_path(folder / DATA_NAME) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
@@ -184,7 +184,7 @@ def open_index(folder: Path, info: DataInfo) -> Table:
 
 
 def part_path(folder: Path, number: int) -> Path:
-    """Where the table of a shard lies until it is in the index."""
+    """Path of the table of a shard until it is in the index."""
     return folder / f".{Path(shard_name(number)).stem}.npz"
 
 
@@ -195,7 +195,7 @@ def save_part(folder: Path, number: int, table: Table) -> None:
 
 
 def load_part(folder: Path, number: int, names: Iterable[str] = (*FRAME_ARRAYS, *SCENE_ARRAYS)) -> Table | None:
-    """The table of a shard, or some of its arrays; None where there is none that is whole."""
+    """The table of a shard, or only the arrays ``names``; None if it is missing or damaged."""
     try:
         with np.load(part_path(folder, number), allow_pickle=False) as file:
             return {name: file[name] for name in names}
@@ -204,9 +204,9 @@ def load_part(folder: Path, number: int, names: Iterable[str] = (*FRAME_ARRAYS, 
 
 
 def publish_index(folder: Path, info: DataInfo, old: Table | None, numbers: Sequence[int]) -> DataInfo:
-    """Write an index of what ``old`` lists and of the shards ``numbers``, whose tables are there.
+    """Write an index of the entries of ``old`` and of the shards ``numbers``, whose tables exist.
 
-    Memory holds one array of one shard at a time. The former index and the tables are removed when ``data.json``
+    Memory holds one array of one shard at a time. The old index and the tables are removed once ``data.json``
     names the new one.
     """
     folders = [int(path.name.removeprefix("index-")) for path in folder.glob("index-*") if path.name[6:].isdigit()]
@@ -235,7 +235,7 @@ def publish_index(folder: Path, info: DataInfo, old: Table | None, numbers: Sequ
 def _part_array(folder: Path, number: int, name: str) -> np.ndarray:
     table = load_part(folder, number, [name])
     if table is None:
-        raise InputError(f"{part_path(folder, number)}: cannot be read any more; run the same command again")
+        raise InputError(f"{part_path(folder, number)}: can no longer be read; run the same command again")
     return table[name]
 
 
@@ -256,10 +256,10 @@ def _write_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], piece
 
 
 def scan_shard(path: Path, number: int, progress: Callable[[int], None] | None = None) -> Table:
-    """The table of a shard from what lies in it; each picture is compared with its checksum.
+    """Read a shard and return its table; each picture is compared with its checksum.
 
     Raises:
-        InputError: the shard is cut short, damaged or of another form.
+        InputError: the shard is truncated, damaged or in another format.
     """
     advice = "copy it again, or remove it and run with --rebuild_index (its scenes can then be added again from frames)"
     rows: dict[str, list[Any]] = {name: [] for name in FRAME_ARRAYS | SCENE_ARRAYS}
@@ -280,7 +280,7 @@ def scan_shard(path: Path, number: int, progress: Callable[[int], None] | None =
                     continue
                 stamp = f"{rows['timestamps'][index]}.jpg" if index < expected else ""
                 if name != scene or rest != stamp:
-                    raise InputError(f"{path}: {member.name} is not what belongs there; {advice}")
+                    raise InputError(f"{path}: {member.name} is not the expected member; {advice}")
                 if zlib.crc32(data) != rows["checksums"][index]:
                     raise InputError(f"{path}: scene {scene}: picture {rest} is damaged; {advice}")
                 rows["offsets"].append(member.offset_data)
@@ -295,13 +295,13 @@ def scan_shard(path: Path, number: int, progress: Callable[[int], None] | None =
 
 
 def to_table(rows: Mapping[str, Sequence[Any]]) -> Table:
-    """Arrays of the types of the index."""
+    """Convert rows to arrays with the index's dtypes."""
     arrays = FRAME_ARRAYS | SCENE_ARRAYS
     return {name: np.array(rows[name], dtype=dtype).reshape(-1, *row) for name, (dtype, row) in arrays.items()}
 
 
 def pack_cameras(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """``SCENE.cameras.npz``: plain arrays, the same bytes for the same values."""
+    """The bytes of ``SCENE.cameras.npz``: plain arrays, the same bytes for the same values."""
     stream = io.BytesIO()
     np.savez(stream, **arrays)  # type: ignore[arg-type]
     return stream.getvalue()
@@ -330,9 +330,9 @@ def _append_cameras(rows: dict[str, list[Any]], scene: str, number: int, data: b
 
 
 def _ends_at(path: Path, position: int) -> bool:
-    """Whether a tar has its closing zeros and nothing else after its last member.
+    """Whether only a tar's closing zeros follow its last member.
 
-    tarfile takes a tar that is cut between two members, or whose next header is damaged, as whole.
+    tarfile accepts a tar that is truncated between two members or whose next header is damaged.
     """
     with open(path, "rb") as file:
         file.seek(position)

@@ -1,7 +1,7 @@
-"""Compact training data: scenes of JPEG pictures with their cameras, in tar files that are read at random.
+"""Compact training data: scenes of JPEG pictures with their cameras, in tar files with random access.
 
-See ``maskvolume.io.shard_index`` for what lies in the folder. ``SceneShards`` reads any picture by one read of a
-file; ``ShardWriter`` makes the folder and adds to it.
+``maskvolume.io.shard_index`` describes the files in the folder. ``SceneShards`` reads any picture with one read of a
+file; ``ShardWriter`` creates the folder and adds scenes to it.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ if TYPE_CHECKING:
     from maskvolume.io.realestate10k import SceneCameras
 
 MB = 1_000_000
-# A member of a tar is SCENE.TIMESTAMP.jpg: WebDataset takes what stands before the first dot as the sample's key.
+# A member of a tar is SCENE.TIMESTAMP.jpg: WebDataset takes the text before the first dot as the sample's key.
 _SCENE_NAME = re.compile(r"[^\s./\\]{1,60}")
 
 
 class SceneShards:
-    """Training data made by ``preprocessing/compress_data.py``, read at random.
+    """Random access to training data written by ``preprocessing/compress_data.py``.
 
-    The index is memory-mapped and pictures are read when they are asked for, so that memory does not grow with the
-    data. Threads and processes may share one; pickled, it opens the folder anew.
+    The index is memory-mapped and pictures are read on demand, so that memory does not grow with the data. Threads and
+    processes may share one; unpickling opens the folder again.
 
     Args:
-        folder: where ``data.json`` and the shards lie.
+        folder: with ``data.json`` and the shards.
 
     Raises:
-        InputError: not such a folder, an unfinished or damaged one, or one of a newer version.
+        InputError: not a folder of training data, an unfinished or damaged one, or one of a newer version.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -90,7 +90,7 @@ class SceneShards:
 
     @property
     def names(self) -> Sequence[str]:
-        """Names of the scenes, in their order."""
+        """Names of the scenes, by number."""
         return _Names(self._table["names"])
 
     @property
@@ -105,12 +105,12 @@ class SceneShards:
         """The number of the scene with this name.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no such scene.
         """
-        found = np.flatnonzero(self._table["names"] == name)
-        if not len(found):
-            raise InputError(f"{self.folder}: there is no scene {name!r} in this data; check the name or the folder")
-        return int(found[0])
+        matches = np.flatnonzero(self._table["names"] == name)
+        if not len(matches):
+            raise InputError(f"{self.folder}: has no scene {name!r}; check the name or the folder")
+        return int(matches[0])
 
     def count(self, scene: int) -> int:
         """Frames of a scene."""
@@ -129,12 +129,12 @@ class SceneShards:
         return self._rows("T_cam_world", scene)
 
     def bounds(self, scene: int) -> tuple[float, float] | None:
-        """Nearest and farthest depth in the unit of the poses, where they are known."""
+        """Nearest and farthest depth in the unit of the poses; None if unknown."""
         near, far = self._table["bounds"][scene].tolist()
         return (near, far) if near == near else None
 
     def jpeg(self, scene: int, frame: int) -> bytes:
-        """The bytes of a picture, compared with their checksum.
+        """The JPEG bytes of a picture, after a check of their checksum.
 
         Raises:
             InputError: the shard is missing or damaged.
@@ -142,7 +142,7 @@ class SceneShards:
         row = self._row(scene, frame)
         path = self.folder / shard_name(int(self._table["shards"][scene]))
         try:
-            # Opened each time: a hundredth of the time that decoding takes, and nothing is shared by processes.
+            # Opening it each time costs a hundredth of decoding, and processes share nothing.
             with open(path, "rb", buffering=0) as file:
                 file.seek(int(self._table["offsets"][row]))
                 data = file.read(int(self._table["sizes"][row]))
@@ -166,7 +166,7 @@ class SceneShards:
         return picture
 
     def _row(self, scene: int, frame: int) -> int:
-        """Where a frame stands in the arrays of all frames."""
+        """The row of a frame in the arrays of all frames."""
         scene = range(len(self))[scene]
         return int(self._first[scene]) + range(self.count(scene))[frame]
 
@@ -182,7 +182,7 @@ class SceneShards:
 
 
 class _Names(Sequence[str]):
-    """Names of scenes, read from the index when they are asked for."""
+    """Names of scenes, read from the index on demand."""
 
     def __init__(self, names: np.ndarray) -> None:
         self._names = names
@@ -199,16 +199,16 @@ class _Names(Sequence[str]):
 
 
 class ShardWriter:
-    """Makes training data, or adds scenes to it; a context manager.
+    """Creates training data or adds scenes to it; a context manager.
 
-    A shard appears when it is full. Finished shards outlive an interruption, and the next writer of the folder goes
-    on after them: ``name in writer`` says whether a scene is there. When the block ends without an error the index
-    is written.
+    A shard appears when it is full. Finished shards survive an interruption, and the next writer of the folder
+    continues after them: ``name in writer`` is whether a scene is stored. When the block ends without an error, the
+    index is written.
 
     Args:
-        folder: created when missing.
+        folder: created if missing.
         size: (h, w) of all pictures.
-        quality: of JPEGs that were encoded for this, only recorded.
+        quality: of JPEGs that were encoded for these shards; only recorded.
         shard_mb: a shard is closed when it holds this many megabytes.
 
     Raises:
@@ -257,17 +257,17 @@ class ShardWriter:
     def add_scene(
         self, cameras: SceneCameras, jpegs: Sequence[bytes], bounds: tuple[float, float] | None = None
     ) -> None:
-        """Add a scene: its cameras, a JPEG of ``size`` for each, near and far depth where they are known.
+        """Add a scene: its cameras, a JPEG of ``size`` for each, and its near and far depth if known.
 
         Raises:
-            InputError: a scene of this name is there, or the name does not fit.
+            InputError: a scene of this name exists, or the name is invalid.
             OSError: the disk is full.
         """
         if len(jpegs) != len(cameras) or not jpegs:
             raise ValueError(f"jpegs: one for each of {len(cameras)} cameras expected, got {len(jpegs)}")
         check_scene_name(cameras.name)
         if cameras.name in self:
-            raise InputError(f"{self.folder}: scene {cameras.name} is there already; leave it out")
+            raise InputError(f"{self.folder}: scene {cameras.name} exists already; leave it out")
         tar = self._tar or self._start_shard()
         checksums = np.array([zlib.crc32(data) for data in jpegs], np.uint32)
         arrays = {
@@ -321,7 +321,7 @@ class ShardWriter:
             )
 
     def _adopt(self, number: int, path: Path) -> None:
-        """Count in a shard that an interrupted writer left."""
+        """Take over a shard that an interrupted writer left."""
         table = load_part(self.folder, number)
         if table is None:
             table = scan_shard(path, number)
@@ -339,7 +339,7 @@ class ShardWriter:
         return self._tar
 
     def _finish_shard(self) -> None:
-        # The table first: a shard under its final name has one.
+        # The table comes first, so that every shard under its final name has one.
         save_part(self.folder, self._number, to_table(self._rows))
         self._open_shard.close()
         self._new.append(self._number)
@@ -350,14 +350,14 @@ class ShardWriter:
 
 
 def rebuild_index(folder: str | Path, progress: Callable[[int], None] | None = None) -> DataInfo:
-    """Make ``data.json`` and the index anew from the shards; each picture is compared with its checksum.
+    """Rebuild ``data.json`` and the index from the shards; each picture is compared with its checksum.
 
     Args:
-        folder: where the shards lie.
-        progress: called with the bytes that were read since the last call.
+        folder: with the shards.
+        progress: called with the number of bytes read since the last call.
 
     Raises:
-        InputError: there is no shard, one is damaged, a scene is in two of them, or a newer version made them.
+        InputError: there is no shard, one is damaged, a scene is in two of them, or a newer version wrote them.
     """
     folder = Path(folder)
     shards = list_shards(folder) if folder.is_dir() else {}
@@ -369,14 +369,14 @@ def rebuild_index(folder: str | Path, progress: Callable[[int], None] | None = N
         raise
     except InputError:
         quality = None
-    places: dict[str, str] = {}
+    shard_of: dict[str, str] = {}
     sizes = {}
     for number, path in shards.items():
         table = scan_shard(path, number, progress)
         for name in table["names"].tolist():
-            if name in places:
-                raise InputError(f"{path}: scene {name} is in {places[name]} too; remove one of the two shards")
-            places[name] = path.name
+            if name in shard_of:
+                raise InputError(f"{path}: scene {name} is in {shard_of[name]} too; remove one of the two shards")
+            shard_of[name] = path.name
         sizes[path.name] = picture_size(path, table)
         if len(set(sizes.values())) > 1:
             (width, height), first = sizes[path.name], next(iter(sizes))
@@ -386,7 +386,7 @@ def rebuild_index(folder: str | Path, progress: Callable[[int], None] | None = N
 
 
 def check_scene_name(name: str) -> None:
-    """Refuse a name that cannot stand in a shard or in a line of text.
+    """Reject a name that cannot be part of a shard or of a line of text.
 
     Raises:
         InputError: it holds a space, a dot or a slash, or is too long.
@@ -399,7 +399,7 @@ def encode_jpeg(
     picture: np.ndarray,  # [H, W, 3] uint8 RGB
     quality: int,
 ) -> bytes:
-    """A picture as the bytes of a JPEG."""
+    """Encode a picture as JPEG bytes."""
     ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise ValueError(f"picture: cannot be encoded as JPEG, got {picture.dtype} {list(picture.shape)}")
@@ -407,7 +407,7 @@ def encode_jpeg(
 
 
 def _append(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Add a member to a tar; returns where its data begins."""
+    """Add a member to a tar; returns the offset of its data."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o644
     tar.addfile(member, io.BytesIO(data))
@@ -417,12 +417,12 @@ def _append(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 def _require_shard(folder: Path, name: str, size: int) -> None:
     path = folder / name
     try:
-        found = path.stat().st_size
+        actual = path.stat().st_size
     except FileNotFoundError:
         raise InputError(_missing(folder, name)) from None
-    if found != size:
-        raise InputError(f"{path}: {found} bytes, {size} expected, it is cut short or another one; copy it again")
+    if actual != size:
+        raise InputError(f"{path}: {actual} bytes, {size} expected, it is cut short or another shard; copy it again")
 
 
 def _missing(folder: Path, name: str) -> str:
-    return f"{folder / name}: this shard is missing; copy it here again, or go on without: {rebuild_advice(folder)}"
+    return f"{folder / name}: this shard is missing; copy it here again, or do without it: {rebuild_advice(folder)}"

@@ -1,4 +1,4 @@
-"""Fixed choices of views to validate on: a target and its sources, a line of text each.
+"""Fixed validation views: a target and its sources, one choice per line of text.
 
 SCENE TARGET SOURCE SOURCE [...]       timestamps in microseconds; # starts a comment
 """
@@ -16,7 +16,7 @@ from maskvolume.io.shards import SceneShards
 from maskvolume.runtime.errors import InputError
 
 _HEADING = "# scene, target, sources; timestamps in microseconds"
-_BETWEEN = 0.6  # of the targets stand between the two sources, the others up to a stride outside
+_BETWEEN = 0.6  # share of targets between the two sources; the others are up to a stride outside
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ViewChoice:
     """A target view and the source views that it is predicted from.
 
     Attributes:
-        scene: its name.
+        scene: name of the scene.
         target: timestamp in microseconds.
         sources: timestamps in microseconds, two or more.
     """
@@ -38,7 +38,7 @@ def read_triplets(path: str | Path) -> list[ViewChoice]:
     """Read choices.
 
     Raises:
-        InputError: a missing file, none in it, or a line of another form.
+        InputError: the file is missing, holds no choice, or has a malformed line.
     """
     path = Path(path)
     try:
@@ -63,12 +63,12 @@ def read_triplets(path: str | Path) -> list[ViewChoice]:
             )
         choices.append(ViewChoice(words[0], target, tuple(sources)))
     if not choices:
-        raise InputError(f"{path}: no choice in it; lines `SCENE TARGET SOURCE SOURCE` expected")
+        raise InputError(f"{path}: holds no choice; lines `SCENE TARGET SOURCE SOURCE` expected")
     return choices
 
 
 def write_triplets(path: str | Path, choices: Sequence[ViewChoice]) -> None:
-    """Write choices; the opposite of :func:`read_triplets`."""
+    """Write choices; the inverse of :func:`read_triplets`."""
     lines = [" ".join(str(word) for word in (c.scene, c.target, *c.sources)) for c in choices]
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join([_HEADING, *lines]) + "\n", encoding="utf-8")
@@ -79,7 +79,7 @@ def draw_triplets(
 ) -> list[ViewChoice]:
     """Draw choices of two sources and a target, the same for the same data and seed.
 
-    All scenes come before one comes again. The sources stand a number of frames in the range ``strides`` apart,
+    Every scene is used once before any is used again. The sources are ``strides[0]`` to ``strides[1]`` frames apart,
     fewer in a scene that is too short.
 
     Raises:

@@ -1,62 +1,58 @@
-"""Training options that both stages share, beside those of the training loop: the multiplane images and the data."""
+"""The options that every program shares that renders a clip from multiplane images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
-from maskvolume.networks import ARCHITECTURES
-from maskvolume.options import option
-from maskvolume.runtime.errors import InputError
-from maskvolume.training import FREE, PRIVATE, TrainOptions
+from maskvolume.options import Size, option, required
 
-MIN_SCALE = 0.01  # of recorded pictures: a smaller factor leaves nothing of them
+MIN_SIDE = 16  # pixels; below it the networks see nothing
+DEFAULT_STILL_SOURCES = 6  # cameras of the background, which is made once a clip
 
 
 @dataclass(frozen=True)
-class StageOptions(TrainOptions):
-    """Options of both stages. ``dataset_name`` is synthetic, mixed or the name of a recorded data set."""
+class MPIOptions:
+    """What is rendered, from which cameras, and how the networks run."""
 
-    img_hw: tuple[int, int] = option((144, 192), "height and width of the training pictures", low=16)
-    num_sources: tuple[int, int] = option(
-        (2, 2), "fewest and most source views; the steps take turns", low=2, ascending=True
+    root_dir: str = required(
+        "a collected clip, a frame folder (camNN/00000.jpg ...), a folder of camNN.mp4, of a COLMAP model or of a "
+        "transforms.json"
     )
-    num_planes: int = option(32, "planes of the multiplane images", low=2, high=1024)
-    margin: int = option(
-        24, "pixels that the MPI's frustum is wider than the reference view, on each side", low=0, high=4096
+    ckpt_path: str = required("checkpoint: .safetensors, or a .ckpt of the original")
+    out_dir: str = required("folder to write, made when missing")
+    bg_dir: str | None = option(
+        None, "folder of the backgrounds camNN.png; none: the clip's, or made in the output where it has none"
     )
-    arch: str = option("semiglobal", "architecture of the networks", choices=tuple(ARCHITECTURES))
-    dataset_name: str = option("synthetic", "where views come from: synthetic (random worlds)")
-    root_dir: str = option("", "training data (not for synthetic)", marks=(FREE, PRIVATE))
-    val_dir: str = option("", "validation data (not for synthetic)", marks=(FREE, PRIVATE))
-    synthetic_share: float = option(0.5, "mixed: share of the steps that learn from random worlds", above=0, below=1)
-    scale: tuple[float, float] = option(
-        (1.0, 1.0), "factors that recorded pictures are enlarged by, then cropped", low=MIN_SCALE, ascending=True
+    images: str | None = option(
+        None, "pictures of a COLMAP model, or a clip whose cameras are called like its pictures; none: by the model"
     )
-    jitter: float = option(
-        0.0, "largest change of brightness, contrast, saturation or hue of recorded pictures; 0: none", low=0, below=1
+    img_wh: Size | None = option(
+        None,
+        "width and height at which pictures are read and rendered, K scaled per axis; none: the clip's",
+        low=MIN_SIDE,
     )
-    vgg_weights: str = option(
-        "", "vgg losses: VGG-19-BN state dict; torchvision's cache or download when empty", marks=(FREE, PRIVATE)
+    indices: tuple[str, ...] | None = option(
+        None,
+        "source cameras, two or more names or numbers, the first the reference; none: those nearest to the middle of "
+        "what is rendered",
     )
-    init_ckpt: str = option("", "checkpoint whose networks to start from", marks=(FREE, PRIVATE))
-
-
-def check_stage_options(options: StageOptions, how_to_get: str) -> None:
-    """Reject options that do not go together before any work starts.
-
-    Args:
-        options: of either stage.
-        how_to_get: where the recorded data comes from, for the message.
-
-    Raises:
-        InputError: more views than the architecture takes, or a data folder that is missing.
-    """
-    fewest, most = options.num_sources
-    limit = ARCHITECTURES[options.arch].max_views
-    if limit is not None and most > limit:
-        raise InputError(f"--num_sources: at most {limit} for --arch {options.arch} expected, got {fewest} {most}")
-    if options.dataset_name != "synthetic":
-        for name, folder in (("root_dir", options.root_dir), ("val_dir", options.val_dir)):
-            if not Path(folder or " ").is_dir():
-                raise InputError(f"{name} {folder or '(not given)'}: no such folder; {how_to_get}")
+    background_cameras: int | None = option(
+        None,
+        f"cameras that the background is made from, once, the sources among them; none: {DEFAULT_STILL_SOURCES} that "
+        "are nearest to the path, or those of indices, or the sources where others have no background",
+        low=2,
+        high=64,
+    )
+    num_planes: int | None = option(
+        None, "planes of the multiplane images; none: as the checkpoint was trained", low=2, high=1024
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = option("auto", "where to compute")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the networks; auto: bf16 where it is fast")
+    memory_gb: float | None = option(
+        None,
+        "memory that the program may take, in GB; none: 80 % of what is free. Frames that need more go in tiles",
+        low=0.1,
+        high=1e5,
+    )
+    backend: str | None = option(None, "implementation of the sweep and of the rendering; none: the fastest")

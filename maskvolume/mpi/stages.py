@@ -16,8 +16,8 @@ from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.planes import disparity_planes
 from maskvolume.mpi.checkpoints import load_model, save_checkpoint
 from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel, Stage
-from maskvolume.mpi.options import StageOptions
-from maskvolume.networks.semiglobal import widened
+from maskvolume.mpi.stage_options import StageOptions
+from maskvolume.networks import ARCHITECTURES
 from maskvolume.ops import Rendering
 from maskvolume.runtime.devices import resolve_device, resolve_precision
 from maskvolume.runtime.errors import InputError
@@ -77,7 +77,7 @@ def disparity_picture(rendering: Rendering, near: Tensor) -> Tensor:
 
 
 def load_start(path: str, stage: Stage, arch: str) -> MaskVolumeModel:
-    """The networks of a stage that another training starts from; semi-global ones may start from matching ones.
+    """The networks of a stage that another training starts from, of the same architecture or of one that it adopts.
 
     Args:
         path: of the checkpoint.
@@ -88,15 +88,16 @@ def load_start(path: str, stage: Stage, arch: str) -> MaskVolumeModel:
         InputError: no such checkpoint, a damaged one, or one of another stage or architecture.
     """
     model = load_model(path, stage=stage)
-    if (model.meta.arch, arch) == ("matching", "semiglobal"):
-        wider = MaskVolumeModel(replace(model.meta, arch=arch))
-        wider.mpi_net.load_state_dict(widened(model.mpi_net.state_dict()))
-        if model.mask_net is not None and wider.mask_net is not None:
-            wider.mask_net.load_state_dict(model.mask_net.state_dict())
-        return wider.eval().requires_grad_(False)
-    if model.meta.arch != arch:
+    if model.meta.arch == arch:
+        return model
+    adopted = ARCHITECTURES[arch].adopt(model.mpi_net.state_dict(), model.meta.arch)
+    if adopted is None:
         raise InputError(f"{path}: architecture {model.meta.arch!r}, but --arch is {arch!r}; make them agree")
-    return model
+    started = MaskVolumeModel(replace(model.meta, arch=arch))
+    started.mpi_net.load_state_dict(adopted)
+    if model.mask_net is not None and started.mask_net is not None:
+        started.mask_net.load_state_dict(model.mask_net.state_dict())
+    return started.eval().requires_grad_(False)
 
 
 def run_training(

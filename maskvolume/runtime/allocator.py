@@ -1,20 +1,20 @@
-"""Freed memory goes back to the system: glibc keeps much of it, in heaps that fragment. Elsewhere nothing is done."""
+"""Returns freed memory to the system. glibc keeps much of it in heaps that fragment; other platforms need nothing."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-MAP_FROM = 16 << 20  # bytes of a block that is given back as soon as it is freed
+MAP_FROM = 16 << 20  # bytes; a block of this size or more is returned as soon as it is freed
 _MMAP_THRESHOLD = -3  # glibc's M_MMAP_THRESHOLD
 
 
 def give_back_large_blocks() -> None:
-    """From now on have freed blocks of ``MAP_FROM`` bytes or more returned to the system at once.
+    """Make the allocator return freed blocks of ``MAP_FROM`` bytes or more to the system at once.
 
-    glibc does so from 128 kB on, but raises the limit up to 32 MB with each such block that is freed. Blocks of a few
-    planes then lie in heaps that fragment: a third of a GB for a frame of 640 x 360. Returned ones cost time when they
-    are taken again, so the limit is fixed rather high.
+    glibc starts at 128 kB, but raises this limit, up to 32 MB, with each large block that is freed. Blocks of a few
+    planes then end up in heaps that fragment, which wastes a third of a GB for a frame of 640 x 360. Allocating a
+    returned block again costs time, so the limit is fixed rather high.
     """
     library = _glibc()
     if library is not None:
@@ -22,7 +22,7 @@ def give_back_large_blocks() -> None:
 
 
 def give_back_freed() -> None:
-    """Return what is free in the heaps now: where blocks of other sizes come next, it is in the way."""
+    """Return the free memory in the heaps now, before a stage that allocates blocks of other sizes."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Functions of tensors recorded as CUDA graphs: thousands of small kernels are started by one call of the driver."""
+"""Functions of tensors recorded as CUDA graphs: one driver call launches thousands of small kernels."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
-WARM_UPS = 3  # calls before recording: kernels are compiled and chosen, work space is allocated
+WARM_UPS = 3  # calls before recording: they compile and select kernels and allocate workspace
 
 
 class Replayed(Generic[Result]):
     """A function that is recorded at its first call and replayed at each later one.
 
-    It must do the same work at each call, for tensors of one shape, and never wait for the device. All tensors that it
-    uses besides its arguments must stay where they are. Where recording fails, one line says why and the function is
-    called instead.
+    The function must do the same work at each call, for tensors of one shape, and never wait for the device. All
+    tensors that it uses besides its arguments must stay at their addresses. If recording fails, one line says why and
+    the function is called directly instead.
 
     Args:
-        function: of CUDA tensors, to anything that holds tensors.
-        what: it does, for the message.
+        function: takes CUDA tensors and returns anything that holds tensors.
+        what: a name for the function, for the message.
     """
 
     def __init__(self, function: Callable[..., Result], what: str) -> None:
@@ -34,7 +34,7 @@ class Replayed(Generic[Result]):
         self._failed = False
 
     def __call__(self, *inputs: Tensor) -> Result:
-        """What the function makes of the inputs; the next call overwrites it, on the stream of that call."""
+        """The function's result for the inputs; the next call overwrites it, on the stream of that call."""
         if self._failed:
             return self._function(*inputs)
         shapes = tuple((x.shape, x.dtype, x.device) for x in inputs)
@@ -42,14 +42,14 @@ class Replayed(Generic[Result]):
             self._record(shapes, inputs)
             if self._failed:
                 return self._function(*inputs)
-        for own, x in zip(self._inputs, inputs, strict=True):
-            own.copy_(x)
+        for buffer, x in zip(self._inputs, inputs, strict=True):
+            buffer.copy_(x)
         self._graph.replay()
         assert self._result is not None
         return self._result
 
     def _record(self, shapes: tuple[Any, ...], inputs: tuple[Tensor, ...]) -> None:
-        self._graph = self._result = None  # free what an earlier recording holds
+        self._graph = self._result = None  # frees the memory of an earlier recording
         try:
             self._inputs = tuple(x.clone() for x in inputs)
             self._graph, self._result = record(self._function, self._inputs)
@@ -61,10 +61,10 @@ class Replayed(Generic[Result]):
 
 
 def record(function: Callable[..., Result], inputs: tuple[Tensor, ...]) -> tuple[Any, Result]:
-    """A CUDA graph of ``function(*inputs)``, and its result, which each replay makes anew in place.
+    """Record ``function(*inputs)`` as a CUDA graph; returns the graph and the result, which each replay overwrites.
 
     Raises:
-        RuntimeError: something that the function does can't be recorded, or memory runs out.
+        RuntimeError: the function does something that a graph can't record, or memory runs out.
     """
     with torch.cuda.device(inputs[0].device):
         current, side, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
@@ -73,7 +73,7 @@ def record(function: Callable[..., Result], inputs: tuple[Tensor, ...]) -> tuple
             for _ in range(WARM_UPS):
                 function(*inputs)
         current.wait_stream(side)
-        # Threads beside this one may wait for copies while it records.
+        # Other threads may wait for copies during the recording.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = function(*inputs)
     return graph, result

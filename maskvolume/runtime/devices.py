@@ -1,4 +1,4 @@
-"""Which device and which precision an option means on this machine."""
+"""Resolves the device and precision options on this machine."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ Precision = Literal["fp32", "bf16"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of an option: "auto" takes cuda, then mps, then cpu.
+    """The device for an option: "auto" prefers cuda, then mps, then cpu.
 
     Raises:
-        InputError: the device is asked for by name and is not there.
+        InputError: the named device is not available.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
+        return torch.device(next(kind for kind, usable in available.items() if usable))
     if not available[name]:
-        usable = ", ".join(kind for kind, there in available.items() if there)
-        raise InputError(f"device {name}: not available on this machine; choose one of: auto, {usable}")
+        choices = ", ".join(kind for kind, usable in available.items() if usable)
+        raise InputError(f"device {name}: not available on this machine; choose one of: auto, {choices}")
     return torch.device(name)
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """The precision of an option: "auto" takes bfloat16 where the hardware multiplies it, else float32."""
+    """The precision for an option: "auto" means bfloat16 if the hardware multiplies it natively, else float32."""
     if name == "fp32":
         return "fp32"
     if name == "bf16":
@@ -41,5 +41,5 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
 
 
 def _cpu_has_bf16() -> bool:
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and "avx512_bf16" in flags.read_text(errors="ignore")
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text(errors="ignore")

@@ -1,4 +1,4 @@
-"""Errors that a user caused and can mend, and how a program ends on them."""
+"""Errors that the user can fix, and how a program reports them and exits."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def run_program(main: Callable[[], None]) -> NoReturn:
-    """Run ``main`` and exit: 0, or 2 with one line for bad input, or 130 when interrupted.
+    """Run ``main`` and exit with 0, with 2 and one line for bad input, or with 130 when interrupted.
 
-    Every command line program of the project is started through this function, so that none of
-    them shows a traceback for something that its user can mend.
+    Every command line program of the project starts through this function, so none of them shows a
+    traceback for an error that the user can fix.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs leave it to the system while they import
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs use the system's handler while they import
     prog = os.path.basename(sys.argv[0])
     try:
         main()
         sys.stdout.flush()
     except InputError as error:
-        _say(f"{prog}: error: {' '.join(str(error).split())}")
+        _print_error(f"{prog}: error: {' '.join(str(error).split())}")
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt as interruption:
-        advice = str(interruption) or "run the same command again to go on"
-        _say(f"\n{prog}: interrupted; {advice}")
+        advice = str(interruption) or "run the same command again to continue"
+        _print_error(f"\n{prog}: interrupted; {advice}")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,29 +49,29 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
-        _say(f"{prog}: error: not enough memory; take smaller pictures or fewer planes")
+        _print_error(f"{prog}: error: not enough memory; take smaller pictures or fewer planes")
         sys.exit(EXIT_BAD_INPUT)
     except OSError as error:
         line = describe_os_error(error)
         if line is None:
             raise
-        _say(f"{prog}: error: {line}")
+        _print_error(f"{prog}: error: {line}")
         sys.exit(EXIT_BAD_INPUT)
     sys.exit(0)
 
 
-def _say(line: str) -> None:
-    """Write a line to standard error at once: ``print`` writes its end apart, and another process may come between."""
+def _print_error(line: str) -> None:
+    """Write a line to standard error in one call, so that lines of several processes don't interleave."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 def describe_os_error(error: OSError) -> str | None:
-    """One line for an operating system error that its user can mend; None for any other."""
+    """One line for an operating system error that the user can fix; None for any other."""
     place = error.filename or "the output folder"
     advice = {
         errno.ENOSPC: f"{place}: the disk is full; free some space and run the same command again",
-        errno.EFBIG: f"{place}: larger than files may be here (ulimit -f); raise the limit and run again",
+        errno.EFBIG: f"{place}: exceeds the limit on file sizes (ulimit -f); raise the limit and run again",
         errno.EIO: f"{place}: the disk can't be read or written; check it, and run again",
         errno.EDQUOT: f"{place}: the disk quota is used up; free some space and run again",
         errno.EACCES: f"{place}: permission denied; choose a place that you may read and write",

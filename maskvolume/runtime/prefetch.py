@@ -1,4 +1,4 @@
-"""Threads around the computing: what comes next is read while it goes on, and what is done is written."""
+"""Threads that read ahead of the computation and write its finished results."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 Read = TypeVar("Read")
 
-WRITERS = max(2, min(8, (os.cpu_count() or 2) // 2))  # threads that encode and write pictures
-WAITING = 4 * WRITERS  # poses whose pictures may wait for them, in memory
-AHEAD = 3  # frames that are read or wait, beside the one that is computed
+WRITERS = max(2, min(8, (os.cpu_count() or 2) // 2))  # threads that encode and write images
+WAITING = 4 * WRITERS  # poses whose images may wait in memory for a thread
+AHEAD = 3  # frames that are being read or are waiting, besides the one in use
 
 
 class Writers:
-    """Threads that run what is submitted; a context manager that joins them and raises their errors.
+    """Threads that run submitted calls; a context manager that joins them and raises their errors.
 
     No more than ``WAITING`` calls wait at once: ``submit`` blocks instead.
     """
@@ -46,40 +46,62 @@ class Writers:
                 future.result()
 
 
+def read_ahead(
+    read: Callable[[tuple[int, int]], Read], groups: Sequence[Sequence[tuple[int, int]]]
+) -> Generator[dict[tuple[int, int], Read], None, None]:
+    """Yield the images of each group, reading up to ``AHEAD`` groups ahead of the consumer.
+
+    Each camera has its own thread, so that its video is decoded in order. An error is raised at the group that it
+    belongs to. The caller must close the generator, which joins the threads.
+
+    Args:
+        read: returns the image of a (camera, frame).
+        groups: the (camera, frame) pairs of each group.
+
+    Yields:
+        The images of one group by (camera, frame).
+    """
+    with ExitStack() as stack:
+        threads: dict[int, ThreadPoolExecutor] = {}
+        for camera, _ in (source for group in groups for source in group):
+            if camera not in threads:
+                threads[camera] = stack.enter_context(ThreadPoolExecutor(1))
+        pending: deque[dict[tuple[int, int], Future[Read]]] = deque()
+        try:
+            for group in groups:
+                pending.append({source: threads[source[0]].submit(read, source) for source in group})
+                if len(pending) > AHEAD:
+                    yield {source: future.result() for source, future in pending.popleft().items()}
+            while pending:
+                yield {source: future.result() for source, future in pending.popleft().items()}
+        finally:
+            for future in (future for futures in pending for future in futures.values()):
+                future.cancel()
+
+
 def read_frames(
     read: Callable[[int, int], Read], cameras: Sequence[int], frames: Sequence[int]
 ) -> Generator[list[Read], None, None]:
-    """The pictures of all cameras, frame after frame, ``AHEAD`` frames ahead of what is taken.
-
-    Each camera has a thread of its own, so that its video is decoded in order. An error comes with the frame that it
-    belongs to. To be closed: that joins the threads.
+    """Yield the images of all cameras, frame by frame; see :func:`read_ahead`.
 
     Args:
-        read: camera and frame to a picture, or to None where it isn't needed.
-        cameras: in the order in which their pictures are given.
-        frames: in the order in which they are wanted.
+        read: returns the image of a camera and a frame.
+        cameras: in the order of the images in each list.
+        frames: in the order in which they are yielded.
+
+    Yields:
+        The images of one frame, one per camera.
     """
-    with ExitStack() as stack:
-        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in cameras]
-        pending: deque[list[Future[Read]]] = deque()
-        try:
-            for frame in frames:
-                pending.append(
-                    [thread.submit(read, camera, frame) for thread, camera in zip(threads, cameras, strict=True)]
-                )
-                if len(pending) > AHEAD:
-                    yield [future.result() for future in pending.popleft()]
-            while pending:
-                yield [future.result() for future in pending.popleft()]
-        finally:
-            for future in (future for each in pending for future in each):
-                future.cancel()
+    groups = [[(camera, frame) for camera in cameras] for frame in frames]
+    with closing(read_ahead(lambda source: read(*source), groups)) as images_of_groups:
+        for images in images_of_groups:
+            yield list(images.values())
 
 
 def read_files(
     paths: Sequence[Path], read: Callable[[Path], Read], waiting: int = WAITING
 ) -> Generator[Read, None, None]:
-    """Pictures of files in order, ``waiting`` at most in memory. To be closed: that joins the threads."""
+    """Yield the images of files in order, at most ``waiting`` in memory; closing the generator joins the threads."""
     with ThreadPoolExecutor(WRITERS) as pool:
         pending: deque[Future[Read]] = deque()
         try:

@@ -1,4 +1,4 @@
-"""Several processes that work together: torchrun starts them, torch.distributed joins them."""
+"""Processes that work together: torchrun starts them, torch.distributed connects them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from maskvolume.runtime.errors import InputError, describe_os_error
 
 Result = TypeVar("Result")
 
-TIMEOUT = timedelta(minutes=30)  # that a process waits for the others: a validation must fit in
+TIMEOUT = timedelta(minutes=30)  # for waiting on other processes; a validation must fit in
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that work together.
+    """This process's place in a group of processes.
 
     Attributes:
-        rank: its number.
-        world: how many there are, on all machines.
-        local_rank: its number on this machine: the GPU that it takes.
-        local_world: how many there are on this machine.
+        rank: its number among all processes.
+        world: number of processes on all machines.
+        local_rank: its number on this machine, which is also the number of its GPU.
+        local_world: number of processes on this machine.
     """
 
     rank: int = 0
@@ -37,11 +37,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def agree(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag whether any process has raised it. All processes must call this together."""
+        """For each flag, whether any process has raised it. All processes must call this together."""
         if self.world == 1:
             return flags
         values = torch.tensor(flags, dtype=torch.int32, device=_collective_device())
@@ -49,7 +49,7 @@ class Processes:
         return tuple(bool(value) for value in values.tolist())
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes, in their order."""
+        """The values of all processes, by rank. All processes must call this together."""
         if self.world == 1:
             return [value]
         gathered: list[Any] = [None] * self.world
@@ -57,38 +57,38 @@ class Processes:
         return gathered
 
     def from_first(self, value: Any) -> Any:
-        """The value of the first process."""
+        """The value of the first process. All processes must call this together."""
         if self.world == 1:
             return value
-        held = [value]
-        dist.broadcast_object_list(held, device=_collective_device())
-        return held[0]
+        values = [value]
+        dist.broadcast_object_list(values, device=_collective_device())
+        return values[0]
 
     def first_does(self, act: Callable[[], Result]) -> Result:
-        """What the first process gets from ``act``, which it alone runs. All processes must call this together.
+        """Run ``act`` in the first process only and return its result in all. All processes must call this together.
 
         Raises:
-            InputError: in all processes, where the first one fails at something that its user can mend.
+            InputError: in all processes, if the first one fails with an error that the user can fix.
         """
         if self.world == 1:
             return act()
-        result, wrong = self.from_first(_attempt(act) if self.is_first else (None, ""))
-        if wrong:
-            raise InputError(wrong)
+        result, message = self.from_first(_attempt(act) if self.is_first else (None, ""))
+        if message:
+            raise InputError(message)
         return result
 
     def all_do(self, act: Callable[[], Result]) -> Result:
-        """What this process gets from ``act``, which all of them run. All processes must call this together.
+        """Run ``act`` in every process; each gets its own result. All processes must call this together.
 
         Raises:
-            InputError: in all processes, where one of them fails at something that its user can mend.
+            InputError: in all processes, if one of them fails with an error that the user can fix.
         """
         if self.world == 1:
             return act()
-        result, wrong = _attempt(act)
-        failed = [text for text in self.gather(wrong) if text]
-        if failed:
-            raise InputError(failed[0])
+        result, message = _attempt(act)
+        messages = [text for text in self.gather(message) if text]
+        if messages:
+            raise InputError(messages[0])
         return cast(Result, result)
 
 
@@ -96,7 +96,7 @@ ALONE = Processes()
 
 
 def _attempt(act: Callable[[], Result]) -> tuple[Result | None, str]:
-    """What ``act`` gives, or in words what its user has to mend."""
+    """The result of ``act`` and no message, or None and the message of an error that the user can fix."""
     try:
         return act(), ""
     except InputError as error:
@@ -107,10 +107,10 @@ def _attempt(act: Callable[[], Result]) -> tuple[Result | None, str]:
 
 @contextmanager
 def open_processes(device: torch.device, timeout: timedelta = TIMEOUT) -> Iterator[tuple[Processes, torch.device]]:
-    """Join the processes that torchrun started; yields this one and its device. Without torchrun there is one.
+    """Join the processes that torchrun started and yield this one and its device; without torchrun there is one.
 
     Args:
-        device: that was asked for; of several GPUs each process takes one.
+        device: the requested one; with several GPUs each process takes its own.
         timeout: how long a process waits for the others.
 
     Raises:
@@ -140,5 +140,5 @@ def open_processes(device: torch.device, timeout: timedelta = TIMEOUT) -> Iterat
 
 
 def _collective_device() -> torch.device:
-    """Where tensors must lie that processes exchange."""
+    """The device for tensors that processes exchange."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -7,10 +7,10 @@ import sys
 from tqdm import tqdm
 
 
-def progress(total: int, what: str, left: int | None = None, *, quiet: bool = False) -> tqdm:
-    """A bar with frames a second and the time left; a line now and then where there is no terminal."""
+def progress(total: int, what: str, remaining: int | None = None, *, quiet: bool = False) -> tqdm:
+    """A bar with frames per second and the time left; without a terminal, a line every 30 seconds."""
     interval = 0.1 if sys.stderr.isatty() else 30.0
-    initial = 0 if left is None else total - left
+    initial = 0 if remaining is None else total - remaining
     return tqdm(
         total=total,
         initial=initial,

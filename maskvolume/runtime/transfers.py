@@ -1,8 +1,7 @@
-"""Copies between the host and a device, beside what is computed on the device.
+"""Copies between the host and a device that overlap with computation on the device.
 
-On CUDA pictures go up on one stream and come down on another one, out of and into page-locked memory, and events order
-them with what is computed on the current stream: nothing here waits on the host for what is computed. Elsewhere the
-same calls have copied when they return.
+On CUDA, uploads and downloads have a stream each and use page-locked memory. Events order them with the work on the
+current stream, so the host never waits for a computation here. On other devices the same calls copy before they return.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SLOTS = 3  # staging buffers: one that is filled while one is copied, and one of slack
+SLOTS = 3  # staging buffers: one being filled, one being copied, one of slack
 
 
 class Runtime(Protocol):
     """Streams, events and memory of a device."""
 
     def new_stream(self) -> Any:
-        """A stream of copies, with ``wait_event``."""
+        """A stream for copies, with ``wait_event``."""
         ...
 
     def new_event(self) -> Any:
@@ -31,24 +30,24 @@ class Runtime(Protocol):
         ...
 
     def current_stream(self) -> Any:
-        """The stream that is computed on."""
+        """The stream that computes."""
         ...
 
     def on(self, stream: Any) -> AbstractContextManager[Any]:
-        """Issue to a stream what is issued within."""
+        """A context in which work is issued to a stream."""
         ...
 
     def staging(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Host memory that the device copies from or to while the host does something else."""
+        """Host memory that the device can copy from or to while the host does something else."""
         ...
 
     def keep_for(self, x: Tensor, stream: Any) -> None:
-        """Don't give the memory of ``x`` away before what is issued to ``stream`` until then is done."""
+        """Keep the memory of ``x`` until the work that was issued to ``stream`` before its release is done."""
         ...
 
 
 class HostRuntime:
-    """No streams: everything is done when its call returns."""
+    """No streams: every call is done when it returns."""
 
     def new_stream(self) -> Any:
         return torch.cpu.Stream()
@@ -66,7 +65,7 @@ class HostRuntime:
         return torch.empty(tuple(shape), dtype=dtype)
 
     def keep_for(self, x: Tensor, stream: Any) -> None:
-        """Nothing is given away too early."""
+        """Do nothing: copies are done when their call returns."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class CudaRuntime:
         return torch.cuda.Stream(self.device)
 
     def new_event(self) -> Any:
-        return torch.cuda.Event(blocking=True)  # whoever waits sleeps: other threads have work
+        return torch.cuda.Event(blocking=True)  # waiting threads sleep and leave the CPU to others
 
     def current_stream(self) -> Any:
         return torch.cuda.current_stream(self.device)
@@ -105,22 +104,22 @@ def runtime_of(device: torch.device) -> Runtime:
 
 @dataclass
 class _Slot:
-    """A staging buffer, and when the copy out of it is done."""
+    """A staging buffer, and the event that its copy is done."""
 
     copied: Any
     buffer: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
 
 
 class Uploader:
-    """Pictures to a device while it computes. Not for several threads at once.
+    """Copies images to a device while it computes. Not thread-safe.
 
-    The current stream waits for a copy, on the device. The host waits only where the buffer whose turn it is has not
-    been copied yet, ``slots`` calls later.
+    The current stream waits for each copy, on the device. The host waits only if the staging buffer it needs, last
+    used ``slots`` calls ago, has not been copied yet.
 
     Args:
-        device: where to.
+        device: the destination.
         slots: number of staging buffers.
-        runtime: that of the device by default.
+        runtime: the device's own by default.
     """
 
     def __init__(self, device: torch.device, slots: int = SLOTS, runtime: Runtime | None = None) -> None:
@@ -131,7 +130,7 @@ class Uploader:
         self._calls = 0
 
     def __call__(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        """V pictures of one size, uint8 ``[H, W, C]``, as ``[V, H, W, C]`` uint8 on the device."""
+        """Upload V images of one size, uint8 ``[H, W, C]``; returns ``[V, H, W, C]`` uint8 on the device."""
         slot = self._slots[self._calls % len(self._slots)]
         self._calls += 1
         slot.copied.synchronize()
@@ -140,7 +139,7 @@ class Uploader:
             slot.buffer = self._runtime.staging(shape, torch.uint8)
         np.stack(pictures, out=slot.buffer.numpy())
         with self._runtime.on(self._stream):
-            # A copy on every device: the buffer is filled again.
+            # A copy even on the CPU, since the buffer is reused.
             arrived = slot.buffer.to(self._device, non_blocking=self._device.type == "cuda", copy=True)
             slot.copied.record(self._stream)
         current = self._runtime.current_stream()
@@ -154,25 +153,25 @@ class Download:
     """Tensors on their way to the host.
 
     Attributes:
-        tensors: where they arrive; not to be read before ``arrays`` has returned.
-        arrived: an event.
+        tensors: their destinations; don't read them before ``arrays`` has returned.
+        arrived: the event that all copies are done.
     """
 
     tensors: tuple[Tensor, ...]
     arrived: Any
 
     def arrays(self) -> list[np.ndarray]:
-        """The values, once they are there; waits for them. Any thread may call it, and several."""
+        """Wait for the copies and return the values. Any number of threads may call it."""
         self.arrived.synchronize()
         return [x.numpy() for x in self.tensors]
 
 
 class Downloader:
-    """Tensors from a device while it computes. Not for several threads at once.
+    """Copies tensors from a device while it computes. Not thread-safe.
 
     Args:
-        device: where from.
-        runtime: that of the device by default.
+        device: the source.
+        runtime: the device's own by default.
     """
 
     def __init__(self, device: torch.device, runtime: Runtime | None = None) -> None:
@@ -180,7 +179,7 @@ class Downloader:
         self._stream = self._runtime.new_stream()
 
     def __call__(self, tensors: Sequence[Tensor]) -> Download:
-        """Begin to copy what the current stream makes of these tensors."""
+        """Start to copy these tensors once the work issued to the current stream is done."""
         ready, arrived = self._runtime.new_event(), self._runtime.new_event()
         ready.record(self._runtime.current_stream())
         with self._runtime.on(self._stream):
@@ -190,7 +189,7 @@ class Downloader:
         return Download(copies, arrived)
 
     def _copy(self, x: Tensor) -> Tensor:
-        # Page-locked memory is given to another one only after its copy: the allocator of PyTorch sees to it.
+        # PyTorch's allocator reuses page-locked memory only after its copies are done.
         host = self._runtime.staging(x.shape, x.dtype)
         host.copy_(x, non_blocking=x.is_cuda)
         self._runtime.keep_for(x, self._stream)

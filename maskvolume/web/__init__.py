@@ -1,1 +1,1 @@
-"""A moving scene as a folder that a browser plays and moves in: layers, tiles, what is still apart from what moves."""
+"""Exports a moving scene to a folder for the browser player: layers cut into static and moving tiles."""

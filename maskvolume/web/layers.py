@@ -1,4 +1,4 @@
-"""The planes of a multiplane image merged to fewer layers, each of them a few neighbouring planes over-composited."""
+"""Merges the planes of a multiplane image into fewer layers: each over-composites a few neighbouring planes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 
 from maskvolume.mpi.image import MultiplaneImage
 
-HIDDEN_SHARE = 0.1  # that a plane shows where others hide it: it does from beside
+HIDDEN_SHARE = 0.1  # weight of the occluded parts of a plane, which other viewpoints see
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """Which planes become which layer, the farthest first.
+    """The assignment of planes to layers, the farthest first.
 
     Attributes:
-        first: the first plane of each layer; a layer ends where the next begins, the last one at the last plane.
-        depths: of the layers, scene units.
-        num_planes: how many planes there are.
+        first: the first plane of each layer; a layer ends before the next one's first plane.
+        depths: of the layers, in scene units.
+        num_planes: number of planes.
     """
 
     first: tuple[int, ...]
@@ -36,40 +36,42 @@ class LayerPlan:
 
 
 def visible_weights(mpi: MultiplaneImage) -> np.ndarray:
-    """How much it matters where each plane ``[D]`` is: what is seen of it, by how much its picture changes.
+    """Weights ``[D]`` for the depth error of each plane: its visible image gradient, squared.
 
-    To first order the squared error of a picture that is displaced is the square of its gradient, times that of the
-    displacement.
+    To first order, the squared error of a displaced picture is its squared gradient times the squared displacement.
     """
     weights = np.zeros(len(mpi.rgba))
-    passed = torch.ones_like(mpi.rgba[0, :1], dtype=torch.float32)
+    transmittance = torch.ones_like(mpi.rgba[0, :1], dtype=torch.float32)
     for plane in range(len(weights) - 1, -1, -1):
         color, alpha = mpi.rgba[plane, :3].float(), mpi.rgba[plane, 3:].float().clamp(0, 1)
         color = color if mpi.premultiplied else color * alpha
-        slope = (color[..., 1:] - color[..., :-1]).abs().sum(dim=0, keepdim=True)
-        shown = (passed + HIDDEN_SHARE * (1 - passed))[..., :-1]
-        weights[plane] = float(((slope * shown) ** 2).mean())
-        passed *= 1 - alpha
+        gradient = (color[..., 1:] - color[..., :-1]).abs().sum(dim=0, keepdim=True)
+        visibility = (transmittance + HIDDEN_SHARE * (1 - transmittance))[..., :-1]
+        weights[plane] = float(((gradient * visibility) ** 2).mean())
+        transmittance *= 1 - alpha
     return weights
 
 
 def plan_layers(weights: np.ndarray, depths: Sequence[float], count: int) -> LayerPlan:
-    """The grouping of neighbouring planes whose content moves least when each takes the depth of its layer.
+    """Group neighbouring planes so that their content moves least when each takes the depth of its layer.
 
-    Parallax is proportional to inverse depth, so what is minimized is the squared difference of inverse depths, each
-    plane by its weight; exactly, by dynamic programming over where layers begin.
+    Parallax is proportional to inverse depth, so the minimum is that of the weighted squared differences of inverse
+    depths. It is exact, by dynamic programming over the first planes of the layers.
 
     Args:
-        weights: how much each plane ``[D]`` counts.
+        weights: of the planes, ``[D]``.
         depths: of the planes, the farthest first.
-        count: of the layers, at most D.
+        count: number of layers, at most D.
+
+    Raises:
+        ValueError: ``count`` is not in 1..D, or the numbers of weights and depths differ.
     """
     disparity = 1 / np.asarray(depths, dtype=np.float64)
     number = len(disparity)
     if not 1 <= count <= number or len(weights) != number:
         raise ValueError(f"count: 1 to {number} layers of {len(weights)} weights expected, got {count}")
-    sure = np.asarray(weights, dtype=np.float64) + 1e-6 * max(float(np.max(weights)), 1e-12)
-    sums = np.stack([np.concatenate([[0], np.cumsum(sure * disparity**power)]) for power in range(3)])
+    positive = np.asarray(weights, dtype=np.float64) + 1e-6 * max(float(np.max(weights)), 1e-12)
+    sums = np.stack([np.concatenate([[0], np.cumsum(positive * disparity**power)]) for power in range(3)])
 
     def mean_and_cost(begin: int, end: int) -> tuple[float, float]:
         mass, first, second = sums[:, end] - sums[:, begin]
@@ -95,9 +97,9 @@ def plan_layers(weights: np.ndarray, depths: Sequence[float], count: int) -> Lay
 
 
 def merge_planes(mpi: MultiplaneImage, plan: LayerPlan) -> MultiplaneImage:
-    """The MPI with the layers of a plan for planes: premultiplied float32 ``[L, 4, H, W]``.
+    """An MPI whose planes are the layers of a plan: premultiplied float32 ``[L, 4, H, W]``.
 
-    From the MPI's own camera it looks as before.
+    From the MPI's own camera it looks the same.
     """
     layers = []
     for planes in plan.planes():

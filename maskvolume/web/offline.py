@@ -1,6 +1,6 @@
-"""Everything of an exported folder in one classic script, for pages that no server serves.
+"""Packs an exported folder into one classic script, for pages opened without a server.
 
-A page that is opened by a double click may load scripts, but neither modules nor pictures and videos that WebGL reads.
+A page opened by a double click may load scripts, but neither modules nor images and videos for WebGL.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from maskvolume.io.files import atomic_path
 
-PIECE = 3 << 20  # bytes of a file that are encoded at once
+PIECE = 3 << 20  # bytes of a file encoded at once; a multiple of 3, so that base64 pieces can be joined
 
 
 def write_offline(folder: Path, out: Path) -> None:
@@ -19,7 +19,7 @@ def write_offline(folder: Path, out: Path) -> None:
 
     Args:
         folder: an exported folder, with its manifest.
-        out: the script.
+        out: the script to write.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != out)
     modules = [path for path in paths if path.suffix == ".js"]

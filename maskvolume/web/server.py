@@ -1,7 +1,7 @@
-"""A folder over HTTP: what a browser needs to play an exported clip from this machine.
+"""Serves a folder over HTTP, so that a browser can play an exported clip from this machine.
 
-A browser seeks in a video only where the server answers requests for parts of it, and runs a module only under its
-MIME type.
+Browsers seek in a video only if the server supports range requests, and run a module only if it has the right MIME
+type.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from maskvolume.runtime.errors import InputError
 LOOPBACK = "127.0.0.1"
 LARGEST_PORT = 65535
 
-# The system's table is not asked: on some machines it calls .js plain text, which browsers don't run.
+# Not the system's table: on some machines it maps .js to plain text, which browsers don't run.
 MIME_TYPES = {
     ".css": "text/css",
     ".gif": "image/gif",
@@ -51,25 +51,24 @@ OTHER_TYPE = "application/octet-stream"
 
 
 class FolderServer:
-    """Serves the files of one folder, several requests at once; a context manager that does so in the background.
+    """Serves the files of one folder, with concurrent requests; as a context manager, in the background.
 
-    It answers GET and HEAD, parts of a file (Range) and questions whether it changed (ETag, Last-Modified).
-    Nothing outside the folder can be had, also not by symbolic links, and folders are not listed. On the loopback
-    address only requests that name it are answered, so that no page of another site can read the files by a name
-    of its own.
+    It answers GET and HEAD, range requests and conditional requests (ETag, Last-Modified). Files outside the folder
+    are not served, even through symbolic links, and folders are not listed. On the loopback address it only answers
+    requests for a loopback host name, so that no other site can read the files through DNS rebinding.
 
     Attributes:
         url: address of the folder's index.html.
-        port: the port that was taken.
-        reachable: whether other machines may reach it.
+        port: the port in use.
+        reachable: whether other machines can reach it.
 
     Args:
-        folder: the folder.
-        host: address or name of this machine to serve on.
-        ports: tried in this order, the first free one is taken; 0 is any free one.
+        folder: the folder to serve.
+        host: address or host name of this machine to bind to.
+        ports: tried in this order until one is free; 0 means any free port.
 
     Raises:
-        InputError: the folder is missing, the host is no address of this machine, or no port is free.
+        InputError: the folder is missing, the host is not an address of this machine, or no port is free.
     """
 
     def __init__(self, folder: str | Path, host: str = LOOPBACK, ports: Sequence[int] = (0,)) -> None:
@@ -117,7 +116,7 @@ class FolderServer:
         """The answer to a request.
 
         Raises:
-            HTTPException: there is no such file, or the request is none that is answered.
+            HTTPException: there is no such file, or the request is not supported.
         """
         if not self.reachable and _name_of(request.host) not in self._names:
             raise BadRequest
@@ -136,7 +135,7 @@ class FolderServer:
         return response
 
     def _find(self, name: str) -> Path:
-        """The file in the folder that a decoded path of a request names, links followed."""
+        """The file in the folder for the decoded path of a request, with links resolved."""
         joined = safe_join(str(self._root), name)
         try:
             path = Path(joined or "").resolve(strict=True)
@@ -148,12 +147,12 @@ class FolderServer:
 
 
 class _Handler(WSGIRequestHandler):
-    """Answers requests without a line for each."""
+    """Answers requests without logging them."""
 
     def run_wsgi(self) -> None:
         try:
             super().run_wsgi()
-        except ValueError:  # an address that can't be taken apart, such as http://[
+        except ValueError:  # an address that can't be parsed, such as http://[
             self.send_error(400)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
@@ -164,7 +163,7 @@ class _Handler(WSGIRequestHandler):
 
 
 def _name_of(host: str) -> str | None:
-    """The name in a Host header, such as ``localhost:8000`` or ``[::1]:8000``, without the port."""
+    """The host name in a Host header such as ``localhost:8000`` or ``[::1]:8000``, without the port."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:
@@ -181,7 +180,7 @@ def _bind(host: str, ports: Sequence[int]) -> socket.socket:
             return socket.create_server(address, family=family)
         except (socket.gaierror, UnicodeError):
             raise InputError(
-                f"--host {host!r}: no address has this name; take {LOOPBACK} for this machine alone"
+                f"--host {host!r}: no address has this name; use {LOOPBACK} for this machine only"
             ) from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
@@ -190,8 +189,8 @@ def _bind(host: str, ports: Sequence[int]) -> socket.socket:
                 raise InputError(f"--port {port}: not permitted; choose one from 1024 on") from error
             reason = os.strerror(error.errno or 0).lower()
             raise InputError(
-                f"--host {host}: can't be served on ({reason}); take {LOOPBACK} for this machine alone, "
+                f"--host {host}: can't be served on ({reason}); use {LOOPBACK} for this machine only, "
                 "0.0.0.0 for its network"
             ) from error
-    taken = f"{ports[0]}: is" if len(ports) == 1 else f"{ports[0]} to {ports[-1]}: all are"
-    raise InputError(f"--port {taken} taken by another program; choose another, or 0 for any free one")
+    subject = f"{ports[0]}: is" if len(ports) == 1 else f"{ports[0]} to {ports[-1]}: all are"
+    raise InputError(f"--port {subject} taken by another program; choose another, or 0 for any free one")

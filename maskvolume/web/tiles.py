@@ -1,7 +1,7 @@
-"""Layers cut into tiles: which are empty, which stay the same, which move, and the pictures that hold them.
+"""Cuts layers into tiles, classifies them as empty, static or moving, and packs them into atlases.
 
-Layers are uint8 ``[L, H, W, 4]``, premultiplied. A tile is a square of ``size`` texels of a layer; in an atlas it lies
-in a slot with a gutter around it, which has the texels of its neighbours, so that a bilinear look-up has no seams.
+Layers are uint8 ``[L, H, W, 4]``, premultiplied. A tile is a square of ``size`` texels of a layer. In an atlas it is in
+a slot with a gutter that repeats the texels of its neighbours, so that bilinear look-ups have no seams.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 
 from maskvolume.runtime.errors import InputError
 
-EMPTY = 4  # levels of opacity, up to which a texel is empty
-BLED = 24  # levels of opacity, below which a colour is taken in part from around it
-AT_ONCE = 64  # slots whose colours are made at once: what a processor's cache holds
-BLOCK = 4  # texels a side over which changes are averaged, so that noise of a texel is none
-STILL = 12.0  # levels that a block of a still tile differs from its mean over time, at most
+EMPTY = 4  # grey levels of opacity up to which a texel counts as empty
+BLED = 24  # grey levels of opacity below which a texel's colour is blended with that of its surroundings
+AT_ONCE = 64  # slots processed at once, so that they fit in the processor's cache
+BLOCK = 4  # side in texels of the blocks over which changes are averaged, against noise
+STILL = 12.0  # largest difference in grey levels of a static tile's blocks from their mean over time
 
 
 @dataclass(frozen=True)
 class TileGrid:
-    """How layers are cut.
+    """The partition of layers into tiles.
 
     Attributes:
         shape: ``(L, H, W)`` of the layers.
-        size: texels of a tile, a side.
-        gutter: texels around it in a slot.
+        size: side of a tile in texels.
+        gutter: width in texels of the gutter around it in a slot.
     """
 
     shape: tuple[int, int, int]
@@ -38,17 +38,17 @@ class TileGrid:
 
     @property
     def slot(self) -> int:
-        """Texels of a slot, a side."""
+        """Side of a slot in texels."""
         return self.size + 2 * self.gutter
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """``(layers, rows, columns)`` of tiles."""
+        """Numbers of tiles: ``(layers, rows, columns)``."""
         layers, h, w = self.shape
         return layers, math.ceil(h / self.size), math.ceil(w / self.size)
 
     def padded(self, layers: np.ndarray) -> np.ndarray:
-        """Layers ``[L, H, W, ...]`` with zeros around, so that all slots lie within."""
+        """Layers ``[L, H, W, ...]`` padded with zeros to contain all slots."""
         _, rows, columns = self.counts
         _, h, w = self.shape
         g = self.gutter
@@ -63,7 +63,7 @@ class TileGrid:
         return np.ascontiguousarray(windows[tuple(tiles.T)].transpose(0, 2, 3, 1))
 
     def largest(self, values: np.ndarray, every: int = 1) -> np.ndarray:
-        """The largest of the values of each tile ``[rows, columns]``, of one value every so many texels a side."""
+        """The largest value in each tile, ``[rows, columns]``, of values sampled every ``every`` texels in x and y."""
         _, rows, columns = self.counts
         side = self.size // every
         h, w = values.shape
@@ -73,27 +73,27 @@ class TileGrid:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of a clip that show something: ``[N, 3]`` (layer, row, column), the farthest layer first."""
+    """The tiles of a clip that are not empty: ``[N, 3]`` (layer, row, column), the farthest layer first."""
 
     still: np.ndarray
     moving: np.ndarray
 
 
 class Changes:
-    """Finds what stays the same in a clip: fed with its frames twice, first for the mean and then for the changes.
+    """Finds the static tiles of a clip in two passes over its frames: first the mean, then the changes.
 
-    What no viewpoint sees counts as nothing.
+    Texels that no viewpoint sees are ignored.
     """
 
     def __init__(self, grid: TileGrid) -> None:
         self.grid = grid
         self._sum = np.zeros((*grid.shape, 4), dtype=np.float32)
         self._count = 0
-        self._most = np.zeros(grid.counts, dtype=np.float32)  # opacity of a tile's texels that is seen, at its highest
-        self._change = np.zeros(grid.counts, dtype=np.float32)  # of a tile, at its largest
+        self._most = np.zeros(grid.counts, dtype=np.float32)  # largest visible opacity of each tile
+        self._change = np.zeros(grid.counts, dtype=np.float32)  # largest change of each tile
 
     def add(self, layers: np.ndarray) -> None:
-        """First round: a frame, uint8 ``[L, H, W, 4]``."""
+        """First pass: add a frame, uint8 ``[L, H, W, 4]``."""
         for total, layer in zip(self._sum, layers, strict=True):
             cv2.accumulate(layer, total)
         self._count += 1
@@ -104,7 +104,7 @@ class Changes:
         return np.stack([np.round(total / self._count).astype(np.uint8) for total in self._sum])
 
     def compare(self, layers: np.ndarray, mean: np.ndarray, seen: np.ndarray) -> None:
-        """Second round: a frame again, ``mean``, and how much of each texel is seen, ``[L, H, W]`` in 0..1."""
+        """Second pass: compare a frame with ``mean``; ``seen`` is each texel's visibility, ``[L, H, W]`` in 0..1."""
         for number, (layer, still, share) in enumerate(zip(layers, mean, seen, strict=True)):
             change = cv2.absdiff(layer, still).max(axis=-1) * share
             blocks = self.grid.largest(_block_means(change), BLOCK)
@@ -113,57 +113,57 @@ class Changes:
             np.maximum(self._most[number], most, out=self._most[number])
 
     def tiles(self) -> Tiles:
-        """What was found."""
-        shown = self._most > EMPTY
-        moves = shown & (self._change > STILL)
-        return Tiles(np.argwhere(shown & ~moves), np.argwhere(moves))
+        """The static and the moving tiles."""
+        is_visible = self._most > EMPTY
+        is_moving = is_visible & (self._change > STILL)
+        return Tiles(np.argwhere(is_visible & ~is_moving), np.argwhere(is_moving))
 
 
 def _block_means(values: np.ndarray) -> np.ndarray:
-    """The means of blocks of ``BLOCK`` x ``BLOCK`` of values ``[H, W]``; at the ends of what there is."""
+    """Means of ``BLOCK`` x ``BLOCK`` blocks of values ``[H, W]``, padded at the border with the edge values."""
     h, w = values.shape
     padded = np.pad(values, ((0, -h % BLOCK), (0, -w % BLOCK)), mode="edge")
     return cv2.resize(padded, (padded.shape[1] // BLOCK, padded.shape[0] // BLOCK), interpolation=cv2.INTER_AREA)
 
 
 def straight_slots(slots: np.ndarray) -> np.ndarray:
-    """Premultiplied slots uint8 ``[N, S, S, 4]`` with straight colours, which go on into empty texels.
+    """Convert premultiplied slots uint8 ``[N, S, S, 4]`` to straight colours, extended into empty texels.
 
-    There they come from ever coarser means of what is around (pull-push), so that neither a bilinear look-up nor a
-    video's codec mixes in a colour that is not there. A slot without anything is grey.
+    Empty texels get increasingly coarse means of their surroundings (pull-push), so that neither bilinear look-ups nor
+    a video codec mix in a wrong colour. An empty slot is grey.
     """
     out = slots.copy()
     for begin in range(0, len(slots), AT_ONCE):
         part = slots[begin : begin + AT_ONCE].astype(np.float32) / 255
         color, alpha = part[..., :3], part[..., 3:]
-        sure = np.minimum(alpha * (255 / BLED), 1)
-        straight = sure * color / np.maximum(alpha, 1e-3) + (1 - sure) * _pull_push(color, alpha)
+        weight = np.minimum(alpha * (255 / BLED), 1)
+        straight = weight * color / np.maximum(alpha, 1e-3) + (1 - weight) * _pull_push(color, alpha)
         out[begin : begin + AT_ONCE, ..., :3] = np.round(straight.clip(0, 1) * 255)
     return out
 
 
 def _pull_push(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Straight colours everywhere ``[N, S, S, 3]``, from premultiplied ones and their opacity ``[N, S, S, 1]``."""
+    """Dense straight colours ``[N, S, S, 3]`` from premultiplied ones and their opacity ``[N, S, S, 1]``."""
     size = color.shape[1]
     if size == 1:
         return np.where(alpha > 1e-4, color / np.maximum(alpha, 1e-4), 0.5)
     half = [np.pad(x, ((0, 0), (0, size % 2), (0, size % 2), (0, 0))) for x in (color, alpha)]
     side = half[0].shape[1] // 2
     total_color, total = (x.reshape(len(x), side, 2, side, 2, -1).sum(axis=(2, 4)) for x in half)
-    sure = np.minimum(total, 1)
-    coarse = _pull_push(total_color / np.maximum(total, 1e-4) * sure, sure)
+    weight = np.minimum(total, 1)
+    coarse = _pull_push(total_color / np.maximum(total, 1e-4) * weight, weight)
     wide = coarse.repeat(2, axis=1).repeat(2, axis=2)[:, :size, :size]
     return np.where(alpha > 0, color + (1 - alpha) * wide, wide)
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """Where slots lie in a picture: colour in its upper half, opacity as grey in the lower one.
+    """The layout of slots in a picture: colour in its upper half, opacity as grey in the lower one.
 
     Attributes:
-        count: of the slots.
-        columns: slots in a row.
-        slot: texels of a slot, a side.
+        count: number of slots.
+        columns: slots per row.
+        slot: side of a slot in texels.
         size: ``(h, w)`` of the picture, both even.
     """
 
@@ -174,16 +174,16 @@ class Atlas:
 
     @classmethod
     def of(cls, count: int, slot: int, largest: tuple[int, int], what: str) -> Atlas:
-        """About as wide as high.
+        """A roughly square layout for ``count`` slots.
 
         Args:
-            count: of the slots.
-            slot: texels of one, a side.
-            largest: texels of the longer and of the shorter side, at most.
-            what: lies in it, for the message.
+            count: number of slots.
+            slot: side of a slot in texels.
+            largest: limits in texels of the longer and of the shorter side.
+            what: the contents, for the message.
 
         Raises:
-            InputError: it doesn't fit.
+            InputError: the slots don't fit within the limits.
         """
         longer, shorter = largest
         columns = max(1, min(math.ceil(math.sqrt(2 * count)), shorter // slot))
@@ -197,7 +197,7 @@ class Atlas:
         return cls(count, columns, slot, size)
 
     def draw(self, slots: np.ndarray) -> np.ndarray:
-        """Slots uint8 ``[N, S, S, 4]`` as the picture ``[h, w, 3]``."""
+        """Draw slots uint8 ``[N, S, S, 4]`` into a picture ``[h, w, 3]``."""
         h, w = self.size
         rows = h // 2 // self.slot
         sheet = np.zeros((rows * self.columns, self.slot, self.slot, 4), dtype=np.uint8)
@@ -210,7 +210,7 @@ class Atlas:
         return picture
 
     def read(self, picture: np.ndarray) -> np.ndarray:
-        """The slots of a picture again: straight colours and opacity, uint8 ``[N, S, S, 4]``."""
+        """Read the slots of a picture back: straight colours and opacity, uint8 ``[N, S, S, 4]``."""
         h, _ = self.size
         width = self.columns * self.slot
         rgba = np.concatenate([picture[: h // 2, :width], picture[h // 2 :, :width, 1:2]], axis=-1)
@@ -219,14 +219,14 @@ class Atlas:
 
 
 def assemble(grid: TileGrid, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Layers uint8 ``[L, H, W, 4]``, premultiplied, from tiles ``[N, 3]`` and their straight slots ``[N, S, S, 4]``."""
+    """Build premultiplied layers uint8 ``[L, H, W, 4]`` from tiles ``[N, 3]`` and straight slots ``[N, S, S, 4]``."""
     _, rows, columns = grid.counts
     layers, h, w = grid.shape
-    whole = np.zeros((layers, rows, grid.size, columns, grid.size, 4), dtype=np.uint8)
+    stacked = np.zeros((layers, rows, grid.size, columns, grid.size, 4), dtype=np.uint8)
     inner = slice(grid.gutter, grid.gutter + grid.size)
     for tiles, slots in parts:
         content = slots[:, inner, inner].astype(np.float32)
         content[..., :3] *= content[..., 3:] / 255
         layer, row, column = tiles.T
-        whole[layer, row, :, column] = np.round(content)
-    return whole.reshape(layers, rows * grid.size, columns * grid.size, 4)[:, :h, :w]
+        stacked[layer, row, :, column] = np.round(content)
+    return stacked.reshape(layers, rows * grid.size, columns * grid.size, 4)[:, :h, :w]

@@ -1,4 +1,4 @@
-"""Where a viewer of a rig's scene may stand: offsets from the rig's average pose, that look at one point."""
+"""The viewpoints that the player offers: offsets from the rig's average pose that look at one point."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from maskvolume.geometry.poses import RigPoses
 from maskvolume.metrics import psnr
 from maskvolume.ops import Rendering
 
-DIRECTIONS = 12  # around the centre, in which the border is looked at
-SEEN = 0.985  # share of a view at the border that some plane covers; of the worst direction
-ALIKE = 31.5  # PSNR in dB of layers beside planes, from the edges; of the worst
-SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of the rig's own reach, that are tried for the limits
+DIRECTIONS = 12  # viewpoints sampled around the border
+SEEN = 0.985  # required share of covered pixels in every view from the border
+ALIKE = 31.5  # required PSNR in dB of layers against planes in every view from the edges
+SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # candidate limits, relative to the rig's own reach
 
 
 @dataclass(frozen=True)
 class Viewpoints:
     """The viewpoints around a rig.
 
-    Offsets ``(x, y, z)`` are in the centre's frame (right, down, ahead), scene units, and all views look at the point
-    ``(0, 0, focus)`` of it.
+    Offsets ``(x, y, z)`` are in the centre's frame (right, down, ahead), in scene units, and all views look at the
+    point ``(0, 0, focus)`` of that frame.
 
     Attributes:
         T_world_center: ``[4, 4]`` the rig's average pose.
         K: ``[3, 3]`` of the views, at ``size``.
         size: (h, w) of the views.
-        focus: distance of the point that is looked at.
-        down: ``[3]`` in the centre's frame, which the views keep downward as well as can be.
-        limits: ``(x, y, z)``: an ellipse in x and y, and as far ahead as back.
+        focus: distance of the point that the views look at.
+        down: ``[3]`` direction in the centre's frame that stays downward in the views, as far as possible.
+        limits: ``(x, y, z)``: semi-axes of an ellipse in x and y, and the largest distance ahead and back.
     """
 
     T_world_center: Tensor
@@ -54,7 +54,7 @@ class Viewpoints:
 
     @classmethod
     def of(cls, poses: RigPoses, size: tuple[int, int]) -> Viewpoints:
-        """Those as far as the rig reaches: limits as the radii of its paths (see ``maskvolume.geometry.paths``)."""
+        """The viewpoints within the rig's reach: the limits are the radii of ``maskvolume.geometry.paths``."""
         cameras = poses.cameras
         T_world_center = average_pose(cameras)
         focus = focus_distance(poses.bounds)
@@ -69,11 +69,11 @@ class Viewpoints:
         return Camera(invert_rigid(T_world_cam), self.K.expand(len(offsets), 3, 3), self.size)
 
     def center(self) -> Camera:
-        """The view ``[1]`` from the middle."""
+        """The view ``[1]`` from the centre."""
         return self.cameras(torch.zeros(1, 3))
 
     def border(self) -> Camera:
-        """Views ``[2 * DIRECTIONS]`` from the border of the limits, around it at both ends of z."""
+        """Views ``[2 * DIRECTIONS]`` from the border of the limits, all around it at both ends of z."""
         angles = torch.arange(DIRECTIONS, dtype=torch.float64) * (2 * math.pi / DIRECTIONS)
         x, y, z = self.limits
         ends = [torch.stack([x * angles.cos(), y * angles.sin(), torch.full_like(angles, side)], 1) for side in (-z, z)]
@@ -85,25 +85,27 @@ class Viewpoints:
         return self.cameras(torch.tensor([[-x, 0, 0], [x, 0, 0], [0, -y, 0], [0, y, 0]], dtype=torch.float64))
 
     def all_over(self) -> Camera:
-        """Views that stand for all within the limits: the centre, some around it and many at the border."""
+        """Views that represent all within the limits: the centre, some around it and many at the border."""
         inner = self.scaled(0.5).border()[:: DIRECTIONS // 3]
         return join_paths([self.center(), inner, self.border()[::2]])
 
     def scaled(self, scale: float) -> Viewpoints:
-        """The same with narrower or wider limits."""
+        """The same viewpoints with scaled limits."""
         x, y, z = self.limits
         return replace(self, limits=(x * scale, y * scale, z * scale))
 
     def good_scale(self, planes: Callable[[Camera], Rendering], layers: Callable[[Camera], Rendering]) -> float:
-        """The widest of ``SCALES`` at which planes cover nearly all of every view, and layers show what planes show.
+        """The largest of ``SCALES`` at which the planes cover nearly all of every view and the layers match the planes.
 
         Args:
-            planes: what an MPI shows from a camera of the size of these views.
-            layers: what is left of it when it is merged.
+            planes: renders the MPI from a camera of these views' size.
+            layers: renders the merged MPI.
         """
         for scale in SCALES[:-1]:
-            tried = self.scaled(scale)
-            covered = all(float(planes(view).opacity.clamp(0, 1).mean()) >= SEEN for view in tried.border())
-            if covered and all(float(psnr(planes(view).color, layers(view).color)) >= ALIKE for view in tried.edges()):
+            candidate = self.scaled(scale)
+            covered = all(float(planes(view).opacity.clamp(0, 1).mean()) >= SEEN for view in candidate.border())
+            if covered and all(
+                float(psnr(planes(view).color, layers(view).color)) >= ALIKE for view in candidate.edges()
+            ):
                 return scale
         return SCALES[-1]

@@ -1,9 +1,9 @@
-// Geometry of cameras, in float64 and without a page: poses, homographies, limits of viewpoints, path files.
+// Camera geometry, in float64 and independent of the page: poses, homographies, limits of viewpoints, path files.
 //
 // Convention: as in maskvolume/: OpenCV axes (x right, y down, z forward), T_dst_src maps source to destination, K in
 // pixels, pixel centres at +0.5. Matrices are flat arrays, row by row: 9 numbers (3 x 3) or 16 (4 x 4).
 
-// How far beyond its limit a viewpoint gives way, as a share of the limit.
+// How far a viewpoint can be dragged beyond its limit, as a share of the limit.
 const GIVE = 0.12;
 
 /** The product of two n x n matrices. */
@@ -40,7 +40,7 @@ export function scaleIntrinsics(K, sx, sy) {
   return [K[0] * sx, K[1] * sx, K[2] * sx, K[3] * sy, K[4] * sy, K[5] * sy, K[6], K[7], K[8]];
 }
 
-/** The pose `T_center_cam` at an offset of the centre's frame, that looks at the point (0, 0, focus) of it. */
+/** The pose `T_center_cam` at an offset in the centre's frame that looks at the point (0, 0, focus) of that frame. */
 export function lookAt(offset, focus, down) {
   const z = normalize([-offset[0], -offset[1], focus - offset[2]]);
   const x = normalize(cross(down, z));
@@ -69,27 +69,27 @@ export function planeHomography(mpi, target, depth) {
   return multiply(target.K, multiply(M, invertIntrinsics(mpi.K)));
 }
 
-/** The matrix that takes pixels of a width x height picture to clip coordinates; row 0 of the picture is at y = -1. */
+/** The matrix from pixels of a width x height picture to clip coordinates; row 0 of the picture is at y = -1. */
 export function clipOfPixels(width, height) {
   return [2 / width, 0, -1, 0, 2 / height, -1, 0, 0, 1];
 }
 
-/** An offset within its limits: an ellipse in x and y, and as far ahead as back. */
+/** Clamp an offset to its limits: an ellipse in x and y, and the same distance ahead and back. */
 export function withinLimits(offset, limits) {
   return limited(offset, limits, (r) => Math.min(r, 1));
 }
 
-/** An offset that gives way beyond its limits, less and less: what is shown while a hand pulls. */
+/** Compress an offset beyond its limits with growing resistance, for display while the user drags. */
 export function softLimits(offset, limits) {
   return limited(offset, limits, (r) => (r <= 1 ? r : 1 + GIVE * (1 - Math.exp((1 - r) / GIVE))));
 }
 
-/** An offset of which no more than `most` times the limits is kept, so that the way back is not long. */
+/** Clamp an offset to `most` times the limits, so that the way back is short. */
 export function boundedPull(offset, limits, most = 1.5) {
   return limited(offset, limits, (r) => Math.min(r, most));
 }
 
-/** How far an offset is from the middle, 1 at the limits: in x and y, and in z. */
+/** Distance of an offset from the middle, 1 at the limits: in x and y, and in z. */
 export function reachOf(offset, limits) {
   const share = offset.map((value, axis) => (limits[axis] > 0 ? value / limits[axis] : 0));
   return [Math.hypot(share[0], share[1]), Math.abs(share[2])];
@@ -118,7 +118,7 @@ export function quaternionOf(T) {
   return q.map((value) => value / norm);
 }
 
-/** The 4 x 4 pose that turns by a unit quaternion. */
+/** The 4 x 4 pose with the rotation of a unit quaternion. */
 export function rotationOf([w, x, y, z]) {
   return [
     1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y), 0,
@@ -128,7 +128,7 @@ export function rotationOf([w, x, y, z]) {
   ];
 }
 
-/** The rotation a share of the way from one unit quaternion to another. */
+/** Interpolate between two unit quaternions. */
 export function slerp(from, to, share) {
   let dot = from.reduce((sum, value, i) => sum + value * to[i], 0);
   const sign = dot < 0 ? -1 : 1;
@@ -141,13 +141,13 @@ export function slerp(from, to, share) {
   return mixed.map((value) => value / norm);
 }
 
-/** The place of a camera in the centre's frame. */
+/** The position of a camera in the centre's frame. */
 export function placeOf(T_cam_world, T_center_world) {
   const T = multiply(T_center_world, invertRigid(T_cam_world));
   return [T[3], T[7], T[11]];
 }
 
-/** Which of the places is nearest to an offset; -1 where there is none. */
+/** Index of the position nearest to an offset; -1 if there is none. */
 export function nearestPlace(offset, places) {
   let best = -1;
   let least = Infinity;
@@ -159,7 +159,7 @@ export function nearestPlace(offset, places) {
 }
 
 /**
- * The text of a path file: the number of poses, then 15 numbers a line, column by column, camera to world:
+ * The text of a path file: the number of poses, then 15 numbers per line, column by column, camera to world:
  * [right, up, back, t, (height, width, focal length)].
  */
 export function pathText(poses, width, height, focal) {
@@ -167,7 +167,7 @@ export function pathText(poses, width, height, focal) {
     const T = invertRigid(T_cam_world);
     const numbers = [T[0], T[4], T[8], -T[1], -T[5], -T[9], -T[2], -T[6], -T[10], T[3], T[7], T[11]];
     numbers.push(height, width, focal);
-    return numbers.map((value) => String(value + 0)).join(" "); // no -0
+    return numbers.map((value) => String(value + 0)).join(" "); // avoids -0
   });
   return [String(poses.length), ...lines].join("\n") + "\n";
 }

@@ -1,13 +1,13 @@
-// Time: which frame of the clip is shown. It runs by the video of what moves, or by itself where nothing does.
+// The clock: which frame of the clip is current. It follows the video of the moving tiles, or a timer if nothing moves.
 
 import { COPY_AGAIN, PlayerError } from "player/errors.js";
 
 const H264 = 'video/mp4; codecs="avc1.640028"';
-const SETTLE = 400; // milliseconds that the picture of a finished jump is waited for
-const NUDGE = 1500; // milliseconds after which a video that doesn't load by itself is started for a moment
-const PATIENCE = 20000; // milliseconds in which a video has to show its first picture
+const SETTLE = 400; // milliseconds to wait for the picture after a seek
+const NUDGE = 1500; // milliseconds after which a video that doesn't load is played briefly
+const PATIENCE = 20000; // milliseconds to wait for a video's first picture
 
-/** A video element that never sounds and stays in the page. */
+/** A muted video element that plays inline. */
 export function newVideo() {
   const video = document.createElement("video");
   video.muted = true;
@@ -27,7 +27,7 @@ export async function loadVideo(video, address, name) {
   }
   await new Promise((resolve, reject) => {
     const late = setTimeout(
-      () => reject(new PlayerError(`${name}: no picture came within ${PATIENCE / 1000} s. Reload the page. ${COPY_AGAIN}`)),
+      () => reject(new PlayerError(`${name}: no picture within ${PATIENCE / 1000} s. Reload the page. ${COPY_AGAIN}`)),
       PATIENCE,
     );
     const nudge = setTimeout(() => video.play().then(() => video.pause()).catch(() => {}), NUDGE);
@@ -48,23 +48,23 @@ export async function loadVideo(video, address, name) {
 }
 
 function reasonOf(video) {
-  const reasons = { 2: "the connection broke off", 3: "it is damaged", 4: "missing, damaged or of an unknown codec" };
+  const reasons = { 2: "the connection was lost", 3: "it is damaged", 4: "missing, damaged or in an unknown codec" };
   return reasons[video.error?.code] ?? "unknown reason";
 }
 
-/** What both clocks share: state, and who is told. Events: "frame" (a frame is there), "state" (anything else). */
+/** The base of both clocks: state and events. Events: "frame" (the current frame changed), "state" (anything else). */
 class Clock extends EventTarget {
   constructor(fps, frames) {
     super();
     this.fps = fps;
     this.frames = frames;
-    this.frame = 0; // the one that is there
+    this.frame = 0; // the current one
     this.playing = false;
     this.speed = 1;
     this.loop = true;
   }
 
-  /** The nearest frame that there is. */
+  /** The nearest existing frame. */
   within(frame) {
     return Math.max(0, Math.min(this.frames - 1, Math.round(frame)));
   }
@@ -73,25 +73,25 @@ class Clock extends EventTarget {
     return this.playing ? this.pause() : this.play();
   }
 
-  tell(what) {
-    this.dispatchEvent(new Event(what));
+  notify(type) {
+    this.dispatchEvent(new Event(type));
   }
 }
 
-/** Time by a video, whose frame i is frame i of the clip. */
+/** A clock that follows a video, whose frame i is frame i of the clip. */
 export class VideoClock extends Clock {
-  /** @param video an element that `loadVideo` has loaded */
+  /** @param video an element loaded by `loadVideo` */
   constructor(video, fps, frames, name) {
     super(fps, frames);
     this.video = video;
-    this.picture = null; // while a frame is told: its picture, where it is certain
+    this.picture = null; // during a "frame" event: the frame's picture, if it is certain
     this.error = null;
     video.loop = this.loop;
     video.addEventListener("ended", () => this.#stopped());
     video.addEventListener("pause", () => this.#stopped());
     video.addEventListener("error", () => {
       this.error = new PlayerError(`${name}: playing stopped (${reasonOf(video)}). Reload the page. ${COPY_AGAIN}`);
-      this.tell("state");
+      this.notify("state");
     });
     this.#listen();
   }
@@ -100,7 +100,7 @@ export class VideoClock extends Clock {
     if (this.playing) return;
     if (this.frame === this.frames - 1 && !this.loop) await this.seek(0);
     this.playing = true;
-    this.tell("state");
+    this.notify("state");
     try {
       await this.video.play();
     } catch {
@@ -111,60 +111,60 @@ export class VideoClock extends Clock {
   pause() {
     this.playing = false;
     this.video.pause();
-    this.tell("state");
-    // Where it stands is between two frames for all but a moment; from now on it is in the middle of one.
+    this.notify("state");
+    // The video may have stopped between two frames; seek to the middle of the current one.
     if (this.#jump === null) this.seek(this.frame);
   }
 
   setSpeed(speed) {
     this.speed = speed;
     this.video.playbackRate = speed;
-    this.tell("state");
+    this.notify("state");
   }
 
   setLoop(loop) {
     this.loop = this.video.loop = loop;
-    this.tell("state");
+    this.notify("state");
   }
 
-  /** Show a frame; the promise holds when it is there. Of several jumps at once the last one is made. */
+  /** Show a frame; the promise resolves when it is visible. Of several concurrent seeks only the last one counts. */
   seek(frame) {
-    this.#wanted = this.within(frame);
+    this.#target = this.within(frame);
     this.#jump ??= this.#follow();
     return this.#jump;
   }
 
-  #wanted = null;
+  #target = null;
   #jump = null;
   #arrived = () => {};
 
   async #follow() {
-    await null; // so that this jump is known before it may end
-    while (this.#wanted !== null) {
-      const frame = this.#wanted;
+    await null; // so that #jump is set before it can end
+    while (this.#target !== null) {
+      const frame = this.#target;
       const time = (frame + 0.5) / this.fps;
       if (this.frame !== frame || Math.abs(this.video.currentTime - time) > 0.01 / this.fps) {
         const seeked = new Promise((resolve) => this.video.addEventListener("seeked", resolve, { once: true }));
         const shown = new Promise((resolve) => {
-          this.#arrived = (there) => there === frame && resolve();
+          this.#arrived = (arrived) => arrived === frame && resolve();
         });
         this.video.currentTime = time;
         await seeked;
-        // Not every browser tells that a picture is there which was there before.
+        // Not every browser reports a picture that was visible before.
         await Promise.race([shown, new Promise((resolve) => setTimeout(resolve, this.frame === frame ? 0 : SETTLE))]);
-        if (!this.playing) this.#show(frame); // again, as the picture may have come later than the word of it
+        if (!this.playing) this.#show(frame); // again, as the picture may arrive after its callback
       }
-      if (this.#wanted === frame) this.#wanted = null;
+      if (this.#target === frame) this.#target = null;
     }
     this.#jump = null;
   }
 
   #stopped() {
-    // Of a last picture that comes late or as the video ends not every browser tells.
+    // Not every browser reports the last picture if it comes late or as the video ends.
     if (this.#isAtEnd() && this.frame !== this.frames - 1) this.#show(this.frames - 1);
     if (!this.playing || !(this.video.ended || this.video.paused)) return;
     this.playing = false;
-    this.tell("state");
+    this.notify("state");
   }
 
   #isAtEnd() {
@@ -174,20 +174,20 @@ export class VideoClock extends Clock {
   #show(frame) {
     this.frame = this.within(frame);
     this.#arrived(this.frame);
-    this.tell("frame");
+    this.notify("frame");
   }
 
   /**
-   * The frame that is there at a time of the video: its own time, or after a jump, in some browsers, the jump's.
-   * Where a video is repeated some browsers begin again with the time, others go on counting.
+   * The frame at a time of the video: the frame's own time, or after a seek, in some browsers, the seek's.
+   * When a video loops, some browsers restart the time, others continue counting.
    */
   #frameAt(seconds) {
     return Math.floor(seconds * this.fps + 0.25) % this.frames;
   }
 
   /**
-   * The picture that is there, with its own time; null where the browser doesn't tell that. On a busy machine the
-   * callback of a frame comes when the video is farther already.
+   * The visible picture with its own time; null if the browser doesn't provide that. On a busy machine the callback of
+   * a frame comes when the video has already advanced.
    */
   #stampedPicture(mediaTime) {
     if (!globalThis.VideoFrame || this.video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return null;
@@ -198,14 +198,14 @@ export class VideoClock extends Clock {
     return null;
   }
 
-  #stamps = false; // whether pictures have the times of their frames, as in Chromium; elsewhere it is another time
+  #stamps = false; // whether pictures have the times of their frames, as in Chromium; elsewhere the times differ
 
   #listen() {
     if (this.video.requestVideoFrameCallback) {
       const next = (now, { mediaTime }) => {
         this.picture = this.#stampedPicture(mediaTime);
         const time = this.picture ? this.picture.timestamp / 1e6 : mediaTime;
-        this.#show(this.#isAtEnd() ? this.frames - 1 : this.#frameAt(time)); // the one before may be told late
+        this.#show(this.#isAtEnd() ? this.frames - 1 : this.#frameAt(time)); // the callback before may be late
         this.picture?.close();
         this.picture = null;
         this.video.requestVideoFrameCallback(next);
@@ -213,50 +213,50 @@ export class VideoClock extends Clock {
       this.video.requestVideoFrameCallback(next);
       return;
     }
-    const look = () => {
+    const poll = () => {
       if (this.playing) {
         const frame = this.within(Math.floor(this.video.currentTime * this.fps));
         if (frame !== this.frame) this.#show(frame);
       }
-      requestAnimationFrame(look);
+      requestAnimationFrame(poll);
     };
-    requestAnimationFrame(look);
+    requestAnimationFrame(poll);
   }
 }
 
-/** Time of a clip in which nothing moves. */
+/** A clock for a clip in which nothing moves. */
 export class TimerClock extends Clock {
-  #began = 0; // milliseconds at which frame 0 was or would have been shown
+  #began = 0; // milliseconds at which frame 0 was or would have been visible
 
   async play() {
     if (this.playing) return;
     if (this.frame === this.frames - 1 && !this.loop) this.frame = 0;
     this.playing = true;
     this.#begin();
-    this.tell("state");
+    this.notify("state");
     requestAnimationFrame(() => this.#tick());
   }
 
   pause() {
     this.playing = false;
-    this.tell("state");
+    this.notify("state");
   }
 
   setSpeed(speed) {
     this.speed = speed;
     this.#begin();
-    this.tell("state");
+    this.notify("state");
   }
 
   setLoop(loop) {
     this.loop = loop;
-    this.tell("state");
+    this.notify("state");
   }
 
   async seek(frame) {
     this.frame = this.within(frame);
     this.#begin();
-    this.tell("frame");
+    this.notify("frame");
   }
 
   #begin() {
@@ -273,12 +273,12 @@ export class TimerClock extends Clock {
       } else {
         frame = this.frames - 1;
         this.playing = false;
-        this.tell("state");
+        this.notify("state");
       }
     }
     if (frame !== this.frame) {
       this.frame = frame;
-      this.tell("frame");
+      this.notify("frame");
     }
     requestAnimationFrame(() => this.#tick());
   }

@@ -1,10 +1,10 @@
-// What a camera of the rig saw, beside the view from its place: a wipe with a divider.
+// Compares a camera's video with the view from its position: a wipe with a divider.
 
 import { nearestPlace, placeOf } from "player/camera.js";
 import { loadVideo, newVideo } from "player/clock.js";
 
-const KEY_STEP = 0.04; // of the width
-const KEPT = 3; // cameras whose videos stay loaded; phones decode few at once
+const KEY_STEP = 0.04; // share of the width
+const MAX_LOADED = 3; // cameras whose videos stay loaded; phones decode few at once
 
 /** Compares with one camera at a time. Events: "change"; "failed" (see `error`): its video can't be shown. */
 export class Compare extends EventTarget {
@@ -12,7 +12,7 @@ export class Compare extends EventTarget {
     super();
     Object.assign(this, { player, files, ...elements });
     this.cameras = player.manifest.cameras.filter((camera) => camera.video);
-    this.camera = null; // that is compared with
+    this.camera = null; // the compared camera
     this.share = 0.5;
     this.error = null;
     this.ready = Promise.resolve();
@@ -21,14 +21,14 @@ export class Compare extends EventTarget {
     this.#followDivider();
   }
 
-  /** The camera with a video that is nearest to where the view goes to; undefined where there is none. */
+  /** The camera with a video nearest to the target viewpoint; undefined if there is none. */
   get nearest() {
     const { viewpoint } = this.player;
     const places = this.cameras.map(({ T_cam_world }) => placeOf(T_cam_world, viewpoint.T_center_world));
     return this.cameras[nearestPlace(viewpoint.target, places)];
   }
 
-  /** Go to a camera and show what it saw. */
+  /** Move to a camera and show its video. */
   start(camera, { atOnce = false } = {}) {
     this.camera = camera;
     this.player.viewpoint.moveToPose(camera, { atOnce });
@@ -52,7 +52,7 @@ export class Compare extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Where the divider is, 0 to 1 from the left. */
+  /** The position of the divider, 0 to 1 from the left. */
   setShare(share) {
     this.share = Math.max(0, Math.min(1, share));
     this.player.frame.style.setProperty("--divider", `${this.share * 100}%`);
@@ -80,12 +80,12 @@ export class Compare extends EventTarget {
     this.#follow();
   }
 
-  /** Keep the newest videos alone, and the one that is seen. */
+  /** Keep only the latest videos and the visible one. */
   #keep(name, video) {
     this.#videos.delete(name);
     this.#videos.set(name, video);
     for (const [old, kept] of this.#videos) {
-      if (this.#videos.size <= KEPT) break;
+      if (this.#videos.size <= MAX_LOADED) break;
       if (kept === this.#video) continue;
       this.#videos.delete(old);
       unload(kept);
@@ -97,7 +97,7 @@ export class Compare extends EventTarget {
     if (!video) return;
     const { clock } = this.player;
     let late = Math.abs(video.currentTime - (clock.frame + 0.5) / clock.fps) * clock.fps; // frames
-    if (clock.playing && clock.loop) late = Math.min(late, Math.abs(clock.frames - late)); // one has begun again
+    if (clock.playing && clock.loop) late = Math.min(late, Math.abs(clock.frames - late)); // one has started over
     video.loop = clock.loop;
     video.playbackRate = clock.speed;
     if (clock.playing && video.paused) video.play().catch(() => {});

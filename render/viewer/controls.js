@@ -1,20 +1,20 @@
-// Hands on the viewpoint: mouse, touch, wheel, keys and the tilt of the device.
+// Controls of the viewpoint: mouse, touch, wheel, keys and device tilt.
 
-const DRAG = 1.3; // ways from border to border for a drag across the picture
-const WHEEL = 1 / 500; // of the way ahead, a pixel of the wheel
-const PINCH = 1.6; // of the way ahead, for fingers e times as far apart
-const KEY = 0.9; // of the limits a second, while a key is held
-const TILT = 18; // degrees from the middle to the border
+const DRAG = 1.3; // a drag across the picture moves this many times the distance from border to border
+const WHEEL = 1 / 500; // share of the range ahead per pixel of the wheel
+const PINCH = 1.6; // share of the range ahead when fingers move apart by a factor of e
+const KEY = 0.9; // share of the limits per second while a key is held
+const TILT = 18; // degrees of tilt from the middle to the border
 const TAP = { pixels: 6, milliseconds: 350 };
 const RELEASE = 180; // milliseconds after the last turn of the wheel
 
-/** Dragging, pinching and the wheel on the picture; a tap calls `onTap`. `enabled` says whether hands move the view. */
+/** Dragging, pinching and the wheel on the picture; a tap calls `onTap`. `enabled` returns whether input moves the view. */
 export function followPointers(player, { onTap, enabled }) {
   const { frame, viewpoint } = player;
   const [lx, ly, lz] = viewpoint.limits;
   const fingers = new Map();
   let began = null;
-  let letGo;
+  let releaseTimer;
 
   const centre = () => {
     const points = [...fingers.values()];
@@ -65,14 +65,14 @@ export function followPointers(player, { onTap, enabled }) {
   frame.addEventListener(
     "wheel",
     (event) => {
-      if (event.ctrlKey || !enabled()) return; // the page's zoom
+      if (event.ctrlKey || !enabled()) return; // ctrl is the page's zoom
       event.preventDefault();
       const pixels = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 20 : 1);
       viewpoint.held = true;
       viewpoint.moveBy(0, 0, -pixels * WHEEL * lz);
       player.changed();
-      clearTimeout(letGo);
-      letGo = setTimeout(release, RELEASE);
+      clearTimeout(releaseTimer);
+      releaseTimer = setTimeout(release, RELEASE);
     },
     { passive: false },
   );
@@ -83,10 +83,10 @@ const MOVES = {
   "+": [0, 0, 1], "=": [0, 0, 1], "-": [0, 0, -1], _: [0, 0, -1],
 };
 
-/** Keys that move while they are held; `actions` has what other keys do, by their name. */
+/** Keys that move while they are held; `actions` maps the names of other keys to their actions. */
 export function followKeys(player, { actions, enabled }) {
   const { viewpoint } = player;
-  const held = new Map(); // by place on the keyboard, since a name changes with shift
+  const held = new Map(); // by key code, since the key name changes with shift
 
   const release = () => {
     if (held.size === 0) return;
@@ -104,7 +104,7 @@ export function followKeys(player, { actions, enabled }) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    // After a dialog was closed what was focused in it still is for a moment.
+    // After a dialog closes, its focused element keeps the focus for a moment.
     if (!event.target.closest("dialog") && isTaken(event.target, name)) return;
     if (name in MOVES) {
       event.preventDefault();
@@ -137,7 +137,7 @@ function isTaken(element, name) {
   return element.matches("button, a") && (name === " " || name === "Enter");
 }
 
-/** Looking around by tilting a phone. */
+/** Looks around by tilting a phone. */
 export class Tilt {
   constructor(player, enabled) {
     this.player = player;
@@ -145,17 +145,17 @@ export class Tilt {
     this.active = false;
   }
 
-  /** Whether the device may have a sensor. */
+  /** Whether the device may have a tilt sensor. */
   static get exists() {
     return "DeviceOrientationEvent" in window && matchMedia("(pointer: coarse)").matches;
   }
 
-  /** Start; returns why it can't, or null. */
+  /** Start; returns the reason why it can't, or null. */
   async start() {
-    if (!window.isSecureContext) return "Tilting needs a page from https or from this device.";
+    if (!window.isSecureContext) return "Tilting needs a page served over https or from this device.";
     if (DeviceOrientationEvent.requestPermission) {
       const answer = await DeviceOrientationEvent.requestPermission().catch(() => "denied");
-      if (answer !== "granted") return "The browser doesn't allow this page to feel the device's tilt.";
+      if (answer !== "granted") return "The browser doesn't allow this page to use the tilt sensor.";
     }
     this.active = true;
     this.#first = null;
@@ -173,7 +173,7 @@ export class Tilt {
   #follow = ({ beta, gamma }) => {
     if (beta === null || gamma === null || !this.enabled()) return;
     const { viewpoint } = this.player;
-    // In which direction the screen's top points: held sideways, the axes change places.
+    // The rotation of the screen: held sideways, the axes swap.
     const turned = ((screen.orientation?.angle ?? 0) * Math.PI) / 180;
     const across = gamma * Math.cos(turned) + beta * Math.sin(turned);
     const along = beta * Math.cos(turned) - gamma * Math.sin(turned);

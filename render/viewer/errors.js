@@ -1,4 +1,4 @@
-// What a reader of the page can mend: said in the page, in plain words.
+// Errors that the user can fix, shown in the page in plain words.
 
 /** An error whose message names the file or feature, what is wrong with it and what to do. */
 export class PlayerError extends Error {}

@@ -1,8 +1,8 @@
-// The files of the exported folder, over HTTP or, for a page that was opened by a double click, from offline.js.
+// Loads the files of the exported folder over HTTP or, for a page opened by a double click, from offline.js.
 
 import { COPY_AGAIN, PlayerError } from "player/errors.js";
 
-// Larger videos are not loaded as a whole before the first picture but as they play.
+// Larger videos are streamed instead of loaded completely before the first picture.
 const WHOLE = 48e6;
 
 export class Files {
@@ -17,7 +17,7 @@ export class Files {
     this.received = 0;
   }
 
-  /** A file as a Blob, its size checked. */
+  /** A file as a Blob, with its size checked. */
   async blob(name, type = "") {
     const parts = this.offline ? this.#decode(name) : await this.#fetch(name);
     const blob = new Blob(parts, { type });
@@ -34,7 +34,7 @@ export class Files {
     return (await this.blob(name)).text();
   }
 
-  /** An address that a video element plays. */
+  /** An address for a video element. */
   async videoAddress(name) {
     if (this.offline || (this.sizes[name] ?? 0) <= WHOLE) return URL.createObjectURL(await this.blob(name, "video/mp4"));
     return name;

@@ -1,4 +1,4 @@
-// Pictures on buttons, drawn on 24 x 24.
+// Icons of the buttons, drawn on 24 x 24.
 
 const SHAPES = {
   play: '<path d="M7 4.5v15l13-7.5z"/>',

@@ -1,11 +1,11 @@
-// Buttons, sliders, dialogs and what they say.
+// Buttons, sliders, dialogs and their texts.
 
 import { followKeys, followPointers, Tilt } from "player/controls.js";
 import { setIcon } from "player/icons.js";
 import { FILE_NAME } from "player/recorder.js";
 
 const IDLE = 2600; // milliseconds after which controls fade while the clip plays
-const SAID = 2600; // milliseconds for which an announcement is seen
+const SAID = 2600; // milliseconds for which an announcement is visible
 const SPEEDS = [0.1, 0.25, 0.5, 1, 2];
 
 const element = (id) => document.getElementById(id);
@@ -28,7 +28,7 @@ export class Interface {
     this.#showView();
   }
 
-  /** Say something in passing, to eyes and to screen readers. */
+  /** Announce something briefly, also to screen readers. */
   say(text) {
     element("announce").textContent = text;
     element("announce").classList.add("shown");
@@ -36,7 +36,7 @@ export class Interface {
     this.#saying = setTimeout(() => element("announce").classList.remove("shown"), SAID);
   }
 
-  /** Go to a camera's exact pose; -1 is the centre. */
+  /** Move to a camera's exact pose; -1 is the centre. */
   goTo(index) {
     const { player, compare } = this;
     const camera = player.manifest.cameras[index];
@@ -87,7 +87,7 @@ export class Interface {
   #showFrame() {
     const { clock } = this.player;
     const scrub = element("scrub");
-    if (!scrub.matches(":active")) scrub.value = clock.frame; // a hand that drags it is ahead of the video
+    if (!scrub.matches(":active")) scrub.value = clock.frame; // while it is dragged, it is ahead of the video
     scrub.style.setProperty("--share", `${(100 * clock.frame) / Math.max(1, clock.frames - 1)}%`);
     scrub.setAttribute("aria-valuetext", `frame ${clock.frame} of ${clock.frames - 1}`);
     const narrow = matchMedia("(max-width: 720px)").matches;
@@ -134,7 +134,7 @@ export class Interface {
     const next = player.mode === mode ? "color" : mode;
     if (next === "layers") compare.stop();
     player.setMode(next);
-    const names = { color: "Picture", disparity: "Disparity: near is bright", layers: "Layers apart", mask: "Mask: what moves" };
+    const names = { color: "Picture", disparity: "Disparity: near is bright", layers: "Layers apart", mask: "Mask: moving objects" };
     this.say(names[next]);
   }
 
@@ -146,7 +146,7 @@ export class Interface {
   #startCompare(camera) {
     if (this.player.mode === "layers") this.player.setMode("color");
     this.compare.start(camera);
-    this.say(`What ${camera.name} saw is left of the divider`);
+    this.say(`The picture of ${camera.name} is left of the divider`);
   }
 
   #bindRecorder() {
@@ -158,7 +158,7 @@ export class Interface {
       button.textContent = recorder.active ? "Stop recording" : "Record path";
       note.hidden = !recorder.active;
       note.classList.toggle("recording", recorder.active);
-      note.textContent = recorder.still === null ? "Recording through the clip" : "Recording while time stands still";
+      note.textContent = recorder.still === null ? "Recording through the clip" : "Recording with time frozen";
     };
     button.addEventListener("click", async () => {
       if (recorder.active) recorder.stop();
@@ -183,7 +183,7 @@ export class Interface {
     element("path-summary").textContent =
       recorder.still === null
         ? `${count}: pose i belongs to frame i.`
-        : `${count}, while time stood still at frame ${recorder.still}: render it with --time fix:${recorder.still}.`;
+        : `${count}, with time frozen at frame ${recorder.still}: render it with --time fix:${recorder.still}.`;
     element("path-command").value = recorder.command;
     element("path-text").value = recorder.text;
     element("path-dialog").showModal();
@@ -193,10 +193,10 @@ export class Interface {
     try {
       await navigator.clipboard.writeText(field.value);
     } catch {
-      // Without https there is no clipboard but by a selection.
+      // Without https the clipboard only works through a selection.
       field.select();
       if (!document.execCommand("copy")) {
-        this.say("The browser doesn't let this page copy: it is selected, press Ctrl+C");
+        this.say("The browser doesn't allow copying: the text is selected, press Ctrl+C");
         return;
       }
     }
@@ -245,9 +245,9 @@ export class Interface {
     const { manifest, stats, renderer } = this.player;
     const { width, height } = renderer.canvas;
     element("stats").textContent =
-      `${manifest.layers.length} layers, ${(manifest.static.tiles.length / 3).toLocaleString("en")} still and ` +
+      `${manifest.layers.length} layers, ${(manifest.static.tiles.length / 3).toLocaleString("en")} static and ` +
       `${((manifest.dynamic?.tiles.length ?? 0) / 3).toLocaleString("en")} moving tiles, drawn at ${width} × ${height} ` +
-      `in ${stats.frameBuffer === "RGBA16F" ? "half floats" : "8 bits (this device has no float pictures)"}; ` +
+      `in ${stats.frameBuffer === "RGBA16F" ? "half floats" : "8 bits (this device has no float textures)"}; ` +
       `first picture after ${Math.round(stats.firstPictureMs)} ms and ${(stats.firstPictureBytes / 1e6).toFixed(2)} MB.`;
     element("help-dialog").showModal();
   }
@@ -270,7 +270,7 @@ export class Interface {
     const next = (by) => {
       const { cameras } = player.manifest;
       const index = cameras.findIndex((camera) => camera.name === player.viewpoint.preset);
-      const from = index < 0 && by < 0 ? 0 : index; // from elsewhere to the first or the last
+      const from = index < 0 && by < 0 ? 0 : index; // from a free view to the first or the last camera
       if (cameras.length > 0) this.goTo((from + by + cameras.length) % cameras.length);
     };
     const escape = () => {
@@ -314,7 +314,7 @@ export class Interface {
     };
     const sleep = () => {
       const busy = document.querySelector("dialog[open], #controls :focus-visible, #controls:hover");
-      const beside = matchMedia("(max-width: 720px)").matches; // there controls cover nothing
+      const beside = matchMedia("(max-width: 720px)").matches; // on narrow screens the controls cover nothing
       if (this.player.clock.playing && !busy && !beside && !this.recorder.active) document.body.classList.add("idle");
     };
     for (const name of ["pointermove", "pointerdown", "keydown", "focusin"]) document.addEventListener(name, wake);

@@ -1,4 +1,4 @@
-// Starts the player: files, clock, renderer, controls, in this order, and says what is missing.
+// Starts the player: files, clock, renderer, controls, in this order, and reports what is missing.
 
 import { TimerClock, VideoClock, loadVideo, newVideo } from "player/clock.js";
 import { Compare } from "player/compare.js";
@@ -38,10 +38,10 @@ function typeOf(name) {
   return name.endsWith(".png") ? "image/png" : "image/webp";
 }
 
-function requireSize(name, found, width, height) {
-  if (found.width !== width || found.height !== height) {
+function requireSize(name, actual, width, height) {
+  if (actual.width !== width || actual.height !== height) {
     throw new PlayerError(
-      `${name}: ${found.width} x ${found.height} pixels where the manifest says ${width} x ${height}: it belongs to ` +
+      `${name}: ${actual.width} x ${actual.height} pixels, but ${width} x ${height} in the manifest: it belongs to ` +
         `another export. ${COPY_AGAIN}`,
     );
   }
@@ -59,9 +59,9 @@ async function openClock(manifest, files) {
 function showProgress(files, manifest) {
   const names = [manifest.static.file, manifest.dynamic?.file].filter(Boolean);
   const total = names.reduce((sum, name) => sum + (files.sizes[name] ?? 0), 0);
-  const before = files.received;
+  const receivedBefore = files.received;
   files.onProgress = (received) => {
-    const share = total > 0 ? Math.min(1, (received - before) / total) : 0;
+    const share = total > 0 ? Math.min(1, (received - receivedBefore) / total) : 0;
     element("progress").value = share;
     element("progress-text").textContent = `Loading ${Math.round(share * 100)} % of ${(total / 1e6).toFixed(1)} MB`;
   };
@@ -81,8 +81,8 @@ async function applyState(state, { player, compare }, { atOnce }) {
     compare.stop();
   } else {
     compare.setShare(state.compare);
-    const wanted = camera?.video ? camera : compare.nearest;
-    if (wanted) compare.start(wanted, { atOnce });
+    const compared = camera?.video ? camera : compare.nearest;
+    if (compared) compare.start(compared, { atOnce });
   }
   if (state.playing) clock.play();
 }
@@ -146,7 +146,7 @@ async function start() {
   if (clock.video) renderer.upload(clock.video);
   const player = new Player({ manifest, scene, renderer, clock, viewpoint, frame });
   player.addEventListener("lost", () =>
-    fail(new PlayerError("The graphics of this device were reset, so the picture is lost. Reload the page.")),
+    fail(new PlayerError("The graphics device was reset and the picture is lost. Reload the page.")),
   );
   clock.addEventListener("state", () => clock.error && fail(clock.error));
   const compare = new Compare(player, files, {

@@ -1,4 +1,4 @@
-// manifest.json: what the folder holds. Read once, and checked so that nothing after this has to doubt it.
+// Parses manifest.json, the description of the folder, and checks it once, so that other modules can rely on it.
 
 import { COPY_AGAIN, PlayerError } from "player/errors.js";
 
@@ -7,7 +7,7 @@ const FORMAT = "maskvolume-web";
 const VERSION = 1;
 const MOST_LAYERS = 64;
 
-/** The manifest from its text. */
+/** Parse and check the manifest. */
 export function parseManifest(text) {
   let manifest;
   try {
@@ -18,7 +18,7 @@ export function parseManifest(text) {
   if (manifest?.format !== FORMAT) throw new PlayerError(`${NAME}: not the manifest of an exported clip. ${COPY_AGAIN}`);
   if (manifest.version !== VERSION) {
     throw new PlayerError(
-      `${NAME}: version ${manifest.version}, this player knows version ${VERSION}. Export the clip again.`,
+      `${NAME}: version ${manifest.version}, this player supports version ${VERSION}. Export the clip again.`,
     );
   }
   check(manifest);

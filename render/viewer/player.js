@@ -1,17 +1,17 @@
-// The picture: what is drawn, when, and at which size.
+// Schedules drawing and chooses the size of the canvas.
 
 import { reachOf } from "player/camera.js";
 
 export const MODES = ["color", "disparity", "layers", "mask"];
-const SHARPEST = 1.5; // canvas pixels a pixel of the picture, at most
-const LONGEST_STEP = 0.1; // seconds: after a pause nothing jumps
+const SHARPEST = 1.5; // most canvas pixels per pixel of the picture
+const LONGEST_STEP = 0.1; // seconds; avoids jumps after a pause
 
-// Where drawing is slow, pictures in motion are coarser, and sharp again at rest.
+// If drawing is slow, the resolution is reduced in motion and restored at rest.
 const LATE = 60; // milliseconds after which a picture is late
-const PATIENCE = 250; // milliseconds of being late, in pictures one after the other
-const COARSER = [0.5, 0.8]; // at once, at most and at least
-const COARSEST = 0.3;
-const REST = 350; // milliseconds without motion
+const PATIENCE = 250; // milliseconds of accumulated delay in consecutive pictures before the resolution drops
+const COARSER = [0.5, 0.8]; // largest and smallest reduction in one step
+const COARSEST = 0.3; // lowest resolution
+const REST = 350; // milliseconds without motion before the resolution is restored
 
 /** Draws when there is something new. Events: "drawn"; "view" (viewpoint or mode changed); "lost" (graphics were reset). */
 export class Player extends EventTarget {
@@ -19,7 +19,7 @@ export class Player extends EventTarget {
     super();
     Object.assign(this, { manifest, scene, renderer, clock, viewpoint, frame });
     this.mode = "color";
-    this.drives = []; // functions of the seconds gone by that move the viewpoint, and say whether they go on
+    this.drives = []; // functions of the elapsed seconds that move the viewpoint and return whether they continue
     this.stats = { framesPerSecond: 0, uploadBytesPerFrame: 0, firstPictureMs: null, firstPictureBytes: null };
     this.stats.frameBuffer = renderer.format;
     clock.addEventListener("frame", () => this.#takeFrame());
@@ -38,18 +38,18 @@ export class Player extends EventTarget {
     this.changed();
   }
 
-  /** Something about the viewpoint or mode is different. */
+  /** Report a change of the viewpoint or mode. */
   changed() {
     this.dispatchEvent(new Event("view"));
     this.schedule();
   }
 
-  /** Draw soon. */
+  /** Draw with the next animation frame. */
   schedule() {
     this.#request ??= requestAnimationFrame((now) => this.#step(now));
   }
 
-  /** Make the canvas as sharp as the place of the picture needs. */
+  /** Adapt the canvas's resolution to its size in the page. */
   fit() {
     const { width, height } = this.manifest.picture;
     this.frame.style.setProperty("--aspect", width / height);
@@ -70,7 +70,7 @@ export class Player extends EventTarget {
     this.dispatchEvent(new Event("drawn"));
   }
 
-  /** The present view at another size, off screen: a PNG as a data URL. */
+  /** The current view at another size, rendered off screen: a PNG as a data URL. */
   picture(width, height) {
     const pixels = this.renderer.read(width, height, this.#clips(width, height), this.mode);
     const canvas = Object.assign(document.createElement("canvas"), { width, height });
@@ -83,7 +83,7 @@ export class Player extends EventTarget {
   #drawn = [];
   #rests = true;
   #resting;
-  #coarse = 1; // share of the sharpness in motion
+  #coarse = 1; // relative resolution in motion
   #late = 0; // milliseconds
   #stepped = null;
 
@@ -126,13 +126,13 @@ export class Player extends EventTarget {
       this.#rests = true;
       this.fit();
     }, REST + due);
-    const gone = this.#stepped === null ? 0 : now - this.#stepped - due;
-    this.#late = gone > LATE ? this.#late + gone - LATE : 0;
+    const delay = this.#stepped === null ? 0 : now - this.#stepped - due;
+    this.#late = delay > LATE ? this.#late + delay - LATE : 0;
     this.#stepped = now;
     const coarser = this.#late > PATIENCE && this.#coarse > COARSEST;
     if (coarser) {
       const [most, least] = COARSER;
-      this.#coarse = Math.max(COARSEST, this.#coarse * Math.min(least, Math.max(most, Math.sqrt(LATE / gone))));
+      this.#coarse = Math.max(COARSEST, this.#coarse * Math.min(least, Math.max(most, Math.sqrt(LATE / delay))));
       this.#late = 0;
     }
     if (coarser || this.#rests) {

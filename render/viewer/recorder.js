@@ -1,11 +1,11 @@
-// A path of viewpoints, one pose a frame of the clip, as a file that the renderer takes.
+// Records a path of viewpoints, one pose per frame of the clip, as a file for the renderer.
 
 import { pathText } from "player/camera.js";
 
 export const FILE_NAME = "recorded_path.txt";
-const LONGEST = 3600; // poses while time stands still
+const LONGEST = 3600; // most poses with time frozen
 
-/** Records while time goes by (pose i belongs to frame i) or while it stands still. Event "done" when it ended. */
+/** Records while the clip plays (pose i belongs to frame i) or with time frozen. Event "done" at the end. */
 export class Recorder extends EventTarget {
   constructor(player) {
     super();
@@ -16,7 +16,7 @@ export class Recorder extends EventTarget {
     player.clock.addEventListener("state", () => this.#watch());
   }
 
-  /** Begin; while the clip plays it starts again from its first frame. */
+  /** Begin; a playing clip restarts from its first frame. */
   async start() {
     const { clock } = this.player;
     this.active = true;
@@ -49,13 +49,13 @@ export class Recorder extends EventTarget {
     if (this.poses.length > 0) this.dispatchEvent(new Event("done"));
   }
 
-  /** The path file. */
+  /** The text of the path file. */
   get text() {
     const { picture, view } = this.player.manifest;
     return pathText(this.poses, picture.width, picture.height, view.K[0]);
   }
 
-  /** How to render the path. */
+  /** The command that renders the path. */
   get command() {
     const time = this.still === null ? "loop" : `fix:${this.still}`;
     const options = `--config render_video.txt --path ${FILE_NAME} --time ${time} --out_dir out/recorded`;
@@ -88,7 +88,7 @@ export class Recorder extends EventTarget {
     }
   }
 
-  // A slow device skips frames: these get the pose of the one before.
+  // A slow device skips frames; these get the pose of the previous one.
   #complete() {
     for (let i = 1; i < this.poses.length; i++) this.poses[i] ??= this.poses[i - 1];
   }

@@ -1,4 +1,4 @@
-// Draws the tiles of all layers with WebGL2: one call for the tiles, then what nothing covers is filled.
+// Draws the tiles of all layers with WebGL2: one call for the tiles, then uncovered pixels are filled.
 
 import { PlayerError } from "player/errors.js";
 import * as shaders from "player/shaders.js";
@@ -8,9 +8,9 @@ const BACKDROP = [0.045, 0.053, 0.07];
 
 export class Renderer {
   /**
-   * @param canvas where to draw
-   * @param scene the tiles, of scene.js
-   * @param atlas decoded picture of the still tiles
+   * @param canvas to draw to
+   * @param scene the tiles, from scene.js
+   * @param atlas decoded picture of the static tiles
    */
   constructor(canvas, scene, atlas) {
     const gl = canvas.getContext("webgl2", {
@@ -20,7 +20,7 @@ export class Renderer {
     this.gl = gl;
     this.canvas = canvas;
     this.scene = scene;
-    this.uploadedBytes = 0; // of the newest frame of the video
+    this.uploadedBytes = 0; // of the latest frame of the video
     const floats = gl.getExtension("EXT_color_buffer_float") || gl.getExtension("EXT_color_buffer_half_float");
     this.format = floats ? "RGBA16F" : "RGBA8";
     this.#requireSize(scene.still);
@@ -41,7 +41,7 @@ export class Renderer {
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 1, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
   }
 
-  /** Take a video's present frame, or a VideoFrame. */
+  /** Upload a video's current frame, or a VideoFrame. */
   upload(video) {
     const { gl } = this;
     gl.bindTexture(gl.TEXTURE_2D, this.moving);
@@ -52,7 +52,7 @@ export class Renderer {
   /**
    * Draw to the canvas, at its size.
    *
-   * @param clips the matrix of each layer, pixel of the layer to clip coordinates (3 x 3, row by row)
+   * @param clips the matrix of each layer from pixels to clip coordinates (3 x 3, row by row)
    * @param mode "color", "disparity", "mask" or "layers"
    */
   draw(clips, mode) {
@@ -64,7 +64,7 @@ export class Renderer {
     this.#render(this.targets, clips, mode, null);
   }
 
-  /** Draw off screen: the pixels, RGBA, from the top row on. */
+  /** Draw off screen and return the pixels, RGBA, starting with the top row. */
   read(width, height, clips, mode) {
     const { gl } = this;
     const targets = this.#newTargets(width, height);
@@ -165,7 +165,7 @@ export class Renderer {
     gl.activeTexture(gl.TEXTURE0);
   }
 
-  // Levels of half the size each, down to a side of 2; `filled` has them again but for the finest.
+  // Levels of half the size each, down to a side of 2; `filled` has the same levels except the finest.
   #newTargets(width, height) {
     const levels = [this.#newTarget(width, height, this.format)];
     const filled = [null];
@@ -205,7 +205,7 @@ export class Renderer {
     return texture;
   }
 
-  // Five numbers an instance: layer, column, row, kind, slot.
+  // Five numbers per instance: layer, column, row, kind, slot.
   #instances(data) {
     const { gl } = this;
     const array = gl.createVertexArray();
@@ -235,7 +235,7 @@ export class Renderer {
     if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
       const logs = gl.getAttachedShaders(program).map((shader) => gl.getShaderInfoLog(shader));
       throw new PlayerError(
-        `WebGL2: the graphics driver refuses a program (${[gl.getProgramInfoLog(program), ...logs].join(" ").trim()}). ` +
+        `WebGL2: the graphics driver rejects a program (${[gl.getProgramInfoLog(program), ...logs].join(" ").trim()}). ` +
           "Update the browser and the driver, or use another browser.",
       );
     }
@@ -251,7 +251,7 @@ export class Renderer {
     const most = this.gl.getParameter(this.gl.MAX_TEXTURE_SIZE);
     if (Math.max(width, height) > most) {
       throw new PlayerError(
-        `${file}: ${width} x ${height} pixels, more than the ${most} that this device's graphics can hold. ` +
+        `${file}: ${width} x ${height} pixels, more than this device's limit of ${most}. ` +
           "Export the clip with a smaller --img_wh or fewer --layers.",
       );
     }
@@ -260,7 +260,7 @@ export class Renderer {
 
 function noWebGL() {
   return new PlayerError(
-    "WebGL2 is missing: this browser can't draw in three dimensions. Turn on hardware acceleration in its settings, " +
+    "WebGL2 is missing: this browser can't draw 3D graphics. Turn on hardware acceleration in its settings, " +
       "update it, or use another browser.",
   );
 }

@@ -3,7 +3,7 @@
 import { clipOfPixels, multiply, planeHomography, scaleIntrinsics } from "player/camera.js";
 import { CARD, TILE_MOVING, TILE_STILL } from "player/shaders.js";
 
-const APART = { turn: 0.72, tilt: 0.24, depth: 1.5, distance: 3.1, focal: 2.2 }; // sides are in widths of a layer
+const APART = { turn: 0.72, tilt: 0.24, depth: 1.5, distance: 3.1, focal: 2.2 }; // lengths in widths of a layer
 
 export class Scene {
   /** @param manifest a checked manifest */
@@ -25,14 +25,14 @@ export class Scene {
     this.cards = packed([...cards, ...tiles]);
   }
 
-  /** The matrix of each layer, pixel to clip coordinates, as a camera with K at the picture's size sees it. */
+  /** The matrix of each layer from pixels to clip coordinates, for a camera with K at the picture's size. */
   clips({ T_cam_world, K }, width, height) {
     const target = { T_cam_world, K: scaleIntrinsics(K, width / this.picture.width, height / this.picture.height) };
     const clip = clipOfPixels(width, height);
     return this.depths.map((depth) => multiply(clip, planeHomography(this.mpi, target, depth)));
   }
 
-  /** The same for layers apart: cards one behind the other, looked at from the side; (x, y) of -1 to 1 turns. */
+  /** The same for separated layers: cards one behind the other, seen from the side; (x, y) in -1 to 1 rotates. */
   clipsApart([x, y], width, height) {
     const turn = APART.turn - 0.5 * x;
     const tilt = APART.tilt + 0.35 * y;
@@ -43,8 +43,8 @@ export class Scene {
     const last = Math.max(1, this.depths.length - 1);
     return this.depths.map((_, layer) => {
       const z = APART.depth * (0.5 - layer / last);
-      const place = [1 / this.width, 0, -0.5, 0, 1 / this.width, -0.5 * (this.height / this.width), 0, 0, z];
-      const turned = multiply(R, place);
+      const card = [1 / this.width, 0, -0.5, 0, 1 / this.width, -0.5 * (this.height / this.width), 0, 0, z];
+      const turned = multiply(R, card);
       turned[8] += APART.distance;
       return multiply(project, turned);
     });
@@ -55,7 +55,7 @@ function* listTiles({ tiles }, kind) {
   for (let i = 0; i < tiles.length; i += 3) yield [tiles[i], tiles[i + 1], tiles[i + 2], kind, i / 3];
 }
 
-// The farthest layer first; within a layer cards come first, tiles don't overlap.
+// The farthest layer first; within a layer the card comes first; tiles don't overlap.
 function packed(instances) {
   const order = [...instances].sort((a, b) => a[0] - b[0] || Number(b[3] === CARD) - Number(a[3] === CARD));
   return new Uint32Array(order.flat());

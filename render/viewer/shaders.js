@@ -45,7 +45,7 @@ const vec3 MOVING = vec3(1.0, 0.55, 0.1);
 vec4 look(sampler2D atlas, vec2 size) {
   vec2 at = texel / size;
   float opacity = textureLod(atlas, at + vec2(0.0, 0.5), 0.0).g;
-  if (opacity < 0.002) discard; // most of a layer: neither looked up nor blended
+  if (opacity < 0.002) discard; // most of a layer: skips the colour look-up and blending
   return vec4(textureLod(atlas, at, 0.0).rgb, opacity);
 }
 vec4 outline() {
@@ -73,7 +73,7 @@ void main() {
   gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0, 0.0, 1.0);
 }`;
 
-// A level of half the size: as avg_pool2d and the division of maskvolume/ops/filling.py, borders repeated.
+// A level of half the size: like avg_pool2d and the division in maskvolume/ops/filling.py, with repeated borders.
 export const PULL_FRAGMENT = `#version 300 es
 precision highp float;
 precision highp sampler2D;
@@ -91,7 +91,7 @@ void main() {
   half_ = vec4(sum.rgb / max(sum.a, 1e-6) * sure, sure);
 }`;
 
-// What a level lacks comes from the coarser one; the coarsest gives its mean.
+// Missing pixels of a level come from the coarser one; those of the coarsest are its mean.
 const FILL = `
 uniform sampler2D level, coarser;
 uniform bool coarsest;
@@ -126,7 +126,7 @@ void main() {
   filled = fill(gl_FragCoord.xy);
 }`;
 
-// OpenCV's "inferno" at 16 places, for disparities.
+// OpenCV's "inferno" at 16 points, for disparities.
 const INFERNO = [
   0x000004, 0x0c0826, 0x240c4f, 0x420a68, 0x5d126e, 0x781c6d, 0x932667, 0xae305c,
   0xc73e4c, 0xdd513a, 0xed6925, 0xf8850f, 0xfca50a, 0xfac62d, 0xf2e661, 0xfcffa4,

@@ -1,10 +1,10 @@
-// The state of the player in the address of the page, so that a link shows the same.
+// Stores the state of the player in the address of the page, so that a link shows the same view.
 
 import { MODES } from "player/player.js";
 
-const QUIET = 400; // milliseconds without a change, after which the address follows
+const QUIET = 400; // milliseconds without a change before the address is updated
 
-/** The part of an address after "#" for a state. */
+/** The fragment of an address for a state. */
 export function describe({ frame, offset, camera, mode, speed, loop, playing, compare }) {
   const parts = new URLSearchParams();
   if (frame > 0) parts.set("frame", frame);
@@ -18,7 +18,7 @@ export function describe({ frame, offset, camera, mode, speed, loop, playing, co
   return parts.toString().replaceAll("%2C", ",");
 }
 
-/** The state that the part after "#" describes; what it doesn't say, or says wrongly, is as at the beginning. */
+/** The state in the fragment of an address; missing or invalid parts have their initial values. */
 export function parse(hash) {
   const parts = new URLSearchParams(hash.replace(/^#/, ""));
   const number = (name, otherwise) => (parts.has(name) && Number.isFinite(+parts.get(name)) ? +parts.get(name) : otherwise);
@@ -35,9 +35,9 @@ export function parse(hash) {
   };
 }
 
-/** Keeps the address of the page the state's. */
+/** Keeps the address of the page in sync with the state. */
 export class Address {
-  /** @param state a function that gives the present state */
+  /** @param state a function that returns the current state */
   constructor(state) {
     this.state = state;
     this.#last = location.hash.slice(1);
@@ -48,13 +48,13 @@ export class Address {
     return location.href.replace(/#.*$/, "") + (hash && `#${hash}`);
   }
 
-  /** Something changed: follow when it is quiet. */
+  /** Report a change; the address is updated once changes stop. */
   touch() {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#write(), QUIET);
   }
 
-  /** Call with the state of an address that the reader typed or went back to. */
+  /** Call `apply` with the state of an address that the user entered or went back to. */
   onVisit(apply) {
     window.addEventListener("hashchange", () => {
       if (location.hash.slice(1) === this.#last) return;
@@ -68,7 +68,7 @@ export class Address {
 
   #write() {
     const { playing, ...state } = this.state();
-    const hash = describe({ ...state, playing: false }); // a reload shows what stood still
+    const hash = describe({ ...state, playing: false }); // a reload shows the paused view
     if (playing || hash === this.#last) return;
     this.#last = hash;
     history.replaceState(null, "", `#${hash}`);

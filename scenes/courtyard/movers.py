@@ -1,7 +1,7 @@
-"""The moving part of the example scene: a robot on skates that goes round in a loop, and a bouncing ball.
+"""The moving objects of the example scene: a robot that skates in a loop, and a bouncing ball.
 
-Both motions are periodic in the clip, so that it can be played in a loop; each moves so far that no pixel is
-covered for half of the frames, and the median over time of a camera shows the empty courtyard.
+Both motions are periodic in the clip, so that it can be played in a loop. They are wide enough that no pixel is
+covered for half of the frames, so that the median over time of a camera shows the empty courtyard.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TAU = 2 * math.pi
 
 
 class Movers:
-    """The moving objects; :meth:`pose` places them for an instant of the loop."""
+    """The moving objects; :meth:`pose` moves them to an instant of the loop."""
 
     def __init__(self) -> None:
         self.parts: dict[str, Any] = {}
@@ -26,7 +26,7 @@ class Movers:
 
     @property
     def objects(self) -> list[Any]:
-        """Everything that moves and can be seen."""
+        """All visible moving objects."""
         return [thing for thing in self.parts.values() if thing.type == "MESH"]
 
     def pose(self, time: float) -> None:
@@ -100,7 +100,7 @@ class Movers:
             self._part(f"skate {side}", f"knee {side}", [p.box((0.1, 0.22, 0.05), (0, -0.03, -0.2)), *wheels], red)
 
     def _pose_robot(self, phase: float) -> None:
-        """Round an ellipse, facing the way it goes, two strides a round."""
+        """Move around an ellipse, facing forward, with two strides per round."""
         x, y = 0.92 * math.sin(phase), 2.5 - 0.32 * math.cos(phase)
         dx, dy = 0.92 * math.cos(phase), 0.32 * math.sin(phase)
         stride = 2 * phase
@@ -133,7 +133,7 @@ class Movers:
         )
 
     def _pose_ball(self, time: float) -> None:
-        """Three bounces a round, to and fro across the yard behind and before the robot."""
+        """Bounce three times per round, to and fro across the yard, behind and in front of the robot."""
         phase = TAU * time + 0.5 * math.pi
         bounce = (3 * time + 0.25) % 1.0
         ball = self.parts["ball"]

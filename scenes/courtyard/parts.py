@@ -1,7 +1,7 @@
 """Building blocks of the example scene: procedural materials and meshes for Blender.
 
 Convention: metres, z up. Every mesh carries UVs in metres, projected along the dominant axis of each face, so
-that flat textures (bricks, planks, checks) lie on all sides of a box without stretching.
+that flat textures (bricks, planks, checks) cover all sides of a box without stretching.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Shader:
     def ramp(
         self, factor: Any, colors: Sequence[str], *, steps: bool = False, low: float = 0.0, high: float = 1.0
     ) -> Any:
-        """Colours spread evenly over ``low..high`` of a factor; ``steps`` gives flat bands."""
+        """A gradient of evenly spaced colours over ``low..high`` of a factor; ``steps`` gives flat bands."""
         out = self.node("ValToRGB", Fac=factor)
         ramp = out.node.color_ramp
         ramp.interpolation = "CONSTANT" if steps else "LINEAR"
@@ -79,7 +79,7 @@ class Shader:
         return self.node("Mix", 2, {"data_type": "RGBA", "blend_type": blend}, i0=factor, i6=a, i7=b)
 
     def dirt(self, color: Any, scale: float = 9.0, amount: float = 0.35) -> Any:
-        """Darken by fine noise, so that no surface is without texture."""
+        """Darken by fine noise, so that every surface has texture."""
         grain = self.ramp(self.noise(self.coords(), scale, 3.0), ["303030", "ffffff"], low=0.36, high=0.58)
         return self.mix(amount, color, grain, "MULTIPLY")
 
@@ -93,7 +93,7 @@ class Shader:
 
 
 def bricks(name: str, a: str, b: str, mortar: str, scale: float = 1.0, turn: float = 0.0, dirt: float = 0.4) -> Any:
-    """Bricks of about 25 x 8 cm at scale 1, stained by two scales of noise."""
+    """Bricks of about 25 x 8 cm at scale 1, with stains at two scales."""
     s = Shader(name, 0.85)
     uv = s.coords("UV", turn=turn)
     color = s.node(
@@ -188,7 +188,7 @@ def mottled(name: str, colors: Sequence[str], scale: float = 8.0, roughness: flo
 
 
 def leaf(name: str, colors: Sequence[str]) -> Any:
-    """Leaves: a tone for each leaf."""
+    """Leaves, each with its own tone."""
     s = Shader(name, 0.6)
     return s.done(s.dirt(s.ramp(s.island(), colors), 16.0, 0.35))
 
@@ -202,7 +202,7 @@ def mesh_object(
     turn: Vec = (0, 0, 0),
     smooth: bool = False,
 ) -> Any:
-    """One object of several pieces; ``turn`` is an XYZ Euler rotation in degrees."""
+    """An object from several pieces; ``turn`` is an XYZ Euler rotation in degrees."""
     vertices: list[Vec] = []
     faces: list[tuple[int, ...]] = []
     for points, polygons in shapes:
@@ -229,7 +229,7 @@ def mesh_object(
 
 
 def moved(shape: Shape, at: Vec = (0, 0, 0), turn: Vec = (0, 0, 0)) -> Shape:
-    """The shape turned (XYZ Euler, degrees) and then moved."""
+    """The shape rotated (XYZ Euler, degrees) and then translated."""
     rotation = Euler([math.radians(a) for a in turn]).to_matrix()
     return [tuple(rotation @ Vector(p) + Vector(at)) for p in shape[0]], shape[1]
 
@@ -243,7 +243,7 @@ def box(size: Vec, at: Vec = (0, 0, 0), turn: Vec = (0, 0, 0)) -> Shape:
 
 
 def lathe(profile: Sequence[tuple[float, float]], at: Vec = (0, 0, 0), turn: Vec = (0, 0, 0), sides: int = 24) -> Shape:
-    """A body turned about z from (radius, height) pairs."""
+    """A solid of revolution about z from (radius, height) pairs."""
     angles = [2 * math.pi * k / sides for k in range(sides)]
     points: list[Vec] = [(r * math.cos(a), r * math.sin(a), z) for r, z in profile for a in angles]
     faces: list[tuple[int, ...]] = []
@@ -277,7 +277,7 @@ def chain(points: Sequence[Vec], radius: float, sides: int = 6) -> list[Shape]:
 
 
 def sagging(start: Vec, end: Vec, sag: float, count: int = 24) -> list[Vec]:
-    """Points of a cable that hangs between two places."""
+    """Points of a cable that hangs between two points."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     t = np.linspace(0.0, 1.0, count + 1)[:, None]
     points = a + (b - a) * t
@@ -286,7 +286,7 @@ def sagging(start: Vec, end: Vec, sag: float, count: int = 24) -> list[Vec]:
 
 
 def leaves(rng: np.random.Generator, centres: np.ndarray, size: float, spread: float) -> list[Shape]:
-    """Folded diamond leaves scattered about ``centres [N, 3]``, in every direction."""
+    """Folded diamond leaves scattered around ``centres [N, 3]``, in random orientations."""
     out: list[Shape] = []
     for centre in centres:
         length, width = size * rng.uniform(0.7, 1.3), size * rng.uniform(0.3, 0.5)

@@ -1,6 +1,6 @@
-"""The still part of the example scene: a walled courtyard, 1.5 to 10 m from the rig.
+"""The static part of the example scene: a walled courtyard, 1.5 to 10 m from the rig.
 
-Convention: metres; the rig stands near the origin at about 1 m height and looks along +y; z is up.
+Convention: metres; the rig is near the origin at a height of about 1 m and looks along +y; z is up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SEED = 7
 
 
 def build_courtyard() -> None:
-    """Build everything that stands still, and the light."""
+    """Build the static objects and the lights."""
     rng = np.random.default_rng(SEED)
     _ground()
     _walls()
@@ -120,7 +120,7 @@ def _back_wall(rng: np.random.Generator) -> None:
 
 
 def _light() -> None:
-    """A low warm sun from behind the rig at the left, and a sky."""
+    """A low warm sun from behind the rig, at its left, and a sky."""
     sun = bpy.data.lights.new("sun", "SUN")
     sun.energy, sun.angle, sun.color = 4.2, math.radians(4.0), p.linear("ffe6c4")[:3]
     lamp = bpy.data.objects.new("sun", sun)

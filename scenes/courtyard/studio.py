@@ -1,4 +1,4 @@
-"""A scene in Blender, seen by the cameras of a clip, and its renderer."""
+"""Renders a Blender scene with the cameras of a clip."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from scenes.make_example_rig import View
 
 BOUND_PERCENTILES = (0.1, 99.9)
-BOUND_SIZE = (72, 128)  # the grid of rays that measures them
+BOUND_SIZE = (72, 128)  # rows and columns of the rays that measure the bounds
 MASK_SAMPLES = 16
-# As soft as a camera's picture: sharper ones alias, and do not fit in a small JPEG file.
+# As soft as a camera's picture: sharper ones alias and need larger JPEG files.
 SOFTNESS = 2.5
 
 
 class Moving(Protocol):
-    """What moves in a scene."""
+    """The moving objects of a scene."""
 
     @property
     def objects(self) -> list[Any]:
-        """Everything that moves and can be seen."""
+        """All visible moving objects."""
 
     def pose(self, time: float) -> None:
         """Place everything at ``time`` (0..1, one round of the loop)."""
@@ -38,7 +38,7 @@ class Studio:
     """The scene in Blender's open file and its renderer.
 
     Args:
-        movers: what moves in it; it stands there already.
+        movers: the moving objects, which are in the scene already.
         views: the cameras.
         size: (h, w) of the pictures.
         samples: light paths per pixel.
@@ -98,19 +98,19 @@ class Studio:
         cycles.caustics_reflective = cycles.caustics_refractive = False
         cycles.sample_clamp_indirect = 4.0
         cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", self.softness
-        # The same noise in every frame: what stands still stays the same picture.
+        # The same noise in every frame, so that static content looks the same in all.
         cycles.seed = 0
         self.scene.view_settings.view_transform = "AgX"
         self.scene.view_settings.look = "AgX - Base Contrast"
         self.scene.view_settings.exposure = 0.35
 
     def show_movers_only(self) -> None:
-        """From now on render masks: the movers' coverage as alpha, cut out by what stands before them."""
+        """Render masks from now on: the movers' coverage as alpha, minus occlusions by the static scene."""
         moving = set(self.movers.objects)
         for thing in self.scene.objects:
             if thing.type == "MESH":
                 thing.is_holdout = thing not in moving
-        # Colours do not matter, and textures take most of the time.
+        # Colours do not matter here, and textures take most of the time.
         bpy.context.view_layer.material_override = bpy.data.materials.new("plain")
         self.scene.render.film_transparent = True
         self.scene.render.image_settings.color_mode = "RGBA"
@@ -130,16 +130,16 @@ class Studio:
                 raise InputError(f"{path}: Blender cannot write the picture ({error}); is the disk full?") from None
 
     def cast(self, view: View, frame: int | None, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """What a view sees through its pixel centres.
+        """Cast a ray through each pixel centre of a view.
 
         Args:
             view: the camera.
-            frame: the instant; None: what stands still, without the movers.
+            frame: the instant; None: without the movers.
             size: (h, w) of the picture.
 
         Returns:
-            Depths along the view's axis ``[h, w]`` in metres, nan where nothing is, and where something
-            moving is seen ``[h, w]``.
+            Depths along the view's axis ``[h, w]`` in metres, nan without a hit, and whether the ray hits a
+            mover ``[h, w]``.
         """
         if frame is not None:
             self.movers.pose(frame / self.frames)
@@ -162,7 +162,7 @@ class Studio:
 
 
 def measure_bounds(studio: Studio, views: Sequence[View], frames: int) -> np.ndarray:
-    """``[N, 2]`` nearest and farthest depth of each view over the clip, without the outermost 0.1 %."""
+    """``[N, 2]`` nearest and farthest depth of each view over the clip, without the extreme 0.1 %."""
     bounds = []
     for view in views:
         depths = [studio.cast(view, t, BOUND_SIZE)[0] for t in range(0, frames, max(1, frames // 4))]

@@ -1,6 +1,6 @@
-"""What stands in the courtyard of the example scene: furniture, plants, poles, cables and other thin things.
+"""The objects in the courtyard of the example scene: furniture, plants, poles, cables and other thin things.
 
-Convention: as in ``courtyard``.
+Convention: as in ``scenes.courtyard.scene``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from scenes.courtyard import parts as p
 
 
 def build_things(rng: np.random.Generator) -> None:
-    """Build everything that stands or hangs between the walls."""
+    """Build all objects between the walls."""
     _book_stall(rng)
     _pots_and_trellis(rng)
     _table_and_chairs(rng)

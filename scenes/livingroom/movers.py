@@ -1,6 +1,6 @@
-"""What moves in the living room: a toy train on its track and two balloons that drift about.
+"""The moving objects in the living room: a toy train on its track and two drifting balloons.
 
-All is periodic in the clip. Each goes so far that no pixel is covered for half of the frames.
+All motions are periodic in the clip and wide enough that no pixel is covered for half of the frames.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NUM_CARS = 3
 
 
 class Toys:
-    """The moving objects; :meth:`pose` places them for an instant of the loop."""
+    """The moving objects; :meth:`pose` moves them to an instant of the loop."""
 
     def __init__(self) -> None:
         self.cars = [self._empty(f"car {k}") for k in range(NUM_CARS)]
@@ -52,7 +52,7 @@ class Toys:
         blue.rotation_euler = (0.1 * math.sin(phase), 0.2 * math.cos(phase + 0.9), -phase)
 
     def _pose_car(self, car: Any, phase: float, behind: float) -> None:
-        """On the track, ``behind`` metres after the engine."""
+        """Place a car on the track, ``behind`` metres behind the engine."""
         a, b = TRACK_RADII
         while behind > 0:
             step = min(behind, 0.01)

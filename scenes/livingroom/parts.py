@@ -1,6 +1,6 @@
-"""Building blocks of the living room, beside those of the courtyard: printed materials, cushions, fronds, cloth.
+"""Building blocks of the living room, in addition to the courtyard's: printed materials, cushions, fronds, cloth.
 
-Convention: as in ``courtyard_parts``; materials take pictures of ``livingroom_prints``.
+Convention: as in ``scenes.courtyard.parts``; materials use pictures of ``scenes.livingroom.prints``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def printed(
     roughness: float = 0.6,
     wrap: Literal["FLAT", "SPHERE", "TUBE"] = "FLAT",
 ) -> Any:
-    """A material with a picture on it, repeated beyond its border.
+    """A material with a picture, repeated beyond its border.
 
     Args:
         name: of the material.
         picture: uint8, row 0 at the top.
         width: of the picture in metres, along each face.
-        at: where its centre lies on a face, in metres from the object's origin.
+        at: position of its centre on a face, in metres from the object's origin.
         tints: colours to multiply it by, one for each connected piece of the mesh.
         roughness: of the surface.
         wrap: FLAT along each face; SPHERE or TUBE once around the object.
@@ -67,7 +67,7 @@ def rounded(thing: Any, width: float) -> Any:
 
 
 def cushion(size: p.Vec, at: p.Vec = (0, 0, 0), turn: p.Vec = (0, 0, 0), cells: int = 14) -> p.Shape:
-    """A stuffed cushion: thick in the middle, pointed at the corners; it lies flat."""
+    """A stuffed cushion, lying flat: thick in the middle, pointed at the corners."""
     steps = np.linspace(-1, 1, cells + 1)
     points: list[p.Vec] = []
     for side in (1, -1):
@@ -95,7 +95,7 @@ def frond(start: p.Vec, heading: float, length: float, width: float, rise: float
         length: in metres.
         width: in metres, at its widest.
         rise: angle above the ground at the start, in degrees.
-        droop: by how much that angle falls to the tip, in degrees.
+        droop: decrease of that angle towards the tip, in degrees.
     """
     count = 8
     a = math.radians(heading)
@@ -117,7 +117,7 @@ def frond(start: p.Vec, heading: float, length: float, width: float, rise: float
 
 
 def drapery(start: p.Vec, end: p.Vec, height: float, folds: int, depth: float) -> p.Shape:
-    """A curtain in folds between two places on the floor."""
+    """A curtain in folds between two points on the floor."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     across = np.cross((b - a) / np.linalg.norm(b - a), [0, 0, 1])
     columns, rows = 14 * folds, 8
@@ -138,7 +138,7 @@ def drapery(start: p.Vec, end: p.Vec, height: float, folds: int, depth: float) -
 
 
 def gable(size: p.Vec, at: p.Vec = (0, 0, 0), turn: p.Vec = (0, 0, 0)) -> p.Shape:
-    """A roof: a prism of ``size`` whose ridge runs along x; it stands on ``at``."""
+    """A roof: a prism of ``size`` above ``at`` whose ridge runs along x."""
     x, y, z = size[0] / 2, size[1] / 2, size[2]
     points = [(-x, -y, 0), (x, -y, 0), (x, y, 0), (-x, y, 0), (-x, 0, z), (x, 0, z)]
     return p.moved((points, [(0, 1, 5, 4), (2, 3, 4, 5), (0, 4, 3), (1, 2, 5), (0, 3, 2, 1)]), at, turn)

@@ -1,6 +1,6 @@
-"""Pictures that are printed on the things of the living room, drawn by code: wallpaper, boards, carpets, paintings.
+"""Procedural pictures for the surfaces of the living room: wallpaper, boards, carpets, paintings.
 
-Convention: uint8 ``[H, W, 3]`` RGB, row 0 at the top. Nothing repeats exactly, so that no two places look the same.
+Convention: uint8 ``[H, W, 3]`` RGB, row 0 at the top. No pattern repeats exactly, so that every spot is unique.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def noise(rng: np.random.Generator, size: Size, cell: float | tuple[float, float
 
 
 def finish(canvas: np.ndarray, rng: np.random.Generator, grain: float = 6.0, stain: float = 6.0) -> np.ndarray:
-    """To 8 bits, with fine grain and broad stains, so that no surface is without texture."""
+    """Convert to 8 bits, with fine grain and broad stains, so that every surface has texture."""
     size = (canvas.shape[0], canvas.shape[1])
     shade = grain * noise(rng, size, 5, 2) + stain * noise(rng, size, max(size) / 6, 3)
     return (canvas + shade[..., None]).clip(0, 255).astype(np.uint8)
 
 
 def blend(colors: Sequence[str], factor: np.ndarray) -> np.ndarray:
-    """``[h, w, 3]`` float: colours spread evenly over a factor in 0..1."""
+    """``[h, w, 3]`` float: a gradient of evenly spaced colours, evaluated at a factor in 0..1."""
     table = np.stack([rgb(color) for color in colors])
     place = factor.clip(0, 1) * (len(colors) - 1)
     low = np.minimum(place.astype(int), len(colors) - 2)
@@ -49,7 +49,7 @@ def blend(colors: Sequence[str], factor: np.ndarray) -> np.ndarray:
 
 
 def wallpaper(size: Size, seed: int, ground: str, inks: Sequence[str], step: int = 62) -> np.ndarray:
-    """Flowers with leaves on a pale ground with stripes, each somewhat different."""
+    """Varying flowers with leaves on a pale striped ground."""
     rng = np.random.default_rng(seed)
     h, w = size
     canvas = np.tile(rgb(ground), (h, w, 1))
@@ -80,7 +80,7 @@ def _flower(
 
 
 def _ellipse(canvas: np.ndarray, centre: Sequence[float], axes: Sequence[float], angle: float, color: str) -> None:
-    """A filled ellipse with smooth edges; places are in pixels."""
+    """Draw a filled ellipse with smooth edges; positions are in pixels."""
     at, half = (tuple(round(16 * v) for v in pair) for pair in (centre, axes))
     points = cv2.ellipse2Poly((0, 0), (1000, round(1000 * half[1] / max(half[0], 1))), round(angle), 0, 360, 12)
     outline = (np.asarray(points) * (half[0] / 1000) + np.array(at)).round().astype(np.int32)
@@ -93,7 +93,7 @@ def _line(canvas: np.ndarray, a: Sequence[float], b: Sequence[float], color: str
 
 
 def boards(size: Size, seed: int, colors: Sequence[str], width: int = 40, length: int = 420) -> np.ndarray:
-    """Floor boards that run along x, each with its own tone, grain and knots."""
+    """Floor boards along x, each with its own tone, grain and knots."""
     rng = np.random.default_rng(seed)
     h, w = size
     fibre = noise(rng, size, (9, 260), 4) + 0.5 * noise(rng, size, (3, 60), 2)
@@ -211,7 +211,7 @@ def poster(size: Size, seed: int, lines: Sequence[str], colors: Sequence[str]) -
 
 
 def stripes(size: Size, seed: int, colors: Sequence[str], width: float = 18.0, across: bool = False) -> np.ndarray:
-    """Woven cloth with stripes of varying width along y, or across."""
+    """Woven cloth with stripes of varying width along y, or along x with ``across``."""
     rng = np.random.default_rng(seed)
     length = size[0] if across else size[1]
     rows: list[np.ndarray] = []

@@ -1,7 +1,7 @@
-"""The still part of a second scene: a living room with a model railway on the table, 1.3 to 4.5 m from the rig.
+"""The static part of the second scene: a living room with a model railway on the table, 1.3 to 4.5 m from the rig.
 
-Convention: metres; the rig stands near the origin at about 1.3 m height and looks along +y; z is up. The room has no
-ceiling and no wall behind the rig, so that it is lit evenly; neither is seen.
+Convention: metres; the rig is near the origin at a height of about 1.3 m and looks along +y; z is up. The room has no
+ceiling and no wall behind the rig, so that it is lit evenly; neither would be visible.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEIGHT = 3.6  # of the walls
 
 
 def build_living_room() -> None:
-    """Build everything that stands still, and the light."""
+    """Build the static objects and the lights."""
     rng = np.random.default_rng(SEED)
     _shell()
     _pictures()
@@ -45,7 +45,7 @@ def _shell() -> None:
     p.mesh_object("back wall", [p.box((5, 0.1, HEIGHT), (0, 0, HEIGHT / 2))], back, at=(0, BACK + 0.05, 0))
     side = q.printed("side paper", prints.wallpaper((720, 1250), 4, "d9cdb4", inks, 52), 4.7, at=(2.0, 1.3))
     right = [p.box((0.1, 4.6, HEIGHT), (SIDE + 0.05, 2.1, HEIGHT / 2))]
-    # The window lets the sun in; it lies outside all pictures.
+    # The window lets the sun in; it is outside all pictures.
     sill, head, first, last = 0.7, 2.35, 0.4, 2.6
     left = [
         p.box((0.1, 4.6, sill), (-SIDE - 0.05, 2.1, sill / 2)),

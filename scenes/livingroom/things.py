@@ -1,6 +1,6 @@
-"""What stands about in the living room: table and railway, shelves, plants, lamps, chairs.
+"""The objects in the living room: table and railway, shelves, plants, lamps, chairs.
 
-Convention: as in ``livingroom``.
+Convention: as in ``scenes.livingroom.scene``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GREENS = (
 
 
 def build_things(rng: np.random.Generator) -> None:
-    """Build everything that stands or hangs in the room."""
+    """Build all objects in the room."""
     _table()
     _railway(rng)
     _bookshelf(rng)
@@ -148,7 +148,7 @@ def _plants(rng: np.random.Generator) -> None:
         for k, tones in enumerate((["3f6b2a", "6a9a3f", "8fb55a"], ["4f7f4a", "7fae6a", "a8c88a"]))
     ]
     pot = [(0.09, 0), (0.13, 0.18), (0.15, 0.25), (0.15, 0.28), (0.12, 0.28), (0.11, 0.24)]
-    # A palm in the corner, a broad-leaved plant near the rig, one on a stool, one that hangs.
+    # A palm in the corner, a broad-leaved plant near the rig, one on a stool; below, a hanging one.
     for at, size, kind, count, skin in (
         ((-1.86, 3.95, 0.0), 1.3, 1, 26, basket),
         ((1.5, 2.35, 0.0), 1.15, 0, 20, clay),
@@ -191,7 +191,7 @@ def _plants(rng: np.random.Generator) -> None:
 
 
 def _lamps() -> None:
-    """A lamp that hangs over the room and one that stands beside the sofa."""
+    """A hanging lamp and a floor lamp beside the sofa."""
     shade = prints.wallpaper((240, 700), 101, "f4e4b8", ["8a6a3a", "c9603a", "d9a03a", "7a3a28"], 70)
     cloth = q.printed("shades", shade, 1.0, wrap="TUBE", roughness=0.9)
     cone = [(0.19, 0.0), (0.17, 0.03), (0.09, 0.2), (0.06, 0.21)]
@@ -227,7 +227,7 @@ def _chairs() -> None:
 
 
 def _odds_and_ends() -> None:
-    """Books and a mug on the floor and the table's rim, a ball, a guitar by the wall."""
+    """A pile of books, a ball and a toy chest on the floor."""
     pile = [
         p.box((0.3 - 0.02 * k, 0.22, 0.045), (0.01 * k, 0, 0.0225 + 0.045 * k), (0, 0, 19.0 * k * (-1) ** k))
         for k in range(5)

@@ -460,5 +460,5 @@ def test_as_a_program(run_program, tmp_path):
     root = colmap_with_points(tmp_path / "in")
     (root / "sparse/0/images.bin").write_bytes(b"")
     done = run_program("data_tools/convert.py", "in", "--to", "frames", "--out_dir", "out", cwd=tmp_path)
-    done.check_input_error("damaged, or no COLMAP model")
+    done.check_input_error("damaged, or not a COLMAP model")
     assert not (tmp_path / "out").exists()

@@ -13,12 +13,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
-from realestate10k_helpers import MadeData, Reply, VideoServer, ffmpeg, serve_videos
+from realestate10k_helpers import MadeData, Reply, VideoServer, serve_videos
 from tqdm import TMonitor
+from video_helpers import copy_packets
 
-from maskvolume.io.mp4 import read_frame_times
 from maskvolume.io.realestate10k import video_stem
+from maskvolume.io.video import VideoFrames
 from maskvolume.options import Size
 from maskvolume.runtime.errors import InputError
 from preprocessing import download_data as program
@@ -116,9 +119,9 @@ def test_what_became_of_each_video(
         ("gone404", "HTTP Error 404"),
         ("private401", "HTTP Error 401"),
         ("forbidden403", "HTTP Error 403"),
-        ("notvideo", "what came is no whole video: cannot be opened as a video"),
+        ("notvideo", "the download is not a complete video: cannot be opened as a video"),
         ("page", "no video at this address"),
-        ("cut", "what came is no whole video: the video is cut short"),
+        ("cut", "the download is not a complete video: the video is cut short"),
         # The first where the end is noticed by the count of bytes, the second where it is by the connection.
         ("dropped", rf"expected {len(data)} bytes|bytes read, \d+ more expected"),
     ):
@@ -176,7 +179,7 @@ def test_retries_wait_longer_each_time(
         return False
 
     monkeypatch.setattr(threading.Event, "wait", wait)
-    with pytest.raises(InputError, match=r"not one of 1 videos could be had; the first: .*HTTP Error 503"):
+    with pytest.raises(InputError, match=r"none of 1 videos could be downloaded; the first: .*HTTP Error 503"):
         download("--retries", 2, "--backoff", 1, "--workers", 1)
     assert [wait for wait in waits if wait is not None] == [1, 2]
     assert server.requests["/a.mp4"] == 3
@@ -220,13 +223,13 @@ def test_limit_takes_the_first_videos(
 def test_another_container_becomes_mp4(
     server: VideoServer, numbered_video: Path, write_scene: Callable, download: Callable, tmp_path: Path
 ) -> None:
-    ffmpeg("-i", numbered_video, "-c", "copy", tmp_path / "a.mkv")
+    copy_packets(numbered_video, tmp_path / "a.mkv")
     url = server.add("a.mkv", Reply((tmp_path / "a.mkv").read_bytes(), kind="video/x-matroska"))
     write_scene("a", url)
     download()
-    times = read_frame_times(tmp_path / "out/videos" / f"{video_stem(url)}.mp4")
-    assert times is not None
-    assert len(times) == 100
+    path = tmp_path / "out/videos" / f"{video_stem(url)}.mp4"
+    assert path.read_bytes()[4:8] == b"ftyp"
+    assert VideoFrames(path).count == 100
 
 
 def test_half_a_download_has_no_name_and_a_stopped_run_goes_on(
@@ -261,7 +264,7 @@ def test_disk_space_is_looked_after(
     for name in "abc":
         write_scene(name, server.add(f"{name}.mp4", Reply(data)))
     folders = ["--root_dir", str(tmp_path / "cameras"), "--out_dir", str(tmp_path / "out"), "--workers", "1"]
-    with pytest.raises(InputError, match=r"videos: .* GB of this disk are free, --min_free_gb asks for 1e\+06; free"):
+    with pytest.raises(InputError, match=r"videos: .* GB of this disk are free, --min_free_gb requires 1e\+06; free"):
         main([*folders, "--min_free_gb", "1e6"])
     assert not server.requests
     usage = shutil.disk_usage(tmp_path)
@@ -424,7 +427,7 @@ def test_broken_text_files_are_told(
     assert len(download()) == 1
     assert re.search(r"1 text files name no video; the first: .*a\.txt, line 1: the address", capsys.readouterr().out)
     (tmp_path / "cameras/b.txt").unlink()
-    with pytest.raises(InputError, match=r"not one of 0 videos could be had; .*a\.txt, line 1"):
+    with pytest.raises(InputError, match=r"none of 0 videos could be downloaded; .*a\.txt, line 1"):
         download()
 
 
@@ -437,7 +440,12 @@ def test_mannequin_challenge_has_the_same_form(tmp_path: Path) -> None:
 
 
 def test_a_video_without_a_frame_is_none(tmp_path: Path) -> None:
-    ffmpeg("-f", "lavfi", "-i", "sine=duration=1", tmp_path / "sound.mp4")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     with pytest.raises(InputError, match=r"sound\.mp4: "):
         check_video(tmp_path / "sound.mp4")
 
@@ -465,15 +473,15 @@ def test_bad_options(
     assert not (tmp_path / "out").exists()
 
 
-def test_as_a_program(run_program: Callable, write_scene: Callable, tmp_path: Path) -> None:
-    """Nothing can be had: one line, and the report says why."""
+def test_as_a_program(run_program: Callable, call_program: Callable, write_scene: Callable, tmp_path: Path) -> None:
+    """Nothing can be downloaded: one line, and the report has the reasons."""
     write_scene("a", "http://127.0.0.1:9/a.mp4")
     arguments = ["--root_dir", "cameras", "--out_dir", "out", *QUICK, "--retries", "0"]
     env = {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
     done = run_program("preprocessing/download_data.py", *arguments, cwd=tmp_path, env=env)
-    done.check_input_error("downloads.jsonl: not one of 1 videos could be had", "refused")
+    done.check_input_error("downloads.jsonl: none of 1 videos could be downloaded", "refused")
     assert [entry["state"] for entry in report_of(tmp_path / "out").values()] == ["failed"]
-    done = run_program("preprocessing/download_data.py", "--help", cwd=tmp_path)
+    done = call_program("preprocessing/download_data.py", "--help", cwd=tmp_path)
     assert done.rc == 0
     assert "--min_free_gb" in done.stdout
 

@@ -227,7 +227,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_other_options_need_another_folder(tmp_path: Path) -> None:
     make_example_data(small_options(tmp_path, num_videos=1))
-    with pytest.raises(InputError, match="holds a data set of other options; choose another --out_dir"):
+    with pytest.raises(InputError, match="was made with other options; choose another --out_dir"):
         make_example_data(small_options(tmp_path, num_videos=1, seed=5))
     make_example_data(small_options(tmp_path, num_videos=1, test_videos=1, seed=5, overwrite=True))
     make_example_data(small_options(tmp_path / "new", num_videos=1, test_videos=1, seed=5))

@@ -17,7 +17,7 @@ import pytest
 from maskvolume.runtime.errors import InputError
 from preprocessing.workers import run_jobs
 
-KILLED = "--workers: a process was killed, most likely for want of memory; give a lower number"
+KILLED = "--workers: a process was killed, most likely because memory ran out; give a lower number"
 
 
 def wait_and_return(seconds: float) -> float:

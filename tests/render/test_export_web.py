@@ -20,7 +20,7 @@ from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
 from maskvolume.io.video import VideoFrames
 from maskvolume.mpi.image import MultiplaneImage
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 from maskvolume.rendering.pictures import to_uint8
 from maskvolume.web.export import WebExport, picture_psnr
 from maskvolume.web.tiles import Atlas, TileGrid, assemble
@@ -83,7 +83,7 @@ def test_a_folder_is_made_that_shows_what_the_renderer_shows(export, render, tin
     names = {path.name for path in out.iterdir()}
     assert {"index.html", "player", "manifest.json", "static.webp", "poster.jpg", "offline.js", "cameras"} <= names
     assert not (out / ".work").exists()
-    assert "beside the renderer" in outcome.stdout
+    assert "against the renderer" in outcome.stdout
     assert "Mbit/s" in outcome.stdout
     mpi, manifest = read_layers(out, 1)
     view = manifest["view"]
@@ -312,7 +312,7 @@ def test_a_damaged_picture_leaves_the_earlier_export(export, make_rig, tmp_path:
 def test_what_does_not_fit_ends_in_a_line_and_what_was_made_is_kept(export, make_rig, tmp_path: Path) -> None:
     rig = make_rig(tmp_path / "frames", size=(120, 160))
     out = tmp_path / "web"
-    export(rig, out, "--atlas", 256).check_input_error("what stays", "--atlas")
+    export(rig, out, "--atlas", 256).check_input_error("static content", "--atlas")
     made = sorted((out / ".work/layers").iterdir())
     assert len(made) == 3
     (rig / "cam00/00001.png").write_bytes(b"no picture")  # nothing is made of it again

@@ -111,7 +111,7 @@ def test_depth_is_read_back_as_the_benchmarks_do(tmp_path: Path) -> None:
     )
     targets = Targets.open(tmp_path / "targets", (12, 16))
     back = targets.still_depth(0)[0].double().numpy()
-    assert targets.tells_depth
+    assert targets.has_depth
     assert back[3, 4] > 1e5
     assert back[5, 6] == pytest.approx(1.5)
     there = ~np.isnan(depth) & (depth > 1.5)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.quality.regions import disoccluded, flicker, standing_still
+from benchmarks.quality.regions import disoccluded, flicker, static_pixels
 from maskvolume.data.synthetic import SyntheticSample, WorldOptions, sample_worlds
 from maskvolume.geometry.cameras import Camera
 
@@ -58,7 +58,7 @@ def test_only_what_stands_still_counts_for_flicker(world: SyntheticSample) -> No
     assert world.later_mattes is not None
     before, after = world.target_image[0], world.later_target_images[0, 0]
     moving = (world.matte[0] > 0) | (world.later_mattes[0, 0] > 0)
-    still = standing_still(before, after, moving)
+    still = static_pixels(before, after, moving)
     assert not (still & moving).any()
     assert still.float().mean() > 0.4
     assert flicker(before, after, still) == 0
@@ -69,7 +69,7 @@ def test_only_what_stands_still_counts_for_flicker(world: SyntheticSample) -> No
     # A shadow that nothing moving casts into the matte is no standstill either.
     shaded = after.clone()
     shaded[:, 10:30, 10:30] *= 0.5
-    assert not standing_still(before, shaded, torch.zeros_like(moving))[:, 14:26, 14:26][
+    assert not static_pixels(before, shaded, torch.zeros_like(moving))[:, 14:26, 14:26][
         :, (before[:, 14:26, 14:26].mean(0) > 0.1)
     ].any()
     assert np.isfinite(before).all()

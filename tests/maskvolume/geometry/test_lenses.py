@@ -160,7 +160,7 @@ def test_obstacles_are_named() -> None:
 
 def test_principal_point_outside() -> None:
     lens = pinhole(np.array([[90.0, 0, -3], [0, 90, 48], [0, 0, 1]]), SIZE)
-    with pytest.raises(InputError, match=r"principal point .* lies outside the picture of 128 x 96"):
+    with pytest.raises(InputError, match=r"principal point .* is outside the picture of 128 x 96"):
         straight(lens)
 
 

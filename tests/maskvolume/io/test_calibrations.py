@@ -104,12 +104,12 @@ def test_model_of_a_file_that_does_not_say_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "damaged, or not a file as OpenCV writes it"),
-        ('{"camera_matrix": ', "damaged, or not a file"),
-        ("[1, 2]", "damaged, or not a file"),
+        ("", "damaged, or not in OpenCV's format"),
+        ('{"camera_matrix": ', "damaged, or not in OpenCV's format"),
+        ("[1, 2]", "damaged, or not in OpenCV's format"),
         (f"{{{SIZES}, {D4}}}", "camera_matrix is missing"),
         (f"{{{SIZES}, {K_PLAIN}}}", "distortion_coefficients is missing"),
-        (f"{{{K_PLAIN}, {D4}}}", "image_height is missing or no number; add the size"),
+        (f"{{{K_PLAIN}, {D4}}}", "image_height is missing or not a number; add the size"),
         (f'{{"image_width": 0, "image_height": 96, {K_PLAIN}, {D4}}}', "pictures of 0 x 96 pixels"),
         (f'{{{SIZES}, "K": [[90, 0, 63], [0, 90, 47]], {D4}}}', "camera_matrix: 3 x 3 numbers"),
         (f'{{{SIZES}, "K": [[-9, 0, 63], [0, 90, 47], [0, 0, 1]], {D4}}}', "camera_matrix: 3 x 3 numbers"),

@@ -145,7 +145,7 @@ def test_models_that_formulas_do_not_hold(tmp_path):
     model.add_image_with_trivial_frame(pycolmap.Image(name="a.png", camera_id=4, image_id=1), pycolmap.Rigid3d())
     (tmp_path / "m").mkdir()
     model.write_binary(str(tmp_path / "m"))
-    with pytest.raises(InputError, match=r"camera 4 is of model FOV; known are SIMPLE_PINHOLE, .* image_undistorter"):
+    with pytest.raises(InputError, match=r"camera 4: model FOV is not one of SIMPLE_PINHOLE, .* image_undistorter"):
         read_colmap(tmp_path / "m")
     prism = Lens(np.eye(3), np.arange(12.0), "pinhole", SIZE)
     assert colmap_obstacle(prism) == "thin prism or tilt distortion"
@@ -207,10 +207,10 @@ BROKEN = {
     "no images": (".bin", lambda folder: (folder / "images.bin").unlink(), r"images\.bin: no such file"),
     "no points": (".txt", lambda folder: (folder / "points3D.txt").unlink(), r"points3D\.txt: no such file"),
     "cameras cut short": (".bin", cut("cameras.bin", 0.95), "cut short"),
-    "images cut short": (".bin", cut("images.bin", 0.6), "damaged, or no COLMAP model|cut short"),
-    "last image cut short": (".bin", cut("images.bin", 0.99), "damaged, or no COLMAP model|cut short"),
-    "points cut short": (".bin", cut("points3D.bin", 0.5), "damaged, or no COLMAP model|cut short"),
-    "empty images": (".bin", cut("images.bin", 0), "damaged, or no COLMAP model"),
+    "images cut short": (".bin", cut("images.bin", 0.6), "damaged, or not a COLMAP model|cut short"),
+    "last image cut short": (".bin", cut("images.bin", 0.99), "damaged, or not a COLMAP model|cut short"),
+    "points cut short": (".bin", cut("points3D.bin", 0.5), "damaged, or not a COLMAP model|cut short"),
+    "empty images": (".bin", cut("images.bin", 0), "damaged, or not a COLMAP model"),
     "text that is none": (".txt", lambda folder: (folder / "images.txt").write_text("hello\n\n"), "damaged, or no"),
     "unknown camera": (".txt", lambda folder: (folder / "cameras.txt").write_text("1 ODD 3\n"), "damaged, or no"),
 }

@@ -11,7 +11,7 @@ from maskvolume.data.draws import MixedSource
 from maskvolume.data.synthetic import SyntheticSource, WorldOptions
 from maskvolume.mpi.checkpoints import load_model, save_checkpoint
 from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
-from maskvolume.mpi.options import StageOptions
+from maskvolume.mpi.stage_options import StageOptions
 from maskvolume.mpi.stages import StageTask, choose_source, load_start, mpi_frustum, new_model
 from maskvolume.networks.matching import MatchingMPINet
 from maskvolume.networks.semiglobal import SemiglobalMPINet

@@ -103,7 +103,7 @@ def test_interruption_is_one_line_and_cleans_up(start, tmp_path, signum):
     program.send_signal(signum)
     _, stderr = program.communicate(timeout=60)
     assert program.returncode == EXIT_INTERRUPTED
-    assert stderr.strip() == "prog.py: interrupted; run the same command again to go on"
+    assert stderr.strip() == "prog.py: interrupted; run the same command again to continue"
     assert (tmp_path / "cleaned").exists()
 
 

@@ -128,9 +128,9 @@ def test_noise_of_texels_is_no_motion_but_a_block_that_changes_is() -> None:
 
 
 def test_an_atlas_that_does_not_fit_is_refused() -> None:
-    assert max(Atlas.of(8192, 32, (4096, 4096), "what stays").size) <= 4096
-    h, w = Atlas.of(4608, 32, (4096, 2304), "what moves").size
+    assert max(Atlas.of(8192, 32, (4096, 4096), "static content").size) <= 4096
+    h, w = Atlas.of(4608, 32, (4096, 2304), "moving content").size
     assert w <= 2304 < h <= 4096
     for largest in ((4096, 2304), (4096, 4096)):
-        with pytest.raises(InputError, match="what moves: 9000 tiles"):
-            Atlas.of(9000, 32, largest, "what moves")
+        with pytest.raises(InputError, match="moving content: 9000 tiles"):
+            Atlas.of(9000, 32, largest, "moving content")

@@ -1,7 +1,7 @@
 """How much memory the networks take while they run, and whether plans of whole frames hold.
 
 Each figure is the peak of a process of its own, minus what the process held before. ``maskvolume/mpi/memory.py`` plans
-by the bytes per voxel that are printed here.
+by the bytes per voxel that are printed here; an architecture's entry in ``maskvolume/networks/registry.py`` holds them.
 """
 
 from __future__ import annotations

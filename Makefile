@@ -19,7 +19,7 @@ demo: $(INSTALLED) ## render a novel-view video of the bundled clip
 	@$(VENV_PYTHON) examples/demo.py $(ARGS)
 
 test: $(INSTALLED_DEV) ## run the tests; ARGS="-k planes" chooses some
-	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -n $(WORKERS) $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 gpu: $(INSTALLED_DEV) ## run the tests of a CUDA GPU, and measure time and memory there
 	@$(VENV_PYTHON) -c "import sys, torch; torch.cuda.is_available() or sys.exit(2)" || \

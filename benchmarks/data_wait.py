@@ -17,7 +17,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.record import (
     RESULTS_FOLDER,
@@ -62,6 +61,8 @@ def make_shards(folder: Path) -> Path:
 
 def measure(shards: Path, num_workers: int, options: DataWaitOptions) -> dict[str, float]:
     """Train with a number of workers; returns the median share of waiting and the median seconds per step."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # a slow import
+
     with tempfile.TemporaryDirectory() as scratch:
         settings = MPITrainOptions(
             dataset_name="realestate10k", root_dir=str(shards), val_dir=str(shards), num_workers=num_workers,

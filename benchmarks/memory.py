@@ -33,7 +33,7 @@ from maskvolume.geometry.cameras import Camera, stack_cameras
 from maskvolume.geometry.planes import disparity_planes
 from maskvolume.mpi.memory import GB, need, resident_bytes
 from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
-from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
 from maskvolume.mpi.tiles import Tiling
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.options import option, parse_options
@@ -195,7 +195,7 @@ def make_renderer(clip: RigClip, model: MaskVolumeModel, options: MemoryOptions,
     size = (wh[1], wh[0])
     indices = tuple(range(options.views))
     targets = clip.cameras(size)[: options.views]
-    return ClipRenderer(clip, model, indices, targets=targets, size=size, num_planes=options.num_planes)
+    return ClipRenderer(clip, model, indices, RenderSettings(size, options.num_planes), targets=targets)
 
 
 def _forget_peak() -> None:

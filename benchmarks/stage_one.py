@@ -44,7 +44,7 @@ from maskvolume.mpi.checkpoints import load_model
 from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.mpi.renderer import ClipRenderer
 from maskvolume.mpi.stages import mpi_frustum
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 from maskvolume.options import option, parse_options
 from maskvolume.runtime.devices import resolve_device, resolve_precision
 from maskvolume.runtime.errors import InputError, run_program
@@ -86,16 +86,26 @@ class EmptyClip:
     clip: RigClip
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """As ``maskvolume.clips.clip.StillClip``."""
+        return self.clip.names
+
+    @property
+    def num_frames(self) -> int:
+        """As ``maskvolume.clips.clip.StillClip``."""
+        return self.clip.num_frames
+
+    @property
     def size(self) -> tuple[int, int]:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.clip.size
 
-    def cameras(self, size: tuple[int, int] | None = None) -> Camera:
-        """As ``maskvolume.clips.clip.Clip``."""
+    def cameras(self, size: tuple[int, int] | None = None, time: float = 0.0) -> Camera:
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.clip.cameras(size)
 
     def near_far(self) -> tuple[float, float]:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.clip.near_far()
 
     def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -103,7 +113,7 @@ class EmptyClip:
         return self.clip.read_background(camera, size)
 
     def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.clip.read_background(camera, size)
 
 

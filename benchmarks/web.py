@@ -38,15 +38,16 @@ from benchmarks.record import (
 from maskvolume.clips.rig import RigClip
 from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.paths import join_paths
+from maskvolume.mpi.session import Session, make_backgrounds
 from maskvolume.options import option, parse_options
-from maskvolume.rendering.loop import make_backgrounds
+from maskvolume.rendering.output_folder import RenderFolder
 from maskvolume.rendering.pictures import to_uint8
 from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import InputError, run_program
 from maskvolume.web.export import WebReport, psnr
 from maskvolume.web.viewpoints import Viewpoints
 from render.export_web import ExportOptions, export
-from render.render_llff_video import RenderOptions, load_checkpoint, open_renderer
+from render.render_llff_video import RenderOptions, settings_of
 
 LOOKS = ("center", "left", "right", "above", "below")
 PLAYED_FOR = 4.0  # seconds; the frame rate is averaged after the first 1.5
@@ -69,9 +70,9 @@ class WebOptions:
 def render_references(options: RenderOptions, targets: Camera, frames: list[int]) -> list[list[np.ndarray]]:
     """The renderer's view of each frame from each target, uint8 ``[h, w, 3]``, with the exported planes."""
     clip = RigClip.open(options.root_dir, options.bg_dir)
-    model = load_checkpoint(options, resolve_device(options.device))
-    reach = Viewpoints.of(clip.poses, clip.size).border()
-    (renderer,) = open_renderer(options, clip, model, reach, clip.size, makes_backgrounds=False).renderers
+    settings, folder = settings_of(options, clip.size), RenderFolder(Path(options.out_dir))
+    session = Session.open(options, clip, settings, folder, resolve_device(options.device))
+    (renderer,) = session.renderer(Viewpoints.of(clip.poses, clip.size).border()).renderers
     return [[to_uint8(renderer.render(frame, target).color) for target in targets] for frame in frames]
 
 

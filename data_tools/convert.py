@@ -216,9 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out_dir = Path(options.out_dir)
     recording = open_recording(options.input, options.images, options.exclude)
     frames, bounds = choose_frames(recording, options), choose_bounds(recording, options)
-    print(f"{options.input}: {recording.form}, {len(recording.cameras)} cameras, {len(recording.frame_names)} frames")
-    if recording.left_out:
-        print(f"{len(recording.left_out)} pictures have no pose and are left out, such as {recording.left_out[0]}")
+    print(f"{options.input}: " + "\n".join(recording.describe()))
     clip = OutputClip(
         recording.source,
         choose_cameras(recording, options),

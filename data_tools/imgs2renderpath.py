@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_tools.inspection.plot import plot_rig
+from maskvolume.clips.layouts import PATH_NAME, POSES_NAME
 from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.paths import (
     PATH_KINDS,
@@ -26,9 +27,6 @@ from maskvolume.io.files import require_writable_folder
 from maskvolume.io.llff import read_poses_bounds, write_path
 from maskvolume.options import option, parse_options, positional
 from maskvolume.runtime.errors import InputError, run_program
-
-POSES_NAME = "poses_bounds.npy"
-PATH_NAME = "qual_path.txt"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from data_tools.inspection.signals import (
     find_offsets,
     read_signals,
 )
+from maskvolume.clips.recordings import open_clip
 from maskvolume.clips.rig import RigClip
 from maskvolume.geometry.paths import focus_distance
 from maskvolume.geometry.planes import disparity_planes
@@ -51,7 +52,7 @@ GOOD_COLOUR, BAD_COLOUR = "#1f3b57", "#b3202c"
 class InspectOptions:
     """Options of inspect_rig."""
 
-    frames: str = positional("the clip, in any layout, with poses_bounds.npy")
+    frames: str = positional("the clip, in any layout: with poses_bounds.npy, a COLMAP model or transforms.json")
     out_dir: str | None = option(None, f"folder for {PICTURE_NAME} and {REPORT_NAME}; none: FRAMES")
     num_planes: int = option(32, "planes of the multiplane image for judging the disparities")
     first: int | None = option(None, "number of the first frame to read; none: the clip's first")
@@ -282,7 +283,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="inspect_rig.py",
         description="Draw and measure a rig, and warn of conditions that give poor results.",
     )
-    clip = RigClip.open(options.frames)
+    clip = open_clip(options.frames)
+    for note in clip.layout.notes:
+        print(note)
     frames = _frames(clip, options)
     folder = require_writable_folder(options.out_dir or clip.root_dir)
     findings = inspect(clip, frames, options.num_planes)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from data_tools.clips.writing import (
+    Form,
     OutputCamera,
     OutputClip,
     prepare_output,
@@ -185,7 +186,7 @@ def undistort_clip(options: UndistortOptions) -> None:
         cameras,
         {name: frame for frame, name in enumerate(layout.frame_names)},
         out_dir,
-        layout.kind,
+        cast(Form, layout.kind),  # open_layout finds no other kind
         fps=source.videos[0].fps if isinstance(source, Videos) else 30.0,
     )
     entries = [*clip.entries(), CALIBRATION_NAME, POSES_NAME]

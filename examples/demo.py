@@ -19,8 +19,9 @@ from maskvolume.geometry.paths import render_path
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
-from maskvolume.options import option, parse_options
-from maskvolume.rendering.loop import RenderReport, background_folder
+from maskvolume.mpi.session import background_folder
+from maskvolume.options import Size, option, parse_options
+from maskvolume.rendering.loop import RenderReport
 from maskvolume.rendering.pictures import color_map, read_disparity
 from maskvolume.runtime.devices import resolve_device
 from maskvolume.runtime.errors import run_program
@@ -39,7 +40,7 @@ class DemoOptions:
     ckpt_path: str = option(str(ROOT / "checkpoints/mask_volume.safetensors"), "the weights")
     out_dir: str = option(str(ROOT / "out/demo"), "folder for the video and the contact sheet")
     indices: tuple[str, ...] | None = option(None, "source cameras; none: those nearest to the middle of the path")
-    img_wh: tuple[int, int] | None = option(None, "width and height; none: the clip's")
+    img_wh: Size | None = option(None, "width and height; none: the clip's")
     scale: float = option(0.6, "width of the spiral; 1 is about the width of the rig")
     num_poses: int = option(80, "poses of the spiral, a multiple of 4")
     fps: float = option(20.0, "frames a second")
@@ -47,7 +48,7 @@ class DemoOptions:
 
 def make_sheet(clip: RigClip, report: RenderReport) -> Path:
     """Draw a contact sheet with sources, novel views, disparity and mask of a few poses; returns its path."""
-    folder, frames = report.folder, report.frames
+    folder, frames = report.folder, [int(time) for time in report.times]
     clip = replace(clip, background_dir=background_folder(clip, folder))
     size = read_image(folder.frame(0)).shape[:2]
     step, turn = len(frames) // (2 * SHEET_POSES), clip.num_frames // SHEET_POSES  # apart along the path, and in time

@@ -24,8 +24,9 @@ import torch
 from examples.sheets import Row, draw_sheet
 from maskvolume.geometry.cameras import Camera
 from maskvolume.io.images import resize_image
+from maskvolume.mpi.blending import BlendedRenderer
 from maskvolume.mpi.checkpoints import load_model
-from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
 from maskvolume.options import option, parse_options
 from maskvolume.rendering.loop import render_clip
 from maskvolume.rendering.output_folder import RenderFolder, digest
@@ -82,7 +83,17 @@ class StereoPair:
         T, K = (torch.stack([getattr(c, name) for c in cameras]) for name in ("T_cam_world", "K"))
         return Camera(T, K, cameras[0].size)
 
-    def cameras(self, size: tuple[int, int] | None = None) -> Camera:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the cameras."""
+        return "left", "right"
+
+    @property
+    def num_frames(self) -> int:
+        """A single moment."""
+        return 1
+
+    def cameras(self, size: tuple[int, int] | None = None, time: float = 0.0) -> Camera:
         """The cameras ``[2]``: left and right."""
         return self.path((0.0, 1.0), size)
 
@@ -147,10 +158,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = (pair.size[0] // options.shrink, pair.size[1] // options.shrink)
     steps = range(options.num_frames)
     path = pair.path([0.5 - 0.5 * math.cos(2 * math.pi * i / options.num_frames) for i in steps], size)
-    renderer = ClipRenderer(pair, model, (0, 1), targets=path, size=size, num_planes=options.num_planes, stored=True)
+    settings = RenderSettings(size=size, num_planes=options.num_planes, stored=True)
+    renderer = ClipRenderer(pair, model, (0, 1), settings, targets=path)
     folder = RenderFolder(Path(options.out_dir), with_disparity=True)
     folder.prepare({"ckpt_path": digest(Path(options.ckpt_path))}, options, overwrite=True)
-    report = render_clip(renderer, path_shots(path, "fix:0", 1), folder, fps=options.fps, crf=18)
+    shots = path_shots(path, "fix:0", 1)
+    report = render_clip(BlendedRenderer([renderer]), shots, folder, fps=options.fps, crf=18)
 
     view = renderer.render(0, pair.between(0.0))
     disparity = FOCAL * BASELINE * view.disparity[0].cpu().numpy() - CENTER_SHIFT

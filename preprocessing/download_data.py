@@ -27,12 +27,11 @@ from typing import Any, Literal, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import imageio_ffmpeg
 from tqdm import tqdm
 
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.realestate10k import list_scene_files, read_video_url, video_stem
-from maskvolume.io.video import FrameStream
+from maskvolume.io.video import FrameStream, copy_to_mp4
 from maskvolume.options import option, parse_options, required
 from maskvolume.runtime.errors import InputError, run_program
 from preprocessing.report import Entry, Report
@@ -41,7 +40,7 @@ VIDEOS, PARTIAL, REPORT_NAME = "videos", ".download", "downloads.jsonl"
 GB = 1e9
 LONGEST_WAIT = 60.0  # seconds between two attempts
 
-# H.264 is preferred and AV1 excluded, since not every OpenCV decodes it. Video-only formats come first, so that nothing
+# H.264 is preferred and AV1 excluded, which takes longest to decode. Video-only formats come first, so that nothing
 # has to be merged. Direct links have no known height.
 FORMATS = (
     "bestvideo[ext=mp4][vcodec^=avc1][height<={0}]/best[ext=mp4][vcodec^=avc1][height<={0}]/"
@@ -164,6 +163,9 @@ class Downloader:
         if not paths:
             raise _Refused("failed", "there is no video at this address", is_final=True)
         try:
+            if paths[0].suffix.lower() != ".mp4":
+                paths.insert(0, paths[0].with_suffix(".mp4"))
+                copy_to_mp4(paths[1], paths[0])
             check_video(paths[0])
             size = paths[0].stat().st_size
             os.replace(paths[0], self.folder / f"{stem}.mp4")
@@ -181,8 +183,6 @@ class Downloader:
             "format": FORMATS.format(options.height),
             "paths": {"home": str(partial)},
             "outtmpl": {"default": f"{stem}.%(ext)s"},
-            "postprocessors": [{"key": "FFmpegVideoRemuxer", "preferedformat": "mp4"}],
-            "ffmpeg_location": imageio_ffmpeg.get_ffmpeg_exe(),
             "cachedir": str(partial / "cache"),
             "cookiefile": options.cookies,
             "progress_hooks": [self._watch],

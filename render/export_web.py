@@ -8,17 +8,18 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
 
-from maskvolume.clips.rig import RigClip
-from maskvolume.options import option, parse_options, required
-from maskvolume.rendering.loop import background_folder, make_backgrounds
+from maskvolume.clips.recordings import open_clip
+from maskvolume.mpi.options import MPIOptions
+from maskvolume.mpi.renderer import RenderSettings
+from maskvolume.mpi.session import Session
+from maskvolume.options import check_ranges, option, parse_options
 from maskvolume.rendering.output_folder import RenderFolder
 from maskvolume.rendering.shots import Shots
 from maskvolume.runtime.allocator import give_back_large_blocks
@@ -33,61 +34,38 @@ from maskvolume.web.export import (
     WebSettings,
 )
 from maskvolume.web.viewpoints import Viewpoints
-from render.render_llff_video import (
-    RenderOptions,
-    check_options,
-    fit_into_memory,
-    load_checkpoint,
-    open_renderer,
-    open_viewer,
-)
+from render.render_llff_video import RenderOptions, open_viewer
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(MPIOptions):
     """Options of export_web."""
 
-    root_dir: str = required("a collected clip, a frame folder (camNN/00000.jpg ...) or a folder of camNN.mp4")
-    ckpt_path: str = required("checkpoint: .safetensors, or a .ckpt of the original")
-    out_dir: str = required("folder to make; an earlier export there is replaced when the new one is done")
-    bg_dir: str | None = option(None, "folder of the backgrounds camNN.png; none: the clip's, or made for the export")
     title: str | None = option(None, "shown by the player; none: the name of the clip's folder")
-    img_wh: tuple[int, int] | None = option(None, "width and height at which pictures are read; none: the clip's")
-    indices: tuple[str, ...] | None = option(
-        None, "source cameras, two or more names or numbers, the first the reference; none: those in the middle"
+    reach: float = option(
+        1.0, "how far viewpoints go at most, 1: as far as the rig; less where planes don't reach", low=0.01, high=10
     )
-    background_cameras: int | None = option(None, "cameras that the background is made from; none: as in rendering")
-    reach: float = option(1.0, "how far viewpoints go at most, 1: as far as the rig; less where planes don't reach")
-    num_frames: int | None = option(None, "export the first frames only, so many; none: all")
-    layers: int | None = option(None, f"layers that the planes are merged to; none: {LAYERS}, or all there are")
-    tile: int = option(28, "side of a tile in texels")
-    fps: float = option(30.0, "frames a second")
-    crf: int = option(23, "quality of what moves, 0 (no loss) to 51 (worst)")
-    max_mbit: float | None = option(None, "most megabits a second of what moves; none: what crf takes")
-    atlas: int = option(ATLAS, "largest side of atlas and video, in pixels; 4096: phones can play it")
+    num_frames: int | None = option(None, "export the first frames only, so many; none: all", low=1)
+    layers: int | None = option(
+        None, f"layers that the planes are merged to; none: {LAYERS}, or all there are", low=1, high=64
+    )
+    tile: int = option(28, "side of a tile in texels, a multiple of 4", low=8, high=256)
+    fps: float = option(30.0, "frames a second", low=0.1, high=1000)
+    crf: int = option(23, "quality of what moves, 0 (no loss) to 51 (worst)", low=0, high=51)
+    max_mbit: float | None = option(
+        None, "most megabits a second of what moves; none: what crf takes", low=0.05, high=1000
+    )
+    atlas: int = option(
+        ATLAS, "largest side of atlas and video, in pixels; 4096: phones can play it", low=256, high=16384
+    )
     cameras: bool = option(True, "add what the cameras saw, to compare with; loaded when it is looked at")
     offline: bool = option(True, "add a copy of everything for a double click, a third larger than the rest")
-    num_planes: int | None = option(None, "planes of the multiplane images; none: as the checkpoint was trained")
-    device: Literal["auto", "cuda", "mps", "cpu"] = option("auto", "where to compute")
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the networks; auto: bf16 where it is fast")
-    memory_gb: float | None = option(None, "memory that the program may take, in GB; none: 80 % of what is free")
-    backend: str | None = option(None, "implementation of the sweep and of the rendering; none: the fastest")
-    overwrite: bool = option(False, "export again what is there already")
+    overwrite: bool = option(False, "export again what is there already; the old export stays until then")
 
 
 def check(options: ExportOptions) -> None:
-    """Find the numbers that can't be meant, before anything is read."""
-    limits: list[tuple[str, float | None, float, float]] = [
-        ("reach", options.reach, 0.01, 10),
-        ("layers", options.layers, 1, 64),
-        ("tile", options.tile, 8, 256),
-        ("num_frames", options.num_frames, 1, 1e9),
-        ("atlas", options.atlas, 256, 16384),
-        ("max_mbit", options.max_mbit, 0.05, 1000),
-    ]
-    for name, value, low, high in limits:
-        if value is not None and not low <= value <= high:
-            raise InputError(f"--{name}: {low:g} to {high:g} expected, got {value:g}")
+    """Reject options out of range before anything is read."""
+    check_ranges(options)
     if options.tile % 4:
         raise InputError(f"--tile: a multiple of 4 expected, got {options.tile}")
 
@@ -102,24 +80,35 @@ def export(options: ExportOptions) -> WebReport:
     root = Path(options.out_dir)
     common = vars(options).keys() & RenderOptions.__dataclass_fields__.keys()
     shared = {name: getattr(options, name) for name in common}
-    rendering = RenderOptions(**shared, time="fix:0")  # frames are looked at from several places, so they are stored
-    check_options(rendering)
-    clip = RigClip.open(options.root_dir, options.bg_dir)
+    rendering = RenderOptions(**shared, time="fix:0")
+    clip = open_clip(options.root_dir, options.bg_dir, options.images)
     if options.num_frames is not None:
         clip = clip.first_frames(options.num_frames)
-    size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
+    size = options.img_wh or clip.size
     viewpoints = Viewpoints.of(clip.poses, size).scaled(options.reach)
     targets = viewpoints.border()
-    device = resolve_device(options.device)
-    model = load_checkpoint(rendering, device)
-    kept = RenderFolder(root / WORK)
-    if model.has_mask and options.bg_dir is None:
-        clip = replace(clip, background_dir=background_folder(clip, kept))
-    makes_backgrounds = model.has_mask and clip.background_dir == kept.background
-    renderer = open_renderer(rendering, clip, model, targets, size, makes_backgrounds=makes_backgrounds)
-    fitted = fit_into_memory(rendering, renderer, Shots(targets, (0,) * len(targets)), ALONE)
-    settings = WebSettings(
-        title=options.title or clip.root_dir.resolve().name,
+    folder = RenderFolder(root / WORK)
+    # Frames are looked at from several places, so they are stored.
+    settings = RenderSettings(size=size, num_planes=options.num_planes, stored=True)
+    session = Session.open(options, clip, settings, folder, resolve_device(options.device))
+    renderer = session.renderer(targets)
+    plan = session.fit(renderer, Shots(targets, (0.0,) * len(targets)), ALONE)
+    exported = open_viewer(rendering, session, renderer, viewpoints, root, web_settings(options, clip.root_dir))
+    finished = None if options.overwrite else exported.finished()
+    if finished is not None:
+        return finished
+    continues = exported.prepare(overwrite=options.overwrite)
+    session.make_backgrounds(renderer.background_indices, keep=continues)
+    names = ", ".join(clip.names[index] for index in renderer.indices)
+    lines = [*clip.layout.notes, f"{root}: {clip.num_frames} frames of {size[1]} x {size[0]} from {names}"]
+    print(*lines, session.describe_computing(ALONE), plan, sep="\n")
+    return exported.run()
+
+
+def web_settings(options: ExportOptions, root_dir: Path) -> WebSettings:
+    """How the clip in a folder is exported."""
+    return WebSettings(
+        title=options.title or root_dir.resolve().name,
         fps=options.fps,
         layers=options.layers,
         tile=options.tile,
@@ -129,18 +118,6 @@ def export(options: ExportOptions) -> WebReport:
         cameras=options.cameras,
         offline=options.offline,
     )
-    exported = open_viewer(rendering, clip, renderer, viewpoints, root, settings)
-    finished = None if options.overwrite else exported.finished()
-    if finished is not None:
-        return finished
-    goes_on = exported.prepare(overwrite=options.overwrite)
-    if makes_backgrounds:
-        make_backgrounds(clip, renderer.background_indices, kept.background, keep=goes_on)
-    names = ", ".join(clip.names[index] for index in renderer.indices)
-    print(f"{root}: {clip.num_frames} frames of {size[1]} x {size[0]} from {names}")
-    print(f"on {device.type}: networks in {model.precision}, planes by the {model.backend!r} backend")
-    print(fitted)
-    return exported.run()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

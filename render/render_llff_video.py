@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
@@ -24,93 +24,48 @@ if __name__ == "__main__":
 
 import torch
 
-import maskvolume
+from maskvolume.clips.recordings import open_clip
 from maskvolume.clips.rig import RigClip
-from maskvolume.geometry.cameras import Camera, nearest_cameras
-from maskvolume.geometry.paths import (
-    PATH_KINDS,
-    PathKind,
-    join_paths,
-    render_path,
-)
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.paths import PATH_KINDS, PathKind, render_path
 from maskvolume.io.llff import read_path
 from maskvolume.mpi.blending import BlendedRenderer
-from maskvolume.mpi.checkpoints import load_model
-from maskvolume.mpi.memory import (
-    GB,
-    SHARE,
-    budget_of,
-    make_plan,
-)
-from maskvolume.mpi.model import MaskVolumeModel
-from maskvolume.mpi.references import choose_references
-from maskvolume.mpi.renderer import ClipRenderer
-from maskvolume.ops import available_backends, missing_backends
-from maskvolume.options import option, parse_options, required
-from maskvolume.rendering.loop import (
-    RenderReport,
-    background_folder,
-    make_backgrounds,
-    references_of_frames,
-    render_clip,
-)
+from maskvolume.mpi.options import MPIOptions
+from maskvolume.mpi.renderer import RenderSettings
+from maskvolume.mpi.session import Session, describe_missing
+from maskvolume.options import check_ranges, option, parse_options
+from maskvolume.rendering.loop import RenderReport, render_clip
 from maskvolume.rendering.output_folder import RenderFolder, digest
-from maskvolume.rendering.shots import (
-    Shots,
-    fixed_camera,
-    fixed_shots,
-    path_shots,
-)
+from maskvolume.rendering.shots import Shots, fixed_camera, fixed_shots, path_shots
 from maskvolume.runtime.allocator import give_back_large_blocks
-from maskvolume.runtime.devices import resolve_device, resolve_precision
-from maskvolume.runtime.errors import InputError, run_program
+from maskvolume.runtime.devices import resolve_device
+from maskvolume.runtime.errors import run_program
 from maskvolume.runtime.processes import Processes, open_processes
 from maskvolume.web.export import WebExport, WebReport, WebSettings
 from maskvolume.web.viewpoints import Viewpoints
 
-PATH_NAME = "qual_path.txt"
-DEFAULT_SOURCES = 4  # cameras, where the architecture takes any number
-DEFAULT_STILL_SOURCES = 6  # of the background, which is made once a clip
+DEFAULT_PATH: PathKind = "all"  # of a clip that has none of its own
 MOST_REFERENCES = 4
 PATIENCE = timedelta(days=30)  # that a process which is done waits for the others
 VIEWER = Path(__file__).resolve().parent / "viewer"  # the player's files
 VIEWER_FOLDER = "viewer"  # in OUT_DIR
-MIN_SIDE = 16  # pixels; below it the networks see nothing
 
 
 @dataclass(frozen=True)
-class RenderOptions:
+class RenderOptions(MPIOptions):
     """Options of render_llff_video."""
 
-    root_dir: str = required("a collected clip, a frame folder (camNN/00000.jpg ...) or a folder of camNN.mp4")
-    ckpt_path: str = required("checkpoint: .safetensors, or a .ckpt of the original")
-    out_dir: str = required("folder for pictures and videos; made when missing")
-    bg_dir: str | None = option(
-        None,
-        "folder of the backgrounds camNN.png; none: the clip's, or made in OUT_DIR/background if it has none",
-    )
-    img_wh: tuple[int, int] | None = option(
-        None, "width and height at which pictures are read and rendered, K scaled per axis; none: the clip's"
-    )
-    indices: tuple[str, ...] | None = option(
-        None,
-        "source cameras, two or more names or numbers, the first the reference; none: those nearest to the "
-        "middle of the path",
-    )
-    background_cameras: int | None = option(
-        None,
-        f"cameras that the background is made from, once, the sources among them; none: {DEFAULT_STILL_SOURCES} that "
-        "are nearest to the path, or those of indices, or the sources where others have no background",
-    )
     references: int = option(
         1,
         "reference cameras that a view is blended from, 1 to 4. 1: one for the whole path. 2 or more: those that are "
         "nearest to each pose (amid more that are as near, all of these), of --indices or of the whole rig",
+        low=1,
+        high=MOST_REFERENCES,
     )
     path: str | None = option(
         None,
-        f"path file (.txt or .npy), or one of {', '.join(PATH_KINDS)}; none: ROOT_DIR/"
-        f"{PATH_NAME}, in a collected clip in the first frame's folder",
+        f"path file (.txt or .npy), or one of {', '.join(PATH_KINDS)}; none: the clip's own, ROOT_DIR/qual_path.txt, "
+        f"in a collected clip in the first frame's folder; {DEFAULT_PATH} where it has none",
     )
     time: str = option(
         "loop",
@@ -120,204 +75,76 @@ class RenderOptions:
     num_frames: int | None = option(
         None,
         "at most so many poses of the path; for a fixed view exactly so many, none: one pass through time",
+        low=1,
     )
     save_disparity: bool = option(False, "write disparity as 16 bit pictures and a colour-mapped video too")
     save_mask: bool = option(False, "write how much of each pixel comes from what moves too")
     viewer: bool = option(False, "export the clip to OUT_DIR/viewer too, to look around in with a browser")
     frame_format: Literal["png", "jpg"] = option("png", "format of the pictures")
-    fps: float = option(30.0, "frames a second of the videos")
-    crf: int = option(18, "quality of the videos, 0 (no loss) to 51 (worst)")
-    num_planes: int | None = option(None, "planes of the multiplane images; none: as the checkpoint was trained")
+    fps: float = option(30.0, "frames a second of the videos", low=0.1, high=1000)
+    crf: int = option(18, "quality of the videos, 0 (no loss) to 51 (worst)", low=0, high=51)
     margin: int | None = option(
-        None, "pixels by which the planes reach beyond the reference view; none: what the path needs"
+        None,
+        "pixels by which the planes reach beyond the reference view; none: what the path needs",
+        low=0,
+        high=4096,
     )
-    device: Literal["auto", "cuda", "mps", "cpu"] = option("auto", "where to compute")
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "of the networks; auto: bf16 where it is fast")
-    memory_gb: float | None = option(
-        None, "memory that the program may take, in GB; none: 80 % of what is free. Frames that need more go in tiles"
-    )
-    backend: str | None = option(None, "implementation of the sweep and of the rendering; none: the fastest")
     overwrite: bool = option(False, "render again what is there already")
 
 
-def check_options(options: RenderOptions) -> None:
-    """Find the numbers that can't be meant, before anything is read."""
-    if options.img_wh is not None and min(options.img_wh) < MIN_SIDE:
-        got = " x ".join(str(side) for side in options.img_wh)
-        raise InputError(f"--img_wh: width and height of at least {MIN_SIDE} pixels are needed, got {got}")
-    limits: list[tuple[str, float | None, float, float]] = [
-        ("references", options.references, 1, MOST_REFERENCES),
-        ("background_cameras", options.background_cameras, 2, 64),
-        ("num_frames", options.num_frames, 1, float("inf")),
-        ("num_planes", options.num_planes, 2, 1024),
-        ("margin", options.margin, 0, 4096),
-        ("memory_gb", options.memory_gb, 0.1, 1e5),
-        ("fps", options.fps, 0.1, 1000),
-        ("crf", options.crf, 0, 51),
-    ]
-    for name, value, low, high in limits:
-        if value is not None and not low <= value <= high:
-            wanted = f"{low:g} to {high:g}" if high < float("inf") else f"{low:g} or more"
-            raise InputError(f"--{name}: {wanted} expected, got {value:g}")
-
-
-def load_path(options: RenderOptions, clip: RigClip, size: tuple[int, int]) -> Camera:
-    """The poses ``[N]`` of the path, K scaled per axis from the size that the path names to the pictures'."""
-    if options.path in PATH_KINDS:
-        return render_path(clip.poses, cast(PathKind, options.path)).scaled(size)
+def choose_path(options: RenderOptions, clip: RigClip) -> tuple[str, str | None]:
+    """The path of poses, a file or one of ``PATH_KINDS``; and a line that tells it where the options do not."""
+    own = clip.layout.path_file
     if options.path is not None:
-        return read_path(options.path, size)
-    beside_poses = clip.layout.poses_path.with_name(PATH_NAME)
-    if beside_poses.is_file():
-        return read_path(beside_poses, size)
-    raise InputError(
-        f"{beside_poses}: no such path of poses; make one with data_tools/imgs2renderpath.py, or choose a ready one, "
-        f"as in --path spiral"
-    )
+        return options.path, None
+    if own.is_file():
+        return str(own), f"path: {own}, the clip's own"
+    return DEFAULT_PATH, f"path: {DEFAULT_PATH}, since there is no {own}"
+
+
+def load_path(path: str, clip: RigClip, size: tuple[int, int]) -> Camera:
+    """The poses ``[N]`` of a path, K scaled per axis from the size that the path names to the pictures'."""
+    if path in PATH_KINDS:
+        return render_path(clip.poses, cast(PathKind, path)).scaled(size)
+    return read_path(path, size)
 
 
 def make_shots(options: RenderOptions, clip: RigClip, size: tuple[int, int]) -> tuple[Shots, Camera]:
     """What to render, and the cameras ``[N]`` that the planes have to reach: those of the whole path."""
     fixed = fixed_camera(options.view, clip)
     if fixed is None:
-        path = load_path(options, clip, size)
+        path = load_path(choose_path(options, clip)[0], clip, size)
         return path_shots(path, options.time, clip.num_frames, options.num_frames), path
     targets = clip.cameras(size)[fixed : fixed + 1]
     return fixed_shots(targets[0], options.time, clip.num_frames, options.num_frames), targets
 
 
-def load_checkpoint(options: RenderOptions, device: torch.device) -> MaskVolumeModel:
-    """The model on a device; a stage-one checkpoint renders each frame without mask and background."""
-    backends = available_backends(device)
-    if options.backend is not None and options.backend not in backends:
-        raise InputError(
-            f"--backend: {options.backend} can't run on {device.type}; choose one of {', '.join(backends)}"
-        )
-    precision = resolve_precision(options.precision, device)
-    model = load_model(options.ckpt_path, device, precision, backend=options.backend or backends[0])
-    if options.save_mask and not model.has_mask:
-        raise InputError(
-            f"{options.ckpt_path}: a stage-one checkpoint has no mask; leave out --save_mask, or give one of stage two"
-        )
-    return model
-
-
-def fit_into_memory(options: RenderOptions, renderer: BlendedRenderer, shots: Shots, processes: Processes) -> str:
-    """Choose the tiles that the renderer works in, the same in all processes; returns a line that says it.
-
-    Raises:
-        InputError: not even small tiles fit.
-    """
-    device = renderer.device
-    budget, why = budget_of(device, processes.local_world), f"{SHARE:.0%} of what is free"
-    if options.memory_gb is not None:
-        budget, why = round(options.memory_gb * GB), "--memory_gb"
-    known = [each for each in processes.gather(budget) if each is not None]
-    if not known:
-        return f"memory: how much is free on {device.type} isn't known; frames are made whole, or as --memory_gb says"
-    groups = shots.by_frame(range(len(shots)))
-    needed = references_of_frames(renderer.weights(shots.targets), groups).values()
-    plan = make_plan(renderer.job(shots.targets.size, needed), min(known), why=why)
-    if not plan.tiling.is_whole:
-        renderer.use_tiles(plan.tiling)
-    return str(plan)
-
-
-def open_renderer(
-    options: RenderOptions,
-    clip: RigClip,
-    model: MaskVolumeModel,
-    targets: Camera,
-    size: tuple[int, int],
-    *,
-    makes_backgrounds: bool,
-    reach: Camera | None = None,
-) -> BlendedRenderer:
-    """The renderer of targets ``[N]``, from the cameras that are named or chosen.
-
-    Args:
-        reach: ``[M]`` more cameras that planes of a single reference have to reach.
-        makes_backgrounds: whether those that there are not are going to be made. Otherwise, where some camera has none,
-            a background is made from the sources alone.
-    """
-    limit = model.arch.max_views
-    named = None if options.indices is None else tuple(clip.index(camera) for camera in options.indices)
-    if named is not None and len(set(named)) != len(named):
-        raise InputError(f"--indices: different cameras are needed, got {' '.join(options.indices or ())}")
-    still = options.background_cameras
-    if still is not None and (limit is not None or not model.has_mask):
-        raise InputError(
-            f"--background_cameras: {options.ckpt_path} makes no background from more cameras than a frame; "
-            "leave it out"
-        )
-    if still is None:
-        all_there = makes_backgrounds or all(map(clip.has_background, range(len(clip.names))))
-        still = DEFAULT_STILL_SOURCES if named is None and all_there else 0
-    made_with: dict[str, Any] = {
-        "size": size,
-        "num_planes": options.num_planes,
-        "margin": options.margin,
+def settings_of(options: RenderOptions, size: tuple[int, int]) -> RenderSettings:
+    """How multiplane images are made and kept."""
+    return RenderSettings(
+        size=size,
+        num_planes=options.num_planes,
+        margin=options.margin,
         # Masks are seen through the whole MPI, and layers for the browser are made of it.
-        "stored": options.time.startswith("fix:") or options.save_mask or options.viewer,
-        "masks": options.save_mask,
-    }
-    if options.references == 1:
-        nearest = nearest_cameras(clip.cameras(), targets, max(limit or DEFAULT_SOURCES, still))
-        indices = named or nearest[: limit or DEFAULT_SOURCES]
-        more = tuple(index for index in nearest if index not in indices)[: max(still - len(indices), 0)]
-        wide = targets if reach is None else join_paths([targets, reach])
-        return BlendedRenderer([ClipRenderer(clip, model, indices, targets=wide, still_indices=more, **made_with)])
-    references = choose_references(
-        clip.cameras(size),
-        targets,
-        *clip.near_far(),
-        count=options.references,
-        max_sources=limit or (DEFAULT_SOURCES if named is None else len(named)),
-        max_still_sources=still,
-        candidates=named,
+        stored=options.time.startswith("fix:") or options.save_mask or options.viewer,
+        masks=options.save_mask,
     )
-    return BlendedRenderer.of(clip, model, references, targets=targets, **made_with)
 
 
-def made_of(options: RenderOptions, renderer: BlendedRenderer, clip: RigClip, targets: Camera) -> dict[str, object]:
-    """What decides the pixels, for a later run that is to go on.
-
-    The pictures of the clip are not compared, only where they lie and how many they are.
-    """
-    model, rig = renderer.model, clip.poses
+def made_of(options: RenderOptions, session: Session, renderer: BlendedRenderer, targets: Camera) -> dict[str, object]:
+    """What decides the pixels of the pictures, for a later run that is to continue."""
     return {
-        "version": maskvolume.__version__,
-        "root_dir": str(clip.root_dir.resolve()),
-        "bg_dir": str(clip.background_dir.resolve()) if model.has_mask else None,
-        "clip_frames": clip.num_frames,
-        "poses": digest(rig.cameras.T_cam_world, rig.cameras.K, rig.bounds),
-        "ckpt_path": digest(Path(options.ckpt_path)),
-        "path": digest(targets.T_cam_world, targets.K),
-        "indices": [clip.names[index] for index in renderer.indices],
-        "backgrounds": [clip.names[index] for index in renderer.background_indices] if model.has_mask else None,
-        "references": None if options.references == 1 else [options.references, *_named_sources(renderer, clip)],
-        "img_wh": [renderer.size[1], renderer.size[0]],
+        **session.pixels_made_of(renderer, targets),
         "time": options.time,
         "view": options.view,
-        "num_planes": len(renderer.depths),
-        "margin": options.margin,
-        "device": renderer.device.type,
-        "precision": model.precision,
-        "backend": model.backend,
         "frame_format": options.frame_format,
         "viewer": options.viewer or None,  # its viewpoints decide how wide the planes are, too
     }
 
 
-def _named_sources(renderer: BlendedRenderer, clip: RigClip) -> list[str]:
-    """Each reference with its other sources, as ``cam02 (cam03 cam07)``."""
-    sources = ([clip.names[index] for index in each.indices] for each in renderer.renderers)
-    return [f"{first} ({' '.join(others)})" for first, *others in sources]
-
-
 def open_viewer(
     options: RenderOptions,
-    clip: RigClip,
+    session: Session,
     renderer: BlendedRenderer,
     viewpoints: Viewpoints,
     root: Path,
@@ -326,13 +153,63 @@ def open_viewer(
     """The export of a clip for the browser, from the MPIs of a renderer with one reference.
 
     Args:
-        viewpoints: as far as the rig reaches; the renderer's frustum was chosen for them too.
+        options: of the rendering.
+        session: that the renderer is of.
+        renderer: its frustum was chosen for the viewpoints too.
+        viewpoints: as far as the rig reaches.
         root: the folder to make.
+        settings: of the export.
     """
-    contents = made_of(options, renderer, clip, viewpoints.border())
+    contents = made_of(options, session, renderer, viewpoints.border())
     camera = renderer.renderers[0].camera
     contents["mpi"] = [digest(camera.K, camera.T_cam_world), *camera.size]
-    return WebExport(renderer.renderers[0], clip, viewpoints, root, VIEWER, settings, contents)
+    return WebExport(renderer.renderers[0], session.clip, viewpoints, root, VIEWER, settings, contents)
+
+
+def open_exporter(
+    options: RenderOptions,
+    session: Session,
+    renderer: BlendedRenderer,
+    border: Camera,
+    targets: Camera,
+    processes: Processes,
+) -> BlendedRenderer:
+    """The renderer that the browser's frames come from: that of the path, or another one where that suits them better.
+
+    Args:
+        options: of the rendering.
+        session: that makes it.
+        renderer: of the path, which reaches ``border`` too.
+        border: ``[M]`` the outermost viewpoints.
+        targets: ``[N]`` of the path.
+        processes: that share the rendering.
+    """
+    # The middle of the path may lie elsewhere than the rig's.
+    exporter = session.renderer(border, reach=targets)
+    if options.references == 1 and exporter.indices == renderer.indices:
+        return renderer
+    session.fit(exporter, Shots(border, (0.0,) * len(border)), processes)
+    return exporter
+
+
+def print_plan(
+    options: RenderOptions, session: Session, renderer: BlendedRenderer, shots: Shots, plan: str, processes: Processes
+) -> None:
+    """Tell what is rendered, from what, and how."""
+    if not session.model.has_mask:
+        print(f"{options.ckpt_path}: stage one; frames are rendered without mask and background")
+    path_line = choose_path(options, session.clip)[1] if options.view == "path" else None
+    for line in (*session.clip.layout.notes, *filter(None, [path_line])):
+        print(line)
+    h, w = shots.targets.size
+    names = ", ".join(session.clip.names[index] for index in renderer.indices)
+    print(f"{options.out_dir}: {len(shots)} pictures of {w} x {h} from {names}")
+    for line in session.describe_sources(renderer):
+        print(line)
+    print(session.describe_computing(processes))
+    print(plan)
+    for line in describe_missing(renderer.device):
+        print(line)
 
 
 def render(options: RenderOptions, processes: Processes, device: torch.device) -> tuple[RenderReport, WebReport | None]:
@@ -346,63 +223,59 @@ def render(options: RenderOptions, processes: Processes, device: torch.device) -
     Raises:
         InputError: what the user has to mend; found before the first picture is made, where it can be.
     """
-    check_options(options)
-    clip = RigClip.open(options.root_dir, options.bg_dir)
-    size = clip.size if options.img_wh is None else (options.img_wh[1], options.img_wh[0])
+    check_ranges(options)
+    clip = open_clip(options.root_dir, options.bg_dir, options.images)
+    size = options.img_wh or clip.size
     shots, targets = make_shots(options, clip, size)
     viewpoints = Viewpoints.of(clip.poses, size) if options.viewer else None
-    model = load_checkpoint(options, device)
+    border = None if viewpoints is None else viewpoints.border()
     folder = RenderFolder(Path(options.out_dir), options.frame_format, options.save_disparity, options.save_mask)
-    if model.has_mask and options.bg_dir is None:
-        clip = replace(clip, background_dir=background_folder(clip, folder))
-    makes_backgrounds = model.has_mask and clip.background_dir == folder.background
-    open_for = partial(open_renderer, clip=clip, model=model, size=size, makes_backgrounds=makes_backgrounds)
-    around = None if viewpoints is None else viewpoints.border()
-    renderer = open_for(options, targets=targets, reach=around)
-    fitted = fit_into_memory(options, renderer, shots, processes)
-    needed, exporter = renderer.background_indices, renderer
-    if around is not None:
-        # The middle of the path may lie elsewhere than the rig's; then the browser's frames come from other cameras.
-        exporter = open_for(replace(options, references=1), targets=around, reach=targets)
-        if options.references == 1 and exporter.indices == renderer.indices:
-            exporter = renderer
-        else:
-            fit_into_memory(options, exporter, Shots(around, (0,) * len(around)), processes)
-            needed = tuple(dict.fromkeys((*needed, *exporter.background_indices)))
-    contents = made_of(options, renderer, clip, targets)
-    goes_on = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))
-    if makes_backgrounds:
-        processes.first_does(lambda: make_backgrounds(clip, needed, folder.background, keep=goes_on))
+    session = Session.open(options, clip, settings_of(options, size), folder, device)
+    renderer = exporter = session.renderer(targets, references=options.references, reach=border)
+    plan = session.fit(renderer, shots, processes)
+    if border is not None:
+        exporter = open_exporter(options, session, renderer, border, targets, processes)
+    contents = made_of(options, session, renderer, targets)
+    continues = processes.first_does(lambda: folder.prepare(contents, options, overwrite=options.overwrite))
+    cameras = tuple(dict.fromkeys((*renderer.background_indices, *exporter.background_indices)))
+    processes.first_does(lambda: session.make_backgrounds(cameras, keep=continues))
     if processes.is_first:
-        if not model.has_mask:
-            print(f"{options.ckpt_path}: stage one; frames are rendered without mask and background")
-        names = ", ".join(clip.names[index] for index in renderer.indices)
-        print(f"{folder.root}: {len(shots)} pictures of {size[1]} x {size[0]} from {names}")
-        more = [clip.names[index] for index in renderer.background_indices if index not in renderer.indices]
-        if more:
-            print(f"background also from {', '.join(more)}")
-        if options.references > 1:
-            print(f"references (and their sources): {', '.join(_named_sources(renderer, clip))}")
-        shared = f" in {processes.world} processes" if processes.world > 1 else ""
-        print(f"on {device.type}{shared}: networks in {model.precision}, planes by the {model.backend!r} backend")
-        print(fitted)
-        for name, reason in missing_backends(device).items():
-            print(f"backend {name!r}, which is faster, can't be had: {reason}")
+        print_plan(options, session, renderer, shots, plan, processes)
+    run = partial(render_clip, renderer, shots, folder, fps=options.fps, crf=options.crf, processes=processes)
     if viewpoints is None:
-        return render_clip(renderer, shots, folder, fps=options.fps, crf=options.crf, processes=processes), None
+        return run(), None
     settings = WebSettings(title=clip.root_dir.resolve().name, fps=options.fps)
-    exported = open_viewer(options, clip, exporter, viewpoints, folder.root / VIEWER_FOLDER, settings)
-    finished = processes.first_does(lambda: None if options.overwrite else exported.finished())
+    exported = open_viewer(options, session, exporter, viewpoints, folder.root / VIEWER_FOLDER, settings)
+    return render_and_export(run, renderer, exported, overwrite=options.overwrite, processes=processes)
+
+
+def render_and_export(
+    run: Callable[..., RenderReport],
+    renderer: BlendedRenderer,
+    exported: WebExport,
+    *,
+    overwrite: bool,
+    processes: Processes,
+) -> tuple[RenderReport, WebReport]:
+    """Render, and export what is missing of the browser's folder; frames of one renderer are made once for both.
+
+    Args:
+        run: renders, and passes its arguments to ``render_clip``.
+        renderer: the one that it renders with.
+        exported: the browser's folder.
+        overwrite: export again what is there.
+        processes: that share the rendering; the first one exports.
+    """
+    finished = processes.first_does(lambda: None if overwrite else exported.finished())
+    is_shared = exported.renderer is renderer.renderers[0]
+    take = exported.take if finished is None and is_shared else None
     if finished is None:
-        processes.first_does(lambda: exported.prepare(overwrite=options.overwrite))
-    take = exported.take if finished is None and exporter is renderer else None
+        processes.first_does(lambda: exported.prepare(overwrite=overwrite))
     if take is not None:
         processes.first_does(exported.plan)
-    report = render_clip(
-        renderer, shots, folder, fps=options.fps, crf=options.crf, processes=processes, with_frame=take
-    )
-    if exporter is not renderer:
-        del renderer  # its planes make room
+    report = run(with_moment=take)
+    if not is_shared:
+        renderer.release()  # its planes make room
     return report, finished or processes.first_does(exported.run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
+from maskvolume.runtime import errors
 
 torch.set_num_threads(1)
 
@@ -73,6 +76,35 @@ def run_program() -> ProgramRunner:
         return ProgramResult(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def call_program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> ProgramRunner:
+    """``run_program`` within this process, which saves the start of another one and its imports.
+
+    What a program does by itself (signals, its own process, what it prints last) is for ``run_program``.
+    """
+    monkeypatch.setattr(errors.signal, "signal", lambda *_: None)
+
+    def call(
+        program: str | Path,
+        *arguments: object,
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> ProgramResult:
+        main = importlib.import_module(".".join(Path(program).with_suffix("").parts)).main
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd or REPO_ROOT)
+            patch.setattr(sys, "argv", [str(REPO_ROOT / program), *map(str, arguments)])
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                errors.run_program(main)
+        output = capfd.readouterr()
+        return ProgramResult(int(ended.value.code or 0), output.out, output.err)
+
+    return call
 
 
 RIG_FOCAL = 60.0
@@ -152,6 +184,33 @@ def make_rig() -> Callable[..., Path]:
 def tiny_rig(tmp_path: Path) -> Path:
     """A frame folder of 3 cameras and 3 frames of 64 x 48, with poses_bounds.npy."""
     return write_rig(tmp_path / "frames")
+
+
+def save_random_weights(path: Path, stage: str) -> Path:
+    """Weights for few planes; nudged off their start, at which half of the layers are zero."""
+    from maskvolume.mpi.checkpoints import save_checkpoint
+    from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
+
+    torch.manual_seed(0)
+    model = MaskVolumeModel(CheckpointMeta(stage, "semiglobal", num_planes=6))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 0:
+                parameter += 0.02 * torch.randn_like(parameter)
+    save_checkpoint(path, model)
+    return path
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage-two checkpoint."""
+    return save_random_weights(tmp_path_factory.mktemp("weights") / "mask.safetensors", "mask")
+
+
+@pytest.fixture(scope="session")
+def stage_one_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage-one checkpoint."""
+    return save_random_weights(tmp_path_factory.mktemp("weights") / "mpi.safetensors", "mpi")
 
 
 @pytest.fixture(scope="session")

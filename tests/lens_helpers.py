@@ -56,6 +56,8 @@ def undistort(lens: Lens, pixels: np.ndarray) -> np.ndarray:
     step_x, step_y = np.array([step, 0]), np.array([0, step])
     for _ in range(12):
         here = distort(lens, rays)
+        if np.abs((here - pixels) / focal).max() < 1e-12:
+            break
         dx = (distort(lens, rays + step_x) - here) / step
         dy = (distort(lens, rays + step_y) - here) / step
         ex, ey = np.moveaxis(pixels - here, -1, 0)

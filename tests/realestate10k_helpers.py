@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import imageio_ffmpeg
+import cv2
 import numpy as np
+from video_helpers import encode_frames
 
 from maskvolume.io.realestate10k import SceneCameras
 from preprocessing.make_example_data import ExampleOptions
@@ -56,19 +56,11 @@ def number_of(frame: np.ndarray) -> int:
     return sum((bar.mean() > 127) << bit for bit, bar in enumerate(bars))
 
 
-def ffmpeg(*arguments: str | Path, stdin: bytes | None = None) -> None:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)]
-    subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=True)
-
-
-def write_numbered_video(path: Path, count: int = 100, arguments: Sequence[str] = ()) -> Path:
-    """A video of 25 frames a second with B frames and a key frame every 25."""
+def write_numbered_video(path: Path, count: int = 100, ticks: Sequence[int] | None = None) -> Path:
+    """A video of 25 frames a second, or at ticks of 1/3000 s, with B frames and a key frame every 25."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    raw = b"".join(numbered_frame(i).tobytes() for i in range(count))
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIZE[1]}x{SIZE[0]}", "-framerate", str(FPS)]
-    codec = arguments or ("-c:v", "libx264", "-bf", "2", "-g", "25", "-crf", "20", "-movflags", "+faststart")
-    ffmpeg(*source, "-i", "pipe:0", *codec, "-pix_fmt", "yuv420p", path, stdin=raw)
-    return path
+    options = {"bf": "2", "g": "25", "crf": "20", "sc_threshold": "0"}
+    return encode_frames(path, map(numbered_frame, range(count)), FPS, options, ticks=ticks)
 
 
 def make_cameras(name: str, url: str, timestamps: Sequence[int]) -> SceneCameras:
@@ -77,6 +69,20 @@ def make_cameras(name: str, url: str, timestamps: Sequence[int]) -> SceneCameras
     T = np.tile(np.eye(3, 4), (N, 1, 1))
     T[:, 0, 3] = np.arange(N)
     return SceneCameras(name, url, np.array(timestamps, np.int64), np.tile([0.5, 0.9, 0.5, 0.5], (N, 1)), T)
+
+
+def photo(seed: int, size: tuple[int, int]) -> np.ndarray:
+    """Smooth colours, as a photo has, uint8 ``[h, w, 3]``."""
+    rng = np.random.default_rng(seed)
+    return cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def original_scenes(counts: Sequence[int], size: tuple[int, int]) -> list[tuple[SceneCameras, np.ndarray]]:
+    """Cameras and pictures of scenes of so many frames, as ``benchmarks.data_reading.write_original`` takes them."""
+    return [
+        (make_cameras(str(k), "", range(count)), np.stack([photo(50 * k + i, size) for i in range(count)]))
+        for k, count in enumerate(counts)
+    ]
 
 
 @dataclass

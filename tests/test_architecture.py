@@ -32,7 +32,6 @@ FILE_CALLS = {"open", "torch.load", "torch.save", "np.load", "np.save"}
 
 # Distributions of pyproject.toml that are imported under another name.
 IMPORT_NAMES = {
-    "imageio-ffmpeg": "imageio_ffmpeg",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "scikit-image": "skimage",

@@ -17,7 +17,8 @@ from maskvolume.mpi.blending import BlendedRenderer
 from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
 from maskvolume.mpi.references import choose_references
 from maskvolume.mpi.renderer import ClipRenderer
-from maskvolume.rendering.loop import make_backgrounds, render_clip
+from maskvolume.mpi.session import make_backgrounds
+from maskvolume.rendering.loop import render_clip
 from maskvolume.rendering.output_folder import RenderFolder
 from maskvolume.rendering.pictures import to_bytes, to_steps
 from maskvolume.rendering.shots import path_shots
@@ -124,7 +125,7 @@ def test_blending_references_makes_the_host_wait_for_nothing(clip: RigClip) -> N
     def enqueue(frame: int) -> Download:
         renderer.make(frame, references, pictures[frame])
         two = stack_cameras([targets[pose], targets[pose]])
-        view = renderer.render(frame, two, references, torch.stack([shares[pose], shares[pose]]), with_mask=True)
+        view = renderer.view(frame, two, references, torch.stack([shares[pose], shares[pose]]), with_mask=True)
         assert view.mask is not None
         return download([to_bytes(view.color), to_steps(view.disparity, 1.35), to_bytes(view.mask)])
 
@@ -147,7 +148,7 @@ def test_the_pictures_are_those_of_the_processor(clip: RigClip, tmp_path: Path) 
     shots = path_shots(path, "loop", 3)
     for device in ("cpu", "cuda"):
         folder = RenderFolder(tmp_path / device, with_disparity=True, with_mask=True)
-        render_clip(make_renderer(clip, device), shots, folder, fps=10, crf=30)
+        render_clip(BlendedRenderer([make_renderer(clip, device)]), shots, folder, fps=10, crf=30)
     for file in sorted((tmp_path / "cpu/frames").iterdir()):
         ours = read_image(tmp_path / "cuda/frames" / file.name).astype(int)
         # Networks in TF32 on a GPU: colours may round to the next step, and a few of them to the one after it.

@@ -17,8 +17,7 @@ from torch import Tensor
 from maskvolume.geometry.cameras import Camera, invert_rigid
 from maskvolume.geometry.paths import look_at
 from maskvolume.io.video import VideoWriter
-from maskvolume.ops import render_mpi
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen, render_mpi
 from maskvolume.web.offline import write_offline
 
 VIEWER = Path(__file__).resolve().parents[1] / "render" / "viewer"

@@ -69,7 +69,7 @@ class RigSample:
 
 
 class RigSamples(RecordedSamples):
-    """Samples of rigs; an epoch takes every frame of every scene once, the cameras are drawn anew each time."""
+    """Samples of rigs; an epoch takes every frame of every scene once, with newly drawn cameras each time."""
 
     def __init__(self, scenes: Sequence[RigScene], drawing: RigDrawing, seed: int) -> None:
         self.starts = [0, *accumulate(scene.num_frames - drawing.instants + 1 for scene in scenes)]
@@ -77,7 +77,7 @@ class RigSamples(RecordedSamples):
         self.scenes, self.drawing = scenes, drawing
 
     def make(self, num_sources: int, number: int) -> RigSample:
-        """See ``RecordedSamples``."""
+        """The sample of this number, a pure function of it and the seed."""
         rng = np.random.default_rng((self.seed, number, 0))
         scene, frame = self.frame_of(number)
         cameras = rng.permutation(scene.num_cameras)[: num_sources + 1].tolist()
@@ -222,4 +222,4 @@ def open_rigs(
         raise InputError(f"{short.path}: has a single frame, but --temporal_weight needs pairs; move it away")
     choices = choose_validation(val_scenes, val_samples, num_sources[0], 1)
     samples, read = RigSamples(scenes, drawing, seed), partial(read_choice, drawing)
-    return RecordedSource(samples, choices, read, collate, device, num_workers)
+    return RecordedSource(samples, choices, read, collate, device, num_workers, num_sources)

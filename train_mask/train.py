@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from maskvolume.data.draws import SampleSource
 from maskvolume.data.samples import MovingBatch
-from maskvolume.data.synthetic import WorldOptions
+from maskvolume.data.synthetic import SyntheticSource, WorldOptions
 from maskvolume.losses import (
     LOSS_NAMES,
     make_image_loss,
@@ -36,9 +35,9 @@ from maskvolume.mpi.model import (
     FrameMPI,
     MaskVolumeModel,
 )
+from maskvolume.mpi.stage_options import MIN_SCALE, StageOptions, check_stage_options
 from maskvolume.mpi.stages import (
-    SyntheticSource,
-    check_data_options,
+    StageTask,
     choose_source,
     disparity_picture,
     load_start,
@@ -49,7 +48,7 @@ from maskvolume.mpi.stages import (
 from maskvolume.ops import Rendering
 from maskvolume.options import option, parse_options, required
 from maskvolume.runtime.errors import InputError, run_program
-from maskvolume.training import Processes, TrainOptions, settle_options
+from maskvolume.training import FREE, PRIVATE, Processes, settle_options
 from train_mask.rigs import RigDrawing, open_rigs
 
 HOW_TO_GET = (
@@ -66,23 +65,28 @@ SLICES = 8  # planes of the mask volume that the log shows
 
 
 @dataclass(frozen=True)
-class MaskTrainOptions(TrainOptions):
+class MaskTrainOptions(StageOptions):
     """Options of stage two."""
 
-    mpi_model: str = required("checkpoint of stage one; its MPI network is kept as it is, unless finetune_mpi is given")
+    mpi_model: str = required(
+        "checkpoint of stage one; its MPI network is kept as it is, unless finetune_mpi is given", marks=(FREE, PRIVATE)
+    )
     finetune_mpi: bool = option(False, "train the MPI network too")
-    mpi_lr: float = option(1e-4, "finetune_mpi: its learning rate at its highest; it falls as lr does")
-    init_ckpt: str = option("", "checkpoint of stage two whose mask network to start from")
+    mpi_lr: float = option(1e-4, "finetune_mpi: its learning rate at its highest; it falls as lr does", above=0)
+    init_ckpt: str = option("", "checkpoint of stage two whose mask network to start from", marks=(FREE, PRIVATE))
     dataset_name: str = option(
         "synthetic", "where views come from: synthetic (random worlds), rig, or mixed (both)",
         choices=("synthetic", "rig", "mixed"),
     )  # fmt: skip
-    root_dir: str = option("", "training data of rigs (not for synthetic)")
-    val_dir: str = option("", "validation data of rigs (not for synthetic)")
-    synthetic_share: float = option(0.5, "mixed: share of the steps that learn from random worlds")
+    root_dir: str = option("", "training data of rigs (not for synthetic)", marks=(FREE, PRIVATE))
+    val_dir: str = option("", "validation data of rigs (not for synthetic)", marks=(FREE, PRIVATE))
     num_cams: int = option(0, "cameras of a sample, the first of them the target; 0: num_sources says how many")
-    scale: tuple[float, float] = option((1.0, 1.0), "rig: factors that pictures are enlarged by, then cropped")
-    jitter: float = option(0.0, "rig: largest change of brightness, contrast, saturation or hue; 0: none")
+    scale: tuple[float, float] = option(
+        (1.0, 1.0), "rig: factors that pictures are enlarged by, then cropped", low=MIN_SCALE, ascending=True
+    )
+    jitter: float = option(
+        0.0, "rig: largest change of brightness, contrast, saturation or hue; 0: none", low=0, below=1
+    )
     loss_type: str = option(
         "full_loss",
         "full_loss (image, matte and sparsity), no_mask (image and sparsity), image, masked_l1, or the image losses "
@@ -91,47 +95,46 @@ class MaskTrainOptions(TrainOptions):
     )
     image_loss: str = option("l1_msssim_grad", "full_loss, no_mask, image: loss on the view", choices=LOSS_NAMES)
     sparsity_weight: float = option(
-        SPARSITY_WEIGHT, "full_loss, no_mask: weight of the mean of the mask volume; less lets it cover movers whole"
+        SPARSITY_WEIGHT,
+        "full_loss, no_mask: weight of the mean of the mask volume; less lets it cover movers whole",
+        low=0,
     )
     moving_weight: float = option(
-        0.0, "how much more pixels count that something moves in, on image losses; those near it a third of that"
+        0.0,
+        "how much more pixels count that something moves in, on image losses; those near it a third of that",
+        low=0,
     )
-    temporal_weight: float = option(0.0, "weight of a loss on flicker, from pairs of frames; 0: single frames")
-    vgg_weights: str = option("", "vgg losses: VGG-19-BN state dict; torchvision's cache or download when empty")
+    temporal_weight: float = option(0.0, "weight of a loss on flicker, from pairs of frames; 0: single frames", low=0)
 
 
-class MaskTask:
-    """Render the target from the blended MPI; the loss is on the picture and on what the mask lets through."""
+class MaskTask(StageTask):
+    """Render the target from the blended MPI; the loss is on the picture and on the mask."""
 
     def __init__(self, options: MaskTrainOptions, device: torch.device) -> None:
         self.options = options
+        self.rate_shares = {"mpi_net": options.mpi_lr / options.lr}
         if options.loss_type != "masked_l1":
             name = IMAGE_TERMS.get(options.loss_type, options.image_loss)
             self.image_loss = make_image_loss(name, vgg_weights=options.vgg_weights, device=device)
         self.source = make_source(options, device)
 
-    @property
-    def rate_shares(self) -> Mapping[str, float]:
-        """See ``training.Task``."""
-        return {"mpi_net": self.options.mpi_lr / self.options.lr}
-
     def loss(self, model: MaskVolumeModel, batch: MovingBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """See ``training.Task``."""
+        """The loss that ``loss_type`` names; its terms and "psnr" as scalars."""
         if not self.options.finetune_mpi:
             model.mpi_net.eval()
         background = self._background(model, batch)
-        made = self._frame(model, batch, batch.images, background)
-        rendering = made.render(batch.target)
+        frame_mpi = self._frame(model, batch, batch.images, background)
+        rendering = frame_mpi.render(batch.target)
         seen = rendering.opacity.detach()
         loss = self._picture_loss(rendering.color, batch.target_image, seen, batch.matte)
         scalars = {"image_loss": loss.detach(), "psnr": psnr(rendering.color.detach(), batch.target_image, seen)}
         if self.options.loss_type == "full_loss":
-            term = mask_loss(self._moving_opacity(made, batch), batch.matte)
+            term = mask_loss(self._moving_opacity(frame_mpi, batch), batch.matte)
             loss = loss + MASK_WEIGHT * term
             scalars["mask_loss"] = term.detach()
         if self.options.loss_type in ("full_loss", "no_mask"):
-            loss = loss + self.options.sparsity_weight * made.mask.mean()
-            scalars["mask_mean"] = made.mask.detach().mean()
+            loss = loss + self.options.sparsity_weight * frame_mpi.mask.mean()
+            scalars["mask_mean"] = frame_mpi.mask.detach().mean()
         if self.options.temporal_weight > 0:
             term = self._flicker(model, batch, background, rendering)
             loss = loss + self.options.temporal_weight * term
@@ -139,13 +142,13 @@ class MaskTask:
         return loss, scalars
 
     def evaluate(self, model: MaskVolumeModel, sample: MovingBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """See ``training.Task``: the blended MPI beside the frame's own."""
+        """PSNR of the blended MPI and of the frame's own, whole and in parts; views, mattes and planes of the mask."""
         background = self._background(model, sample)
-        made = self._frame(model, sample, sample.images, background)
-        rendering, alone = made.render(sample.target), made.dynamic.render(sample.target)
-        moving = self._moving_opacity(made, sample)
+        frame_mpi = self._frame(model, sample, sample.images, background)
+        rendering, alone = frame_mpi.render(sample.target), frame_mpi.dynamic.render(sample.target)
+        moving = self._moving_opacity(frame_mpi, sample)
         truth, seen = sample.target_image, rendering.opacity
-        # What is within reach of a mover is neither.
+        # Pixels near a mover count as neither.
         still = (F.max_pool2d(sample.matte, 5, stride=1, padding=2) == 0).float()
         scalars = {
             "psnr": psnr(rendering.color, truth, seen),
@@ -161,7 +164,7 @@ class MaskTask:
         pictures = {
             "views": side_by_side(truth[0], rendering.color[0], alone.color[0], behind.color[0], disparity[0]),
             "mask_and_matte": side_by_side(moving[0], sample.matte[0]),
-            "mask_slices": side_by_side(*mask_slices(made.mask[0])),
+            "mask_slices": side_by_side(*mask_slices(frame_mpi.mask[0])),
         }
         return scalars, pictures
 
@@ -203,10 +206,10 @@ class MaskTask:
         return FrameMPI(mask, dynamic, background.mpi)
 
     @staticmethod
-    def _moving_opacity(made: FrameMPI, batch: MovingBatch) -> Tensor:
+    def _moving_opacity(frame_mpi: FrameMPI, batch: MovingBatch) -> Tensor:
         """Opacity ``[B, 1, H, W]`` of mask * dynamic MPI in the target."""
-        masked = made.dynamic.rgba * made.mask.movedim(-4, -3)
-        return replace(made.dynamic, rgba=masked).render(batch.target).opacity
+        masked = frame_mpi.dynamic.rgba * frame_mpi.mask.movedim(-4, -3)
+        return replace(frame_mpi.dynamic, rgba=masked).render(batch.target).opacity
 
 
 def mask_slices(mask: Tensor) -> list[Tensor]:
@@ -227,6 +230,7 @@ def make_source(options: MaskTrainOptions, device: torch.device) -> SampleSource
         options.seed,
         device,
         options.val_samples,
+        options.num_sources,
     )
     drawing = RigDrawing(options.img_hw, options.scale, options.jitter, instants)
 
@@ -246,7 +250,7 @@ def make_source(options: MaskTrainOptions, device: torch.device) -> SampleSource
 
 
 def settle_mask_options(options: MaskTrainOptions) -> MaskTrainOptions:
-    """The options as they count, checked before anything is made.
+    """The options that a run uses, checked before any work starts.
 
     Raises:
         InputError: names the option and what is expected.
@@ -256,11 +260,7 @@ def settle_mask_options(options: MaskTrainOptions) -> MaskTrainOptions:
             raise InputError(f"--num_cams: 3 or more expected, a target and two sources, got {options.num_cams}")
         options = replace(options, num_sources=(options.num_cams - 1, options.num_cams - 1))
     options = settle_options(options)
-    check_data_options(options, HOW_TO_GET)
-    if min(options.sparsity_weight, options.moving_weight, options.temporal_weight) < 0 or options.mpi_lr <= 0:
-        raise InputError(
-            "--sparsity_weight, --moving_weight, --temporal_weight: 0 or more expected, and --mpi_lr above 0"
-        )
+    check_stage_options(options, HOW_TO_GET)
     return options
 
 

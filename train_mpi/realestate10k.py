@@ -71,7 +71,7 @@ class SceneSamples(RecordedSamples):
         self.shards, self.drawing = shards, drawing
 
     def make(self, num_sources: int, number: int) -> Sample:
-        """See ``RecordedSamples``."""
+        """The sample of this number, a pure function of it and the seed."""
         rng = np.random.default_rng((self.seed, number, 0))
         scene = self.scene_of(number)
         frames = draw_frames(rng, self.shards.count(scene), num_sources + 1, self.drawing)
@@ -136,38 +136,50 @@ def open_realestate10k(
     drawing: ViewDrawing,
     *,
     seed: int,
-    most_sources: int,
+    num_sources: tuple[int, int],
     max_views: int | None,
     val_samples: int,
     device: torch.device,
     num_workers: int,
 ) -> RecordedSource:
-    """Open training and validation data; ``max_views`` is the most that the network takes, None for any number.
+    """Open training and validation data.
+
+    Args:
+        root_dir: folder of the training data.
+        val_dir: folder of the validation data.
+        val_triplets: file that lists the views to validate on; "" for the list in ``val_dir``.
+        drawing: how views are drawn.
+        seed: of the run.
+        num_sources: fewest and most source views.
+        max_views: the most source views that the network takes; None for any number.
+        val_samples: views to validate on, at most.
+        device: where batches go.
+        num_workers: processes that read; 0: this one.
 
     Raises:
         InputError: a folder that compress_data.py did not write, scenes too short for the number of views, or a list
             of triplets that is missing or names frames that are not there or too many of them.
     """
     shards, val_shards = SceneShards(root_dir), SceneShards(val_dir)
-    samples = SceneSamples(shards, drawing, seed, most_sources)
+    samples = SceneSamples(shards, drawing, seed, num_sources[1])
     if len(samples) == 0:
-        raise InputError(f"{root_dir}: no scene has {most_sources + 1} frames; lower --num_sources or add scenes")
+        raise InputError(f"{root_dir}: no scene has {num_sources[1] + 1} frames; lower --num_sources or add scenes")
     path = Path(val_triplets) if val_triplets else Path(val_dir) / TRIPLETS_NAME
     choices = read_triplets(path)[:val_samples]
     if not choices:
         raise InputError(f"{path}: lists no views; write `SCENE TARGET SOURCE SOURCE` lines or make the file anew")
     for choice in choices:
-        there = set(val_shards.timestamps(val_shards.index(choice.scene)).tolist())
-        lost = [timestamp for timestamp in (choice.target, *choice.sources) if timestamp not in there]
+        timestamps = set(val_shards.timestamps(val_shards.index(choice.scene)).tolist())
+        missing = [timestamp for timestamp in (choice.target, *choice.sources) if timestamp not in timestamps]
         if max_views is not None and len(choice.sources) > max_views:
             raise InputError(
                 f"{path}: scene {choice.scene} is seen from {len(choice.sources)} sources, but --arch takes "
                 f"{max_views}; give another list as --val_triplets"
             )
-        if lost:
-            raise InputError(f"{path}: scene {choice.scene} has no frame {lost[0]} in {val_dir}; make the list anew")
+        if missing:
+            raise InputError(f"{path}: scene {choice.scene} has no frame {missing[0]} in {val_dir}; make the list anew")
     read = partial(read_choice, val_shards, drawing.depth_range)
-    return RecordedSource(samples, choices, read, collate, device, num_workers)
+    return RecordedSource(samples, choices, read, collate, device, num_workers, num_sources)
 
 
 def collate(samples: Sequence[Sample]) -> ViewBatch:

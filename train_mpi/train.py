@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,13 +20,13 @@ from torch import Tensor
 
 from maskvolume.data.draws import SampleSource
 from maskvolume.data.samples import ViewBatch
-from maskvolume.data.synthetic import WorldOptions
+from maskvolume.data.synthetic import SyntheticSource, WorldOptions
 from maskvolume.geometry.cameras import Camera
 from maskvolume.losses import LOSS_NAMES, make_image_loss, psnr
 from maskvolume.mpi.model import MaskVolumeModel
+from maskvolume.mpi.stage_options import MIN_SCALE, StageOptions, check_stage_options
 from maskvolume.mpi.stages import (
-    SyntheticSource,
-    check_data_options,
+    StageTask,
     choose_source,
     disparity_picture,
     load_start,
@@ -39,7 +38,7 @@ from maskvolume.mpi.stages import (
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.options import option, parse_options
 from maskvolume.runtime.errors import InputError, run_program
-from maskvolume.training import Processes, TrainOptions, settle_options
+from maskvolume.training import FREE, PRIVATE, Processes, settle_options
 from train_mpi.realestate10k import ViewDrawing, open_realestate10k
 
 HOW_TO_GET = (
@@ -49,7 +48,7 @@ HOW_TO_GET = (
 
 
 @dataclass(frozen=True)
-class MPITrainOptions(TrainOptions):
+class MPITrainOptions(StageOptions):
     """Options of stage one."""
 
     dataset_name: str = option(
@@ -57,34 +56,40 @@ class MPITrainOptions(TrainOptions):
         "synthetic (random worlds), realestate10k, or mixed (both)",
         choices=("synthetic", "realestate10k", "mixed"),
     )
-    root_dir: str = option("", "training data that compress_data.py wrote (not for synthetic)")
-    val_dir: str = option("", "validation data that compress_data.py wrote (not for synthetic)")
-    val_triplets: str = option("", "list of the views to validate on; triplets.txt of val_dir when empty")
-    synthetic_share: float = option(0.5, "mixed: share of the steps that learn from random worlds")
-    subsequence: int = option(10, "realestate10k: frames that the views of a sample are drawn from")
-    stride: tuple[int, int] = option((3, 10), "realestate10k: smallest and largest step between these frames")
-    scale: tuple[float, float] = option(
-        (1.0, 2.0), "realestate10k: factors that pictures are enlarged by, then cropped"
+    root_dir: str = option("", "training data that compress_data.py wrote (not for synthetic)", marks=(FREE, PRIVATE))
+    val_dir: str = option("", "validation data that compress_data.py wrote (not for synthetic)", marks=(FREE, PRIVATE))
+    val_triplets: str = option(
+        "", "list of the views to validate on; triplets.txt of val_dir when empty", marks=(FREE, PRIVATE)
     )
-    jitter: float = option(0.2, "realestate10k: largest change of brightness, contrast, saturation or hue; 0: none")
-    depth_range: tuple[float, float] = option((1.0, 100.0), "near and far of scenes whose bounds are not known")
+    subsequence: int = option(10, "realestate10k: frames that the views of a sample are drawn from")
+    stride: tuple[int, int] = option(
+        (3, 10), "realestate10k: smallest and largest step between these frames", low=1, ascending=True
+    )
+    scale: tuple[float, float] = option(
+        (1.0, 2.0), "realestate10k: factors that pictures are enlarged by, then cropped", low=MIN_SCALE, ascending=True
+    )
+    jitter: float = option(
+        0.2, "realestate10k: largest change of brightness, contrast, saturation or hue; 0: none", low=0, below=1
+    )
+    depth_range: tuple[float, float] = option(
+        (1.0, 100.0), "near and far of scenes whose bounds are not known", low=1e-9, ascending=True
+    )
     loss_type: str = option("l1_msssim_grad", "loss on the rendered view", choices=LOSS_NAMES)
     depth_weight: float = option(
-        0.0, "weight of a loss on the planes of the reference view, where samples know its depth (random worlds do)"
+        0.0,
+        "weight of a loss on the planes of the reference view, where samples know its depth (random worlds do)",
+        low=0,
     )
-    vgg_weights: str = option("", "vgg losses: VGG-19-BN state dict; torchvision's cache or download when empty")
     sampling: Literal["auto", "exact", "original"] = option(
         "auto",
         "of the plane sweeps; original: half a pixel off, and no data for a colour, as that architecture had it; "
         "auto: that of init_ckpt, or exact",
     )
-    init_ckpt: str = option("", "checkpoint whose MPI network to start from")
+    init_ckpt: str = option("", "checkpoint whose MPI network to start from", marks=(FREE, PRIVATE))
 
 
-class MPITask:
-    """Render the target from the MPI of the sources; the loss is on what the MPI covers."""
-
-    rate_shares: Mapping[str, float] = {}
+class MPITask(StageTask):
+    """Render the target from the MPI of the sources; the loss is on the pixels that the MPI covers."""
 
     def __init__(self, options: MPITrainOptions, device: torch.device) -> None:
         self.options = options
@@ -92,7 +97,7 @@ class MPITask:
         self.source = make_source(options, device)
 
     def loss(self, model: MaskVolumeModel, batch: ViewBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """See ``training.Task``."""
+        """The image loss, and the loss on planes where the depth is known; scalars "psnr" and "plane_loss"."""
         camera, depths = self._frustum(model, batch)
         depth: Tensor | None = getattr(batch, "source_depth", None)
         if depth is None:
@@ -111,7 +116,7 @@ class MPITask:
         return loss, scalars
 
     def evaluate(self, model: MaskVolumeModel, sample: ViewBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """See ``training.Task``."""
+        """Scalars "psnr" and "loss"; the true view, the rendered one and its disparity, side by side."""
         camera, depths = self._frustum(model, sample)
         rendering = model.dynamic(sample.images, sample.sources, camera, depths).render(sample.target)
         scalars = {
@@ -152,6 +157,7 @@ def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
         options.seed,
         device,
         options.val_samples,
+        options.num_sources,
     )
     drawing = ViewDrawing(
         options.img_hw, options.scale, options.subsequence, options.stride, options.jitter, options.depth_range
@@ -164,7 +170,7 @@ def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
             options.val_triplets,
             drawing,
             seed=options.seed,
-            most_sources=options.num_sources[1],
+            num_sources=options.num_sources,
             max_views=ARCHITECTURES[options.arch].max_views,
             val_samples=options.val_samples,
             device=device,
@@ -175,17 +181,15 @@ def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
 
 
 def check_options(options: MPITrainOptions) -> None:
-    """Find what can't be meant, before anything is made.
+    """Reject options that do not go together before any work starts.
 
     Raises:
         InputError: names the option and what is expected.
     """
-    check_data_options(options, HOW_TO_GET)
-    for name, (low, high), least in (("stride", options.stride, 1), ("depth_range", options.depth_range, 1e-9)):
-        if not least <= low <= high or (name == "depth_range" and low == high):
-            raise InputError(f"--{name}: {least} or more, the lower one first, expected, got {low} {high}")
-    if options.depth_weight < 0:
-        raise InputError(f"--depth_weight: 0 or more expected, got {options.depth_weight:g}")
+    check_stage_options(options, HOW_TO_GET)
+    near, far = options.depth_range
+    if near == far:
+        raise InputError(f"--depth_range: two different depths expected, got {near:g} {far:g}")
     if options.depth_weight and not ARCHITECTURES[options.arch].gives_logits:
         raise InputError(f"--depth_weight: not with --arch {options.arch}, which makes no distribution over planes")
     if options.sampling == "original" and options.arch != "original":

@@ -32,7 +32,7 @@ from maskvolume.mpi.image import MultiplaneImage
 from maskvolume.mpi.model import FrameMPI
 from maskvolume.mpi.renderer import ClipRenderer
 from maskvolume.ops import operators as fused
-from maskvolume.ops import reference
+from maskvolume.ops.reference import warps
 from maskvolume.runtime.cuda_graphs import record
 
 CALLS = 20  # consecutive calls on a GPU, where launching one takes longer than running it
@@ -126,7 +126,7 @@ def measure_sweep(setting: Setting, renderer: ClipRenderer, repeats: int, bandwi
 def measure_planes(setting: Setting, renderer: ClipRenderer, repeats: int, bandwidth: float) -> Entry:
     """Time the kernel of a view alone, with its homographies precomputed, for the supported plane types."""
     mpi, target = mpi_of(renderer), setting.target.to(setting.device)
-    H, inverse = reference.mpi_homographies(mpi.rgba, mpi.camera, mpi.depths, target)
+    H, inverse = warps.mpi_homographies(mpi.rgba, mpi.camera, mpi.depths, target)
     result = {}
     for name in PLANE_TYPES:
         kind = getattr(torch, name)

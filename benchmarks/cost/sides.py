@@ -23,8 +23,8 @@ from maskvolume.mpi.model import (
     MaskVolumeModel,
     StoredFrame,
 )
-from maskvolume.mpi.renderer import ClipRenderer
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
+from maskvolume.ops import fill_unseen
 from maskvolume.runtime.devices import resolve_precision
 
 RANDOM_OPAQUE = 0.1  # share of covered pixels on the planes of a random MPI
@@ -81,10 +81,8 @@ def make_renderer(setting: Setting, model: MaskVolumeModel, *, stored: bool = Fa
         setting.clip,
         model,
         setting.indices,
+        RenderSettings(setting.size, setting.num_planes, stored=stored),
         targets=stack_cameras([setting.target]),
-        size=setting.size,
-        num_planes=setting.num_planes,
-        stored=stored,
     )
 
 

@@ -24,7 +24,7 @@ from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.poses import RigPoses
 from maskvolume.io.images import read_image, resize_image
 from maskvolume.io.llff import read_poses_bounds
-from maskvolume.rendering.loop import make_backgrounds
+from maskvolume.mpi.session import make_backgrounds
 from maskvolume.runtime.errors import InputError
 
 DYNAMIC_LEVEL = 128  # of 255: a pixel is dynamic from here on

@@ -14,18 +14,13 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights, alexnet, squeezenet1_1, vgg16
 
 from maskvolume.io.files import link_or_copy
 from maskvolume.rendering.output_folder import digest
 from maskvolume.runtime.errors import InputError
 
-# torchvision's networks and weights by LPIPS's names.
-BACKBONES = {
-    "alex": (alexnet, AlexNet_Weights.DEFAULT),
-    "vgg": (vgg16, VGG16_Weights.DEFAULT),
-    "squeeze": (squeezenet1_1, SqueezeNet1_1_Weights.DEFAULT),
-}
+# The names that LPIPS has for them, and those of torchvision.
+BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 INPUT_RANGE = "0..1, scaled to -1..1"
 SMALLEST_SIDE = 64  # pixels; smaller pictures vanish at the last feature map
 
@@ -72,9 +67,11 @@ def _backbone_of(path: Path) -> str:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError):
         raise InputError(f"--lpips_weights: {path}: not a readable weights file; {_how_to_get()}") from None
     if isinstance(state, Mapping):
-        for name, (build, _) in BACKBONES.items():
+        from torchvision.models import get_model  # a slow import
+
+        for name, network in BACKBONES.items():
             with torch.device("meta"):
-                expected = build(weights=None).state_dict()
+                expected = get_model(network, weights=None).state_dict()
             shapes = {key: value.shape for key, value in state.items() if isinstance(value, Tensor)}
             if shapes == {key: value.shape for key, value in expected.items()}:
                 return name
@@ -85,7 +82,7 @@ def _build(backbone: str, path: Path) -> Any:
     """Build the metric; torchvision finds the file in its cache folder and downloads nothing."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # a slow import
 
-    name = Path(BACKBONES[backbone][1].url).name
+    name = Path(_url_of(backbone)).name
     with tempfile.TemporaryDirectory(prefix="lpips_") as folder:
         link_or_copy(path, Path(folder) / "checkpoints" / name)
         # Not set_dir, which would override the user's TORCH_HOME permanently.
@@ -93,8 +90,15 @@ def _build(backbone: str, path: Path) -> Any:
             return LearnedPerceptualImagePatchSimilarity(net_type=backbone, normalize=True)  # type: ignore[arg-type]
 
 
+def _url_of(backbone: str) -> str:
+    """Where torchvision downloads the file of a network from."""
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(BACKBONES[backbone]).DEFAULT.url
+
+
 def _how_to_get() -> str:
     return (
-        f"download {BACKBONES['alex'][1].url} (or torchvision's file of VGG-16 or SqueezeNet 1.1) where there is a "
+        f"download {_url_of('alex')} (or torchvision's file of VGG-16 or SqueezeNet 1.1) where there is a "
         "network, or leave --lpips_weights out"
     )

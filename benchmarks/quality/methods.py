@@ -14,15 +14,15 @@ from torch import Tensor
 from benchmarks.quality.classical import plane_sweep_stereo
 from benchmarks.quality.holdout import to_tensor
 from benchmarks.quality.warping import DisparityWarp
-from maskvolume.clips.clip import Clip
+from maskvolume.clips.clip import StillClip
 from maskvolume.data.synthetic import SyntheticSample
 from maskvolume.geometry.cameras import Camera, stack_cameras
 from maskvolume.mpi.blending import BlendedRenderer
 from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.mpi.references import choose_references
-from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
 from maskvolume.networks.matching import MatchingMaskNet
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 
 NEAREST, CLASSICAL, WARPING = "nearest camera", "classical plane sweep", "disparity warping"
 FRAME_MPI, MASK_2D, MASK_VOLUME = "MPI of each frame", "2D mask", "mask volume"
@@ -47,8 +47,13 @@ class WorldClip:
 
     @property
     def size(self) -> tuple[int, int]:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.sample.sources.size
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Numbers of the cameras."""
+        return tuple(map(str, range(self.sample.images.shape[1])))
 
     @property
     def num_frames(self) -> int:
@@ -56,22 +61,22 @@ class WorldClip:
         later = self.sample.later_images
         return 1 if later is None else 1 + later.shape[1]
 
-    def cameras(self, size: tuple[int, int] | None = None) -> Camera:
-        """As ``maskvolume.clips.clip.Clip``."""
+    def cameras(self, size: tuple[int, int] | None = None, time: float = 0.0) -> Camera:
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self.sample.sources[0].scaled(size or self.size)
 
     def near_far(self) -> tuple[float, float]:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return float(self.sample.near), float(self.sample.far)
 
     def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         later = self.sample.later_images
         images = self.sample.images[0] if frame == 0 or later is None else later[0, frame - 1]
         return self._picture(images[camera])
 
     def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """As ``maskvolume.clips.clip.Clip``."""
+        """As ``maskvolume.clips.clip.StillClip``."""
         return self._picture(self.sample.backgrounds[0, camera])
 
     @staticmethod
@@ -126,7 +131,7 @@ class NovelView:
 
     def __init__(
         self,
-        clip: Clip,
+        clip: StillClip,
         models: Mapping[str, MaskVolumeModel],
         rows: Sequence[Row],
         indices: tuple[int, ...],
@@ -191,13 +196,15 @@ class NovelView:
                 candidates=self.indices,
             )
             model = self.models[label]
-            self._blended[label] = BlendedRenderer.of(self.clip, model, references, targets=targets, size=self.size)
+            self._blended[label] = BlendedRenderer.of(
+                self.clip, model, references, RenderSettings(self.size), targets=targets
+            )
         renderer = self._blended[label]
         weights = renderer.weights(targets)[0]
         needed = weights.nonzero()[:, 0].tolist()
         pictures = {index: self.clip.read(index, frame, self.size) for index in renderer.cameras_of(needed)}
         renderer.make(frame, needed, pictures)
-        return renderer.render(frame, self.target, needed, weights.to(renderer.device)).color.float().cpu()
+        return renderer.view(frame, self.target, needed, weights.to(renderer.device)).color.float().cpu()
 
     def _renderer(self, label: str, method: str) -> ClipRenderer:
         if (label, method) not in self._renderers:
@@ -208,7 +215,7 @@ class NovelView:
                 chosen, still = self.indices[:MORE_CAMERAS], self.indices[MORE_CAMERAS:]
             targets = stack_cameras([self.target])
             self._renderers[label, method] = ClipRenderer(
-                self.clip, used, chosen, still_indices=still, targets=targets, size=self.size
+                self.clip, used, chosen, RenderSettings(self.size), targets=targets, still_indices=still
             )
         return self._renderers[label, method]
 

@@ -21,7 +21,7 @@ from benchmarks.record import markdown_table
 from examples.stereo import BASELINE, CENTER_SHIFT, FOCAL, MAX_DISPARITY, StereoPair
 from maskvolume.geometry.cameras import stack_cameras
 from maskvolume.mpi.model import MaskVolumeModel
-from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
 
 SGBM = "semi-global matching"
 SGBM_BARE = f"{SGBM}, not filled"
@@ -52,7 +52,11 @@ def measure_stereo(models: Mapping[str, MaskVolumeModel], num_planes: int, shrin
         left_camera = pair.between(0.0, size)
         start = time.perf_counter()
         renderer = ClipRenderer(
-            pair, model, (0, 1), targets=stack_cameras([left_camera]), size=size, num_planes=num_planes
+            pair,
+            model,
+            (0, 1),
+            RenderSettings(size=size, num_planes=num_planes),
+            targets=stack_cameras([left_camera]),
         )
         view = renderer.render(0, left_camera)
         disparity = (FOCAL * BASELINE * view.disparity[0].cpu().numpy() - CENTER_SHIFT) * scale

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from benchmarks.quality.semi_global import fill_holes, semi_global_matching
 from maskvolume.geometry.cameras import Camera
-from maskvolume.ops import Rendering
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import Rendering, fill_unseen
 
 NEARER_WINS = 80.0  # exponent of the weights over inverse depth, relative to the nearest
 COVERED = 0.3  # a pixel with less coverage is a hole

@@ -20,8 +20,8 @@ from maskvolume.clips.layouts import (
     COLLECTED_NAME,
     VIDEO_SUFFIXES,
     FrameSource,
-    Videos,
 )
+from maskvolume.clips.straightening import read_of_lens
 from maskvolume.geometry.lenses import Lens, RemapTables, undistort_maps
 from maskvolume.io.files import (
     atomic_path,
@@ -194,9 +194,7 @@ def write_clip(clip: OutputClip) -> None:
                 _write_video(clip, position, progress)
             else:
                 _write_pictures(clip, position, progress)
-            if isinstance(clip.source, Videos):
-                # A decoder holds many pictures, and a rig has many cameras.
-                clip.source.videos[camera.number].close()
+            clip.source.release(camera.number)
     if clip.form == "collected":
         with atomic_path(clip.folder / COLLECTED_NAME) as partial:
             names = {"cameras": [camera.name for camera in clip.cameras]}
@@ -240,13 +238,7 @@ def _tables(camera: OutputCamera) -> RemapTables | None:
 
 
 def _read(clip: OutputClip, camera: OutputCamera, frame: int, tables: RemapTables | None) -> np.ndarray:
-    picture = clip.source.read(camera.number, frame)
-    if picture.shape[:2] != camera.lens.size:
-        (h, w), (expected_h, expected_w) = picture.shape[:2], camera.lens.size
-        raise InputError(
-            f"{clip.source.file(camera.number, frame)}: {w} x {h} pixels, but its camera has {expected_w} x "
-            f"{expected_h}; bring the pictures of a camera to one size"
-        )
+    picture = read_of_lens(clip.source, camera.number, frame, camera.lens)
     return picture if tables is None else tables.apply(picture)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskvolume.clips.backgrounds import evenly_spaced, temporal_median
-from maskvolume.clips.layouts import Layout, Videos
+from maskvolume.clips.layouts import Layout
 
 SMALL_WIDTH = 160  # width in pixels of the small pictures, in which noise averages out
 SAMPLES = 31  # small pictures of a camera for the median
@@ -72,8 +72,7 @@ def read_signals(layout: Layout, frames: Sequence[int]) -> list[CameraSignals]:
     with tqdm(total=len(layout.names) * len(frames), desc="frames", unit="picture", disable=None) as progress:
         for camera in range(len(layout.names)):
             signals.append(_camera_signals(layout, camera, frames, progress))
-            if isinstance(layout.source, Videos):
-                layout.source.videos[camera].close()
+            layout.source.release(camera)
     return signals
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from maskvolume.runtime.errors import InputError
@@ -49,6 +48,8 @@ class Segmenter:
         Raises:
             InputError: the weights are unavailable or belong to another network, or a class is unknown.
         """
+        import torchvision  # a slow import
+
         trained = torchvision.models.get_model_weights(model).DEFAULT
         names = trained.meta["categories"]
         numbers = tuple(_class_number(name, names, model) for name in classes)
@@ -68,8 +69,10 @@ class Segmenter:
     @torch.inference_mode()
     def matte(self, picture: np.ndarray) -> np.ndarray:
         """The probability that each pixel of uint8 ``[H, W, 3]`` RGB is of one of the classes, uint8 ``[H, W]``."""
+        from torchvision.models.detection import MaskRCNN
+
         batch = self.prepare(torch.from_numpy(picture).permute(2, 0, 1).to(self.device))
-        if isinstance(self.network, torchvision.models.detection.MaskRCNN):
+        if isinstance(self.network, MaskRCNN):
             probability = self._of_instances(self.network([batch])[0], picture.shape[:2])
         else:
             scores = self.network(batch[None])["out"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from maskvolume.clips.layouts import Layout, Videos, list_pictures
+from maskvolume.clips.layouts import Layout, list_pictures
 from maskvolume.io.files import require_writable_folder
 from maskvolume.io.images import read_image, write_image
 from maskvolume.runtime.errors import InputError
@@ -141,9 +141,7 @@ def make_backgrounds(
         old = there.get(background.stem)
         if old is not None and old.name != background.name:
             old.unlink()
-        if isinstance(layout.source, Videos):
-            # A rig has many decoders, and each holds many pictures.
-            layout.source.videos[camera].close()
+        layout.source.release(camera)
     return missing
 
 

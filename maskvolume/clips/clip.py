@@ -1,4 +1,4 @@
-"""What renderers need of a clip."""
+"""What methods of view synthesis need of a clip."""
 
 from __future__ import annotations
 
@@ -10,15 +10,30 @@ from maskvolume.geometry.cameras import Camera
 
 
 class Clip(Protocol):
-    """What a renderer needs of a clip; ``maskvolume.clips.rig.RigClip`` is one."""
+    """Pictures of known cameras over time; ``maskvolume.clips.rig.RigClip`` is one."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The cameras."""
+        ...
+
+    @property
+    def num_frames(self) -> int:
+        """Recorded frames of each camera."""
+        ...
 
     @property
     def size(self) -> tuple[int, int]:
         """(h, w) of the stored pictures."""
         ...
 
-    def cameras(self, size: tuple[int, int] | None = None) -> Camera:
-        """The cameras ``[N]``, float32, at a picture size."""
+    def cameras(self, size: tuple[int, int] | None = None, time: float = 0.0) -> Camera:
+        """The cameras ``[N]``, float32.
+
+        Args:
+            size: (h, w) of their pictures; None: that of the stored ones.
+            time: in frames, where cameras move.
+        """
         ...
 
     def near_far(self) -> tuple[float, float]:
@@ -26,9 +41,13 @@ class Clip(Protocol):
         ...
 
     def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """A frame, uint8 ``[H, W, 3]`` RGB."""
+        """A frame, uint8 ``[H, W, 3]`` RGB; ``size`` (h, w) resizes it."""
         ...
 
+
+class StillClip(Clip, Protocol):
+    """A clip whose cameras stand still, so that each of them has one background."""
+
     def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """The empty scene, uint8 ``[H, W, 3]`` RGB."""
+        """The empty scene, uint8 ``[H, W, 3]`` RGB; ``size`` (h, w) resizes it."""
         ...

@@ -1,4 +1,4 @@
-"""Clips on disk: where the frames of each camera lie, told by looking.
+"""Clips on disk: the layout of a folder, and the frames of each camera.
 
 Layouts:
     collected: ``00000/images/000.jpg ...``, one folder per frame, one picture per camera;
@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from maskvolume.runtime.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov")
 POSES_NAME = "poses_bounds.npy"
+PATH_NAME = "qual_path.txt"  # the clip's own path of poses, beside them
 BACKGROUND_NAME = "background"
 COLLECTED_NAME = ".collected.json"  # what data_tools/collect_data.py says of a clip it has collected
 
@@ -47,6 +48,10 @@ class FrameSource(Protocol):
 
     def file(self, camera: int, frame: int) -> Path:
         """The file that holds a frame: its picture, or the video it is part of."""
+        ...
+
+    def release(self, camera: int) -> None:
+        """Free what reading a camera keeps: a rig has many decoders, and each holds many pictures."""
         ...
 
 
@@ -71,6 +76,9 @@ class Pictures:
             raise _size_error(self.files[camera][frame], picture.shape[:2], "the clip", self.size)
         return picture
 
+    def release(self, camera: int) -> None:
+        pass
+
 
 @dataclass(frozen=True)
 class Videos:
@@ -84,28 +92,38 @@ class Videos:
     def read(self, camera: int, frame: int) -> np.ndarray:
         return self.videos[camera].read(frame)
 
+    def release(self, camera: int) -> None:
+        self.videos[camera].close()
+
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder turned out to hold.
+    """The contents of a folder.
 
     Attributes:
-        kind: one of the layouts of this module.
+        kind: ``collected``, ``frames`` or ``videos``, or one of the forms of ``maskvolume.clips.recordings``.
         root: the folder.
         names: the cameras, sorted.
         frame_names: the frames, sorted.
         size: (h, w) of every stored picture.
-        poses_path: the LLFF poses of the cameras.
+        poses_path: the LLFF poses of the cameras, or where they would be; the clip's own path lies beside them.
         source: the frames.
+        notes: lines that tell the user how the clip is read.
     """
 
-    kind: Literal["collected", "frames", "videos"]
+    kind: str
     root: Path
     names: tuple[str, ...]
     frame_names: tuple[str, ...]
     size: tuple[int, int]
     poses_path: Path
     source: FrameSource
+    notes: tuple[str, ...] = ()
+
+    @property
+    def path_file(self) -> Path:
+        """Where the clip's own path of poses is, if it has one."""
+        return self.poses_path.with_name(PATH_NAME)
 
     def index(self, camera: str | int) -> int:
         """Position of a camera, given by its name or by its position.
@@ -144,7 +162,7 @@ def list_pictures(folder: str | Path) -> dict[str, Path]:
 
 
 def open_layout(root: str | Path) -> Layout:
-    """Tell the layout of ``root`` and check it, reading nothing but names and headers.
+    """Detect the layout of ``root`` and check it, reading nothing but names and headers.
 
     Raises:
         InputError: a missing or empty folder, no known layout, or cameras that differ in their number
@@ -196,7 +214,7 @@ def find_background(layout: Layout, camera: int, folder: Path, maker: str) -> Pa
     name, pictures = layout.names[camera], list_pictures(folder)
     if set(layout.names) <= set(pictures):
         return pictures[name]
-    # A clip of the original numbers its cameras anew, while the backgrounds keep names with gaps.
+    # A clip of the original numbers its cameras from 0, while the backgrounds keep names with gaps.
     if layout.kind == "collected" and len(pictures) == len(layout.names):
         return list(pictures.values())[camera]
     if name in pictures:
@@ -232,7 +250,7 @@ def _open_collected(root: Path, folders: list[Path]) -> Layout:
 
 
 def _collected_names(record: Path, count: int) -> tuple[str, ...] | None:
-    """What the cameras were called before they were numbered anew; None where nobody wrote it down."""
+    """The names of the cameras before they were numbered; None where they are not recorded."""
     try:
         names = json.loads(record.read_text(encoding="utf-8"))["cameras"]
     except (OSError, ValueError, KeyError, TypeError):

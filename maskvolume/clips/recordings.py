@@ -1,17 +1,25 @@
-"""Recordings of any form that is known: cameras that stand still, and their pictures."""
+"""Recordings of every form that can be read: cameras that stand still, and their pictures.
+
+A form is a clip with LLFF poses, of any layout of ``maskvolume.clips.layouts``, or one of ``_POSED_FORMS``: files that
+list pictures with poses. A new form of those is its reader and one entry there; then programs that convert clips and
+programs that render them take it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from maskvolume.clips.layouts import FrameSource, Videos, open_layout
+from maskvolume.clips.layouts import POSES_NAME, FrameSource, Layout, Videos, background_folder, open_layout
 from maskvolume.clips.rig import RigClip
-from maskvolume.geometry.lenses import fit_lens, pinhole
-from maskvolume.geometry.poses import PosedCamera
+from maskvolume.clips.straightening import StraightPictures
+from maskvolume.geometry.cameras import Camera
+from maskvolume.geometry.lenses import Lens, fit_lens, is_distorted, pinhole, straight
+from maskvolume.geometry.poses import PosedCamera, RigPoses
 from maskvolume.io.colmap import IMAGES_FOLDER, find_model, read_colmap
 from maskvolume.io.images import read_image, read_image_size
 from maskvolume.io.nerfstudio import TRANSFORMS_NAME, read_nerfstudio
@@ -20,6 +28,8 @@ from maskvolume.io.realestate10k import read_bounds
 from maskvolume.runtime.errors import InputError
 
 BOUNDS_NAME = "bounds.txt"  # beside a COLMAP model: the depths that LLFF poses hold and the model does not
+
+_LAYOUTS = {"frames": "a frame folder", "videos": "a folder of videos", "collected": "a collected clip"}
 
 
 @dataclass(frozen=True)
@@ -38,13 +48,16 @@ class PictureFiles:
     def read(self, camera: int, frame: int) -> np.ndarray:
         return read_image(self.files[camera][frame])
 
+    def release(self, camera: int) -> None:
+        pass
+
 
 @dataclass(frozen=True)
 class Recording:
-    """What an input turned out to be.
+    """An input of any form.
 
     Attributes:
-        form: in words.
+        kind: the layout of a clip with LLFF poses, or one of the forms of posed pictures.
         cameras: in order, lenses at the size of the pictures.
         frame_names: the frames, in order.
         source: the frames.
@@ -53,7 +66,7 @@ class Recording:
         left_out: pictures of a model that have no pose.
     """
 
-    form: str
+    kind: str
     cameras: tuple[PosedCamera, ...]
     frame_names: tuple[str, ...]
     source: FrameSource
@@ -61,9 +74,81 @@ class Recording:
     fps: float | None = None
     left_out: tuple[str, ...] = ()
 
+    def describe(self) -> list[str]:
+        """Its form, its cameras and frames, and what is left out of it."""
+        form = _LAYOUTS.get(self.kind) or _POSED_FORMS[self.kind].words
+        lines = [f"{form}, {len(self.cameras)} cameras, {len(self.frame_names)} frames"]
+        if self.left_out:
+            lines.append(f"{len(self.left_out)} pictures have no pose and are left out, such as {self.left_out[0]}")
+        return lines
+
+
+@dataclass(frozen=True)
+class _PosedForm:
+    """A form that lists posed pictures.
+
+    Attributes:
+        words: what it is called in messages.
+        bounds_place: where its user can write near and far, in words.
+        find: the file or the folder that holds the list, in an input; None where there is none.
+        open: what was found, the input, the folder of the pictures if given, and cameras to exclude, to a recording.
+    """
+
+    words: str
+    bounds_place: str
+    find: Callable[[Path], Path | None]
+    open: Callable[[Path, Path, Path | None, Sequence[str]], Recording]
+
+
+def open_clip(path: str | Path, bg_dir: str | Path | None = None, images: str | Path | None = None) -> RigClip:
+    """Open a recording of any form, to render it or to look into it.
+
+    Pictures of lenses that bend lines are straightened when they are read, and so are those of another size than the
+    first camera's. ``layout.notes`` tells it.
+
+    Args:
+        path: as in :func:`open_recording`.
+        bg_dir: folder of the backgrounds ``camNN.png``; None: see ``RigClip.open``.
+        images: as in :func:`open_recording`.
+
+    Raises:
+        InputError: as in :func:`open_recording`; or nothing tells how near and far the things are.
+    """
+    path = Path(path)
+    if images is None and (_find_form(path) is None or _is_clip(path)):
+        return RigClip.open(path, bg_dir)
+    recording = open_recording(path, images)
+    root = path if path.is_dir() else path.parent
+    size = recording.cameras[0].lens.size
+    lenses = tuple(camera.lens for camera in recording.cameras)
+    targets, notes = [], [f"{path}: {line}" for line in recording.describe()]
+    for camera in recording.cameras:
+        obstacles = _obstacles(camera.lens, size)
+        try:
+            targets.append(pinhole(straight(camera.lens, size), size) if obstacles else camera.lens)
+        except InputError as error:
+            raise InputError(f"{path}: {camera.name}: {error}") from error
+    straightened = [
+        camera.name for camera, target in zip(recording.cameras, targets, strict=True) if target is not camera.lens
+    ]
+    if straightened:
+        reasons = dict.fromkeys(reason for lens in lenses for reason in _obstacles(lens, size))
+        notes.append(f"pictures of {', '.join(straightened)} are straightened when they are read: {', '.join(reasons)}")
+    names = tuple(camera.name for camera in recording.cameras)
+    source = StraightPictures(recording.source, recording.numbers, lenses, tuple(targets))
+    layout = Layout(
+        recording.kind, root, names, recording.frame_names, size, root / POSES_NAME, source, notes=tuple(notes)
+    )
+    K, T = (
+        torch.from_numpy(np.stack(matrices))
+        for matrices in ([target.K for target in targets], [camera.T_cam_world for camera in recording.cameras])
+    )
+    poses = RigPoses(Camera(T, K, size), _known_bounds(recording, path))
+    return RigClip(layout, poses, Path(bg_dir) if bg_dir is not None else background_folder(layout))
+
 
 def open_recording(path: str | Path, images: str | Path | None = None, exclude: Sequence[str] = ()) -> Recording:
-    """Tell the form of an input and open it.
+    """Detect the form of an input and open it.
 
     Args:
         path: a clip with LLFF poses, a COLMAP model or transforms.json, or the folder of one of these.
@@ -74,19 +159,17 @@ def open_recording(path: str | Path, images: str | Path | None = None, exclude: 
         InputError: none of these, or one that is damaged.
     """
     path = Path(path)
-    transforms = path / TRANSFORMS_NAME if path.is_dir() else path
-    model = find_model(path)
-    if images is not None and (model is None or _is_clip(path)):
+    is_clip = _is_clip(path)
+    if images is not None and (is_clip or find_model(path) is None):
         raise InputError(f"--images {images}: {path} names its pictures itself; leave --images out")
-    if _is_clip(path):
-        return _open_clip(path, exclude)
-    if transforms.suffix == ".json" and transforms.is_file():
-        return _open_nerfstudio(transforms, exclude)
-    if model is not None:
-        return _open_colmap(model, path, Path(images) if images is not None else None, exclude)
+    form = None if is_clip else _find_form(path)
+    if form is not None:
+        found = form.find(path)
+        assert found is not None
+        return form.open(found, path, Path(images) if images is not None else None, exclude)
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; give that of a clip, of a COLMAP model or of a {TRANSFORMS_NAME}")
-    return _open_clip(path, exclude)
+    return _open_llff(path, exclude)
 
 
 def _is_clip(path: Path) -> bool:
@@ -97,7 +180,11 @@ def _is_clip(path: Path) -> bool:
         return False
 
 
-def _open_clip(path: Path, exclude: Sequence[str]) -> Recording:
+def _find_form(path: Path) -> _PosedForm | None:
+    return next((form for form in _POSED_FORMS.values() if form.find(path) is not None), None)
+
+
+def _open_llff(path: Path, exclude: Sequence[str]) -> Recording:
     clip = RigClip.open(path)
     kept = remaining_names(clip.names, exclude, path)
     scaled = clip.poses.cameras.scaled(clip.size)
@@ -115,32 +202,44 @@ def _open_clip(path: Path, exclude: Sequence[str]) -> Recording:
     numbers = tuple(clip.names.index(name) for name in kept)
     source = clip.layout.source
     fps = source.videos[0].fps if isinstance(source, Videos) else None
-    form = {"frames": "a frame folder", "videos": "a folder of videos", "collected": "a collected clip"}
-    return Recording(form[clip.layout.kind], cameras, clip.frame_names, source, numbers, fps)
+    return Recording(clip.layout.kind, cameras, clip.frame_names, source, numbers, fps)
 
 
-def _open_nerfstudio(path: Path, exclude: Sequence[str]) -> Recording:
-    posed = read_nerfstudio(path)
-    cameras, frame_names = group_cameras(posed, path, exclude)
-    files = tuple(tuple(path.parent / name for name in camera.files) for camera in cameras)
-    return _with_files("a nerfstudio file", cameras, frame_names, files, path)
+def _find_nerfstudio(path: Path) -> Path | None:
+    transforms = path / TRANSFORMS_NAME if path.is_dir() else path
+    return transforms if transforms.suffix == ".json" and transforms.is_file() else None
 
 
-def _open_colmap(model_path: Path, path: Path, images: Path | None, exclude: Sequence[str]) -> Recording:
-    model = read_colmap(model_path)
-    cameras, frame_names = group_cameras(model.images, model_path, exclude)
-    for place in (path, *(parent for parent in model_path.parents[:2] if parent.is_relative_to(path))):
+def _open_nerfstudio(found: Path, path: Path, images: Path | None, exclude: Sequence[str]) -> Recording:
+    cameras, frame_names = group_cameras(read_nerfstudio(found), found, exclude)
+    files = tuple(tuple(found.parent / name for name in camera.files) for camera in cameras)
+    return _with_files("nerfstudio", cameras, frame_names, files, found)
+
+
+def _open_colmap(found: Path, path: Path, images: Path | None, exclude: Sequence[str]) -> Recording:
+    model = read_colmap(found)
+    cameras, frame_names = group_cameras(model.images, found, exclude)
+    for place in (path, *(parent for parent in found.parents[:2] if parent.is_relative_to(path))):
         if (place / BOUNDS_NAME).is_file():
             known = read_bounds(place / BOUNDS_NAME)
             cameras = tuple(replace(camera, bounds=known.get(camera.name, camera.bounds)) for camera in cameras)
             break
-    folder = images or _images_folder(model_path, path)
+    folder = images or _images_folder(found, path)
     files = tuple(tuple(folder / name for name in camera.files) for camera in cameras)
     if images is not None and not files[0][0].is_file():
-        recording = _with_clip(cameras, images, model_path)
+        recording = _with_clip(cameras, images, found)
     else:
-        recording = _with_files("a COLMAP model", cameras, frame_names, files, model_path)
+        recording = _with_files("colmap", cameras, frame_names, files, found)
     return replace(recording, left_out=model.without_pose)
+
+
+# By the kind of their recordings; tried in this order.
+_POSED_FORMS = {
+    "nerfstudio": _PosedForm("a nerfstudio file", "add near and far to the file", _find_nerfstudio, _open_nerfstudio),
+    "colmap": _PosedForm(
+        "a COLMAP model", f"write lines `CAMERA NEAR FAR` to {BOUNDS_NAME} in this folder", find_model, _open_colmap
+    ),
+}
 
 
 def _images_folder(model_path: Path, path: Path) -> Path:
@@ -152,7 +251,7 @@ def _images_folder(model_path: Path, path: Path) -> Path:
 
 
 def _with_files(
-    form: str,
+    kind: str,
     cameras: Sequence[PosedCamera],
     frame_names: tuple[str, ...],
     files: tuple[tuple[Path, ...], ...],
@@ -166,7 +265,7 @@ def _with_files(
         replace(camera, lens=fit_lens(camera.lens, read_image_size(row[0]), path))
         for camera, row in zip(cameras, files, strict=True)
     )
-    return Recording(form, fitted, frame_names, PictureFiles(files), tuple(range(len(files))))
+    return Recording(kind, fitted, frame_names, PictureFiles(files), tuple(range(len(files))))
 
 
 def _with_clip(cameras: Sequence[PosedCamera], folder: Path, path: Path) -> Recording:
@@ -181,4 +280,22 @@ def _with_clip(cameras: Sequence[PosedCamera], folder: Path, path: Path) -> Reco
     fitted = tuple(replace(camera, lens=fit_lens(camera.lens, layout.size, path)) for camera in cameras)
     numbers = tuple(layout.names.index(camera.name) for camera in cameras)
     fps = layout.source.videos[0].fps if isinstance(layout.source, Videos) else None
-    return Recording("a COLMAP model", fitted, layout.frame_names, layout.source, numbers, fps)
+    return Recording("colmap", fitted, layout.frame_names, layout.source, numbers, fps)
+
+
+def _obstacles(lens: Lens, size: tuple[int, int]) -> list[str]:
+    """What keeps the pictures of a lens from being rendered as they are, in words."""
+    words = ["distortion"] if is_distorted(lens) else []
+    return words if lens.size == size else [*words, f"pictures of {lens.size[1]} x {lens.size[0]} pixels"]
+
+
+def _known_bounds(recording: Recording, path: Path) -> torch.Tensor:
+    """``[N, 2]`` nearest and farthest depth of each camera; where one's are unknown, those of all the others."""
+    known = [camera.bounds for camera in recording.cameras if camera.bounds is not None]
+    if not known:
+        raise InputError(
+            f"{path}: nothing says how near and far the things are that its cameras see; "
+            f"{_POSED_FORMS[recording.kind].bounds_place}, depths in the unit of the poses"
+        )
+    extremes = min(near for near, _ in known), max(far for _, far in known)
+    return torch.tensor([camera.bounds or extremes for camera in recording.cameras], dtype=torch.float64)

@@ -105,8 +105,8 @@ class RigClip:
         """The clip's first frames, at most so many."""
         return replace(self, layout=replace(self.layout, frame_names=self.frame_names[:count]))
 
-    def cameras(self, size: tuple[int, int] | None = None) -> Camera:
-        """The cameras ``[N]``, float32, K scaled per axis to ``size`` (h, w), by default the clip's."""
+    def cameras(self, size: tuple[int, int] | None = None, time: float = 0.0) -> Camera:
+        """The cameras ``[N]``, float32, K scaled per axis to ``size`` (h, w), by default the clip's; at all times."""
         return self.poses.cameras.scaled(size or self.size).to(torch.float32)
 
     def index(self, camera: str | int) -> int:

@@ -1,4 +1,9 @@
-"""Which sample belongs to which step: the order of a training run, the protocol of a source, mixtures."""
+"""Which sample belongs to which step: the order of a training run, the protocol of a source, mixtures.
+
+The sample with number i is a pure function of (seed, i). Numbers run through the steps, within a step through the
+micro-batches, within these through the processes: what a step learns from depends neither on the number of
+processes nor on that of data workers, and a resumed run sees the samples that an uninterrupted one would have seen.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,6 @@ class Draw(NamedTuple):
     """What a process draws for one micro-batch."""
 
     step: int
-    num_sources: int
     indices: tuple[int, ...]  # numbers of the samples
 
 
@@ -32,14 +36,12 @@ class BatchPlan:
         batch_size: samples of a micro-batch of one process.
         accumulate: micro-batches of a step.
         rank, world: this process, and the number of processes.
-        num_sources: fewest and most source views; the steps take turns.
     """
 
     batch_size: int = 1
     accumulate: int = 1
     rank: int = 0
     world: int = 1
-    num_sources: tuple[int, int] = (2, 2)
 
     @property
     def samples_per_step(self) -> int:
@@ -53,13 +55,13 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws of one process, without end; can be gone through more than once.
+    """The draws of one process, without end; each iteration starts at the first step.
 
     Attributes:
         plan: which samples belong to which step.
         first_step: where to begin.
         first_sample: the number of the first sample of that step.
-        chosen: the steps that are wanted; None: all.
+        chosen: tells which steps are wanted; None for all.
     """
 
     plan: BatchPlan
@@ -68,15 +70,14 @@ class Draws:
     chosen: Callable[[int], bool] | None = None
 
     def __iter__(self) -> Iterator[Draw]:
-        plan, (fewest, most) = self.plan, self.plan.num_sources
+        plan = self.plan
         for step in count(self.first_step):
             if self.chosen is not None and not self.chosen(step):
                 continue
-            views = fewest + step % (most - fewest + 1)
             for micro in range(plan.accumulate):
                 batches = ((step - self.first_step) * plan.accumulate + micro) * plan.world + plan.rank
                 start = self.first_sample + batches * plan.batch_size
-                yield Draw(step, views, tuple(range(start, start + plan.batch_size)))
+                yield Draw(step, tuple(range(start, start + plan.batch_size)))
 
 
 class SampleSource(Protocol):
@@ -88,20 +89,20 @@ class SampleSource(Protocol):
         ...
 
     def batches(self, draws: Draws) -> Generator[Any, None, None]:
-        """The batch of each draw, on the training device; closing it ends whatever reads ahead."""
+        """The batch of each draw, on the training device; closing the generator ends whatever reads ahead."""
         ...
 
     def validation(self) -> Sequence[Any]:
-        """Fixed batches of one sample each, made when they are indexed, on the training device."""
+        """Fixed batches of one sample each, built when they are indexed, on the training device."""
         ...
 
 
 @dataclass(frozen=True)
 class MixedSource:
-    """Several sources; each step draws from one of them, by chance as the weights say.
+    """Several sources; each step draws from one of them, at random in proportion to the weights.
 
     Attributes:
-        sources: with the weight of each.
+        sources: the sources and their weights.
         seed: of the choices.
     """
 
@@ -116,31 +117,31 @@ class MixedSource:
     def choose(self, step: int) -> int:
         """The source of a step."""
         weights = np.cumsum([weight for _, weight in self.sources])
-        # The last number makes a stream apart from those of the samples.
+        # The last number separates this random stream from those of the samples.
         draw = np.random.default_rng((self.seed, step, 1)).random() * weights[-1]
         return int(np.searchsorted(weights[:-1], draw, side="right"))
 
     def batches(self, draws: Draws) -> Generator[Any, None, None]:
-        """See ``SampleSource``."""
+        """The batch of each draw, from the source of its step."""
 
-        def of(number: int) -> Generator[Any, None, None]:
+        def stream_of(number: int) -> Generator[Any, None, None]:
             return self.sources[number][0].batches(replace(draws, chosen=lambda step: self.choose(step) == number))
 
         with ExitStack() as stack:
-            streams = [stack.enter_context(closing(of(number))) for number in range(len(self.sources))]
+            streams = [stack.enter_context(closing(stream_of(number))) for number in range(len(self.sources))]
             for draw in draws:
                 yield next(streams[self.choose(draw.step)])
 
     def validation(self) -> Sequence[Any]:
-        """See ``SampleSource``: the samples of all sources, one source after the other."""
-        return chain([source.validation() for source, _ in self.sources])
+        """The fixed samples of all sources, one source after the other."""
+        return concatenate([source.validation() for source, _ in self.sources])
 
 
-class Lazy(Sequence[Any]):
-    """A sequence of ``length`` items, each made when it is asked for."""
+class LazySequence(Sequence[Any]):
+    """A sequence of ``length`` items; ``build`` computes each one when it is indexed."""
 
-    def __init__(self, length: int, make: Callable[[int], Any]) -> None:
-        self.length, self.make = length, make
+    def __init__(self, length: int, build: Callable[[int], Any]) -> None:
+        self.length, self.build = length, build
 
     def __len__(self) -> int:
         return self.length
@@ -148,10 +149,10 @@ class Lazy(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        return self.make(index)
+        return self.build(index)
 
 
-def chain(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
-    """The items of several sequences as one; nothing is made before it is asked for."""
+def concatenate(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    """The items of several sequences in one sequence, which indexes the parts only when it is indexed itself."""
     places = [(part, index) for part in parts for index in range(len(part))]
-    return Lazy(len(places), lambda index: places[index][0][places[index][1]])
+    return LazySequence(len(places), lambda index: places[index][0][places[index][1]])

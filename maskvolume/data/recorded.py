@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from multiprocessing.synchronize import Event
@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as transforms
 
-from maskvolume.data.draws import READER_KILLED, Draws, Lazy
-from maskvolume.data.samples import ViewBatch
+from maskvolume.data.draws import READER_KILLED, Draws, LazySequence
+from maskvolume.data.samples import ViewBatch, num_sources_of
 from maskvolume.geometry.cameras import Camera
 from maskvolume.runtime.errors import InputError
 
@@ -147,6 +147,7 @@ class RecordedSource:
         collate: makes a batch of samples, pictures still uint8.
         device: where batches go.
         num_workers: processes that read; 0: this one.
+        num_sources: fewest and most source views; the steps take turns.
     """
 
     samples: RecordedSamples
@@ -155,6 +156,7 @@ class RecordedSource:
     collate: Callable[[Sequence[Any]], Any]
     device: torch.device
     num_workers: int
+    num_sources: tuple[int, int] = (2, 2)
 
     @property
     def epoch_samples(self) -> int:
@@ -163,25 +165,30 @@ class RecordedSource:
 
     def batches(self, draws: Draws) -> Generator[Any, None, None]:
         """See ``SampleSource``; reads ahead in the workers."""
-        yield from read_batches(self.samples, draws, self.collate, self.device, self.num_workers)
+        keys = ([(num_sources_of(draw.step, self.num_sources), index) for index in draw.indices] for draw in draws)
+        yield from read_batches(self.samples, keys, self.collate, self.device, self.num_workers)
 
     def validation(self) -> Sequence[Any]:
         """The chosen views."""
-        return Lazy(
+        return LazySequence(
             len(self.choices),
             lambda index: to_device(self.collate([self.read_choice(self.choices[index])]), self.device),
         )
 
 
 def read_batches(
-    samples: Dataset[Any], draws: Draws, collate: Callable[[Sequence[Any]], Any], device: torch.device, num_workers: int
+    samples: Dataset[Any],
+    keys: Iterable[list[tuple[int, int]]],
+    collate: Callable[[Sequence[Any]], Any],
+    device: torch.device,
+    num_workers: int,
 ) -> Generator[Any, None, None]:
-    """The batch of each draw on the device, read ahead in worker processes.
+    """Batches on the device, read ahead in worker processes.
 
     Args:
         samples: by (number of sources, number of the sample); gives an InputError, instead of raising it, where the
             data is damaged: raised in a worker it would lose its kind.
-        draws: what is wanted.
+        keys: of the samples of each batch.
         collate: makes a ``ViewBatch`` of samples, pictures still uint8.
         device: where batches are to be.
         num_workers: 0 reads here.
@@ -189,7 +196,6 @@ def read_batches(
     Raises:
         InputError: damaged data, or a reader that was killed while a batch was handed over.
     """
-    keys = ([(draw.num_sources, index) for index in draw.indices] for draw in draws)
     ending = multiprocessing.Event()
     loader = DataLoader(
         samples,

@@ -1,9 +1,4 @@
-"""Training samples: posed source views and a target view, and the order in which they are drawn.
-
-The sample with number i is a pure function of (seed, i). Numbers run through the steps, within a step through the
-micro-batches, within these through the processes: what a step learns from depends neither on the number of
-processes nor on that of data workers, and a resumed run sees what the uninterrupted one would have seen.
-"""
+"""Training samples: posed source views and a target view."""
 
 from __future__ import annotations
 
@@ -38,7 +33,7 @@ class ViewBatch:
     far: Tensor
 
     def pin_memory(self) -> ViewBatch:
-        """The same in memory that a GPU reads from while the program goes on; what a DataLoader calls."""
+        """The same batch in page-locked memory, which a GPU reads asynchronously; a DataLoader calls this."""
 
         def pin(value: Any) -> Any:
             if isinstance(value, Camera):
@@ -50,14 +45,14 @@ class ViewBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class MovingBatch(ViewBatch):
-    """Views of scenes in which something moves; of one instant, or of several, one after the other.
+    """Views of scenes in which something moves, at one instant or at several consecutive ones.
 
     Attributes:
-        backgrounds: ``[B, V, 3, H, W]`` the scene without what moves, as each source sees it.
-        matte: ``[B, 1, h, w]`` share of each target pixel that is covered by what moves.
-        later_images: ``[B, T-1, V, 3, H, W]`` the source views at the instants that follow, or None.
-        later_target_images: ``[B, T-1, 3, h, w]`` the target then.
-        later_mattes: ``[B, T-1, 1, h, w]`` and its matte.
+        backgrounds: ``[B, V, 3, H, W]`` each source's view of the scene without its moving objects.
+        matte: ``[B, 1, h, w]`` share of each target pixel that moving objects cover.
+        later_images: ``[B, T-1, V, 3, H, W]`` the source views at the following instants, or None.
+        later_target_images: ``[B, T-1, 3, h, w]`` the target views of these instants.
+        later_mattes: ``[B, T-1, 1, h, w]`` the mattes of these instants.
     """
 
     backgrounds: Tensor
@@ -68,6 +63,12 @@ class MovingBatch(ViewBatch):
 
 
 Batch = TypeVar("Batch", bound=ViewBatch)
+
+
+def num_sources_of(step: int, num_sources: tuple[int, int]) -> int:
+    """The number of source views of a step: the steps take turns, from the fewest to the most views."""
+    fewest, most = num_sources
+    return fewest + step % (most - fewest + 1)
 
 
 def join_batches(batches: Sequence[Batch]) -> Batch:

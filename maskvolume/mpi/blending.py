@@ -1,30 +1,53 @@
-"""Views from several references of a rig: each has a multiplane image, and what they show of a target is blended.
+"""The renderer of this family: views blended from the multiplane images of one reference camera or several.
 
-A ``BlendedRenderer`` holds a ``ClipRenderer`` for each reference camera of a path. Of a frame only those multiplane
-images are made that some pose at this frame needs.
+A ``BlendedRenderer`` holds a ``ClipRenderer`` for each reference camera of a path. Of a frame it makes only those
+multiplane images that some pose at this frame needs.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maskvolume.clips.clip import Clip
-from maskvolume.geometry.cameras import Camera, relative_pose
+from maskvolume.clips.clip import StillClip
+from maskvolume.geometry.cameras import Camera, relative_pose, stack_cameras
 from maskvolume.geometry.homography import invert_intrinsics
 from maskvolume.mpi.memory import Job
 from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.mpi.references import References
-from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.renderer import DEFAULT_SETTINGS, ClipRenderer, RenderSettings
 from maskvolume.mpi.tiles import Tiling
 from maskvolume.ops import Rendering
-from maskvolume.rendering.renderer import View
+from maskvolume.rendering.renderer import Moment, Source, View
+from maskvolume.rendering.shots import Shots
+from maskvolume.runtime.errors import InputError
 
 SURE_SHARE = 0.2  # of a reference, from which on it fills what the others don't see; with less it does so in part
+
+
+@dataclass(frozen=True)
+class BlendedMoment(Moment):
+    """The shots of one recorded frame.
+
+    Attributes:
+        frame: its number.
+        references: numbers of the references that have a weight for some of the shots.
+        targets: cameras ``[N]`` of all shots of the rendering, on the device.
+        weights: ``[N, R]`` of each reference for each of them, on the device.
+        served_by: the references that have a weight for each of them.
+    """
+
+    frame: int
+    references: tuple[int, ...]
+    targets: Camera
+    weights: Tensor
+    served_by: tuple[tuple[int, ...], ...]
 
 
 class BlendedRenderer:
@@ -47,37 +70,30 @@ class BlendedRenderer:
     @classmethod
     def of(
         cls,
-        clip: Clip,
+        clip: StillClip,
         model: MaskVolumeModel,
         references: References,
+        settings: RenderSettings = DEFAULT_SETTINGS,
         *,
         targets: Camera,
-        size: tuple[int, int] | None = None,
-        num_planes: int | None = None,
-        margin: int | None = None,
-        stored: bool = False,
-        masks: bool = False,
     ) -> BlendedRenderer:
         """A renderer for each reference, its frustum as wide as the targets need that it serves; see ``ClipRenderer``.
 
         Args:
+            clip: where pictures come from.
+            model: on the device that does the work.
+            references: of the path.
+            settings: the same for all of them.
             targets: ``[N]`` those that the references were chosen for.
         """
-        serves = references.weights(targets) > 0
+        is_served = references.weights(targets) > 0
         renderers = [
             ClipRenderer(
-                clip,
-                model,
-                sources,
-                still_indices=still,
-                targets=targets[serves[:, number]],
-                size=size,
-                num_planes=num_planes,
-                margin=margin,
-                stored=stored,
-                masks=masks,
+                clip, model, sources, settings, targets=targets[is_served[:, number]], still_indices=still_sources
             )
-            for number, (sources, still) in enumerate(zip(references.sources, references.still_sources, strict=True))
+            for number, (sources, still_sources) in enumerate(
+                zip(references.sources, references.still_sources, strict=True)
+            )
         ]
         return cls(renderers, references)
 
@@ -97,6 +113,16 @@ class BlendedRenderer:
         return self.renderers[0].depths
 
     @property
+    def depth_range(self) -> tuple[float, float]:
+        """Depths of the nearest and the farthest plane."""
+        return float(self.depths.min()), float(self.depths.max())
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there is a mask network."""
+        return self.model.has_mask
+
+    @property
     def size(self) -> tuple[int, int]:
         """``(h, w)`` at which the sources are read."""
         return self.renderers[0].size
@@ -107,21 +133,65 @@ class BlendedRenderer:
             return torch.ones(len(targets), 1)
         return self.references.weights(targets).float()
 
+    def begin(self, shots: Shots, numbers: Sequence[int]) -> list[BlendedMoment]:
+        """Divide shots into frames, and make the backgrounds' MPIs of all references that they need.
+
+        Raises:
+            InputError: a time between two frames, or a background that can't be read.
+        """
+        weights = self.weights(shots.targets)
+        groups = [(recorded_frame(time), members) for time, members in shots.by_time(numbers)]
+        needed = references_of_frames(weights, groups)
+        if self.model.has_mask:
+            self.background(sorted({number for references in needed.values() for number in references}))
+        served_by = tuple(tuple(row.nonzero()[:, 0].tolist()) for row in weights)
+        targets, weights = shots.targets.to(self.device, self.depths.dtype), weights.to(self.device)
+        moments = []
+        for frame, members in groups:
+            cameras = self.cameras_of(needed[frame])
+            moments.append(
+                BlendedMoment(
+                    time=float(frame),
+                    sources=tuple((camera, frame) for camera in self.indices if camera in cameras),
+                    batches=_alike(members, served_by),
+                    frame=frame,
+                    references=tuple(needed[frame]),
+                    targets=targets,
+                    weights=weights,
+                    served_by=served_by,
+                )
+            )
+        return moments
+
+    def read(self, source: Source) -> np.ndarray:
+        """The picture of a camera and a frame, uint8 [H, W, 3]; may run in another thread."""
+        return self.renderers[0].read_camera(*source)
+
+    def prepare(self, moment: BlendedMoment, pictures: Mapping[Source, np.ndarray]) -> None:
+        """Make the MPIs of a frame that its shots need; see ``make``."""
+        self.make(moment.frame, moment.references, {camera: picture for (camera, _), picture in pictures.items()})
+
+    def render(self, moment: BlendedMoment, numbers: Sequence[int], *, with_mask: bool = False) -> View:
+        """The views of shots that have the same references, ``[N, ...]``; without the leading axis for a single one."""
+        if len(numbers) == 1:
+            # Indices of type int alone: lists of them would be copied to the device.
+            target, weights = moment.targets[numbers[0]], moment.weights[numbers[0]]
+        else:
+            target = stack_cameras([moment.targets[number] for number in numbers])
+            weights = torch.stack([moment.weights[number] for number in numbers])
+        return self.view(moment.frame, target, moment.served_by[numbers[0]], weights, with_mask=with_mask)
+
     def background(self, references: Iterable[int]) -> None:
         """Make the backgrounds' MPIs of these references, which are then kept."""
         for number in references:
             self.renderers[number].background()
-
-    def read_camera(self, index: int, frame: int) -> np.ndarray:
-        """The picture of one camera, uint8 [H, W, 3]; may run in another thread."""
-        return self.renderers[0].read_camera(index, frame)
 
     def cameras_of(self, references: Sequence[int]) -> set[int]:
         """The cameras that some of the references read."""
         return {index for number in references for index in self.renderers[number].indices}
 
     def make(self, frame: int, references: Sequence[int], pictures: Mapping[int, np.ndarray]) -> None:
-        """Make the MPIs of a frame that these references need, and let go of those of other frames.
+        """Make the MPIs of a frame that these references need, and release those of other frames.
 
         Args:
             frame: number of the frame.
@@ -135,8 +205,13 @@ class BlendedRenderer:
             renderer = self.renderers[number]
             renderer.frame_mpi(frame, [pictures[index] for index in renderer.indices])
 
+    def release(self) -> None:
+        """Release all planes that are kept; what is asked for later is made again."""
+        for renderer in self.renderers:
+            renderer.release()
+
     @torch.no_grad()
-    def render(
+    def view(
         self,
         frame: int,
         target: Camera,
@@ -168,8 +243,17 @@ class BlendedRenderer:
         return self.renderers[0].finish(rendering, blend_renderings(masks, shares).color if masks else None)
 
     def views_at_once(self, size: tuple[int, int]) -> int:
-        """How many views of this size to ask ``render`` for at once."""
+        """How many views of this size to ask ``view`` for at once."""
         return max(1, min(each.views_at_once(size) for each in self.renderers) // len(self.renderers))
+
+    def job_of(self, shots: Shots) -> Job:
+        """What memory is planned for, to render these shots.
+
+        Raises:
+            InputError: a time between two frames.
+        """
+        groups = [(recorded_frame(time), members) for time, members in shots.by_time(range(len(shots)))]
+        return self.job(shots.targets.size, references_of_frames(self.weights(shots.targets), groups).values())
 
     def job(self, target_size: tuple[int, int], needed: Collection[Collection[int]]) -> Job:
         """What memory is planned for: all backgrounds that are needed, and the largest MPI for each that lives at once.
@@ -194,6 +278,40 @@ class BlendedRenderer:
         for renderer in self.renderers:
             h, w = renderer.camera.size
             renderer.use_tiles(Tiling((h, w), (min(tiling.tile[0], h), min(tiling.tile[1], w))))
+
+
+def recorded_frame(time: float) -> int:
+    """The frame that was recorded at a time.
+
+    Raises:
+        InputError: the time lies between two frames.
+    """
+    frame = math.floor(time)
+    if frame != time:
+        raise InputError(
+            f"time: {time:g} lies between two frames, and multiplane images show recorded frames only; choose {frame} "
+            f"or {frame + 1}"
+        )
+    return frame
+
+
+def references_of_frames(
+    weights: Tensor,  # [N, R]
+    groups: Iterable[tuple[int, Sequence[int]]],
+) -> dict[int, list[int]]:
+    """The references that have a weight for some shot of each frame.
+
+    Args:
+        weights: of each reference for each shot.
+        groups: frames, each with the numbers of its shots.
+    """
+    return {frame: (weights[list(members)] > 0).any(dim=0).nonzero()[:, 0].tolist() for frame, members in groups}
+
+
+def _alike(members: Sequence[int], served_by: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """Shots in groups that have the same references."""
+    in_order = sorted(members, key=lambda number: served_by[number])
+    return tuple(tuple(group) for _, group in itertools.groupby(in_order, lambda number: served_by[number]))
 
 
 def blend_renderings(

@@ -20,7 +20,7 @@ from maskvolume.geometry.homography import (
     render_homographies,
     sweep_homographies,
 )
-from maskvolume.ops.reference import NO_DATA
+from maskvolume.ops import NO_DATA
 
 TOLERANCE = 2  # planes: what is no farther from the claim is the same surface
 NEARER_GAIN, FARTHER_GAIN = 0.05, 0.1  # how much lower the view's cost has to be than that of the claim

@@ -1,7 +1,7 @@
 """What a rendering takes of memory, told before it starts, and the largest tiles that fit.
 
 Everything of size is volumes: planes x height x width voxels, so many bytes each. What is kept is known by its type;
-what the networks take while they run was measured (``benchmarks/memory.py``) on the processor. On a GPU the tensors are
+what the networks take while they run (``Architecture.work``) was measured on the processor. On a GPU the tensors are
 the same ones, so the same figures stand for it; what its libraries take for themselves is not counted there and has to
 find its place in what the budget leaves free. GB are 1e9 bytes.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from maskvolume.mpi.tiles import Tiling, background_dtype
-from maskvolume.networks import ARCHITECTURES, Halo
+from maskvolume.networks import ARCHITECTURES, Halo, NetworkWork, Work
 from maskvolume.runtime.devices import Precision
 from maskvolume.runtime.errors import InputError
 
@@ -31,41 +31,6 @@ VIEW_LAYERS = 32  # bytes a pixel of what one of several references shows of a v
 # Of a process on the processor: libraries, weights, compiled loops, and what the C library keeps of smaller blocks.
 PROGRAM = int(1.1 * GB)
 
-
-@dataclass(frozen=True)
-class Work:
-    """Bytes a voxel that a network takes at most while it runs: ``fixed + per_view * V``."""
-
-    fixed: float
-    per_view: float
-
-    def of(self, views: int) -> float:
-        """Bytes a voxel for so many views."""
-        return self.fixed + self.per_view * views
-
-
-@dataclass(frozen=True)
-class NetworkWork:
-    """What the networks of an architecture take.
-
-    Attributes:
-        mpi: from pictures to planes, with the sweep that is made and the planes that are left.
-        mask: from sweeps and planes to the mask that is left, beside those.
-    """
-
-    mpi: Work
-    mask: Work
-
-
-# Measured by benchmarks/memory.py, rounded up.
-WORK: dict[tuple[str, Precision], NetworkWork] = {
-    ("matching", "fp32"): NetworkWork(Work(110, 11), Work(86, 0)),
-    ("matching", "bf16"): NetworkWork(Work(70, 7), Work(55, 0)),
-    ("semiglobal", "fp32"): NetworkWork(Work(130, 11), Work(86, 0)),
-    ("semiglobal", "bf16"): NetworkWork(Work(90, 7), Work(55, 0)),
-    ("original", "fp32"): NetworkWork(Work(450, 0), Work(490, 0)),
-    ("original", "bf16"): NetworkWork(Work(195, 0), Work(215, 0)),
-}
 
 # On the processor float32 convolutions over few planes and rows take the windows of all pixels apart first, which takes
 # so much more where planes x rows are fewer than this. Measured with the matching networks; the fewest first.
@@ -354,7 +319,7 @@ def _mask_work(job: Job, rows: int) -> float:
 
 def _works(job: Job, rows: int) -> list[NetworkWork]:
     """What adds up to the networks' work in so many rows of pixels."""
-    works = [WORK[job.arch, job.precision]]
+    works = [ARCHITECTURES[job.arch].work[job.precision]]
     if job.device_type == "cpu" and job.precision == "fp32":
         works += [work for below, work in UNFOLDED if job.planes * rows < below][:1]
     return works

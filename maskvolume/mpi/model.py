@@ -14,7 +14,6 @@ from maskvolume.geometry.cameras import Camera
 from maskvolume.mpi.consistency import contradicted, leave_out
 from maskvolume.mpi.image import MultiplaneImage, blend, render_blended
 from maskvolume.networks import ARCHITECTURES
-from maskvolume.networks.semiglobal import aggregate, aggregation_of
 from maskvolume.ops import Rendering, Sampling
 from maskvolume.runtime.devices import Precision
 
@@ -104,7 +103,7 @@ class MaskVolumeModel(nn.Module):
     Args:
         meta: architecture and conventions; a mask network is made for stage "mask" alone.
         precision: "bf16" runs the networks under autocast and keeps sweeps in float16; MPIs stay float32.
-        backend: of the operations; None for the best of the device.
+        backend: of the operations, also those of the networks; None for the best of the device.
     """
 
     def __init__(self, meta: CheckpointMeta, precision: Precision = "fp32", backend: str | None = None) -> None:
@@ -117,6 +116,9 @@ class MaskVolumeModel(nn.Module):
         self.backend = backend
         self.mpi_net = self.arch.mpi()
         self.mask_net = self.arch.mask() if meta.stage == "mask" else None
+        for network in (self.mpi_net, self.mask_net):
+            if network is not None:
+                network.backend = backend
 
     @property
     def has_mask(self) -> bool:
@@ -143,7 +145,7 @@ class MaskVolumeModel(nn.Module):
         return ops.sweep_planes(images, sources, mpi_camera, depths, sampling=self.meta.sampling, backend=self.backend)
 
     def mpi_from_sweep(
-        self, sweep: Tensor, mpi_camera: Camera, depths: Tensor, around: Tensor | None = None
+        self, sweep: Tensor, mpi_camera: Camera, depths: Tensor, context: Tensor | None = None
     ) -> MultiplaneImage:
         """Stage one: ``sweep [..., V, 3, D, H, W]`` to the MPI of what it shows.
 
@@ -151,14 +153,15 @@ class MaskVolumeModel(nn.Module):
             sweep: plane sweep volume.
             mpi_camera: the camera that it was swept to.
             depths: of its planes.
-            around: ``[..., D, H / 2, W / 2]`` of a part of a picture, where the architecture aggregates costs: those of
-                the whole picture, cut out.
+            context: ``[..., D, H / 2, W / 2]`` where the sweep is of a part of a picture: this part of what the
+                architecture looks at of the whole (``Architecture.context``).
         """
         batch = sweep.shape[:-5]
         extra = {"mix_no_data": True} if self.meta.sampling == "original" else {}
         with self._autocast(sweep.device):
-            given = () if around is None else (around.reshape(-1, *around.shape[-3:]),)
-            rgba = self.mpi_net(sweep.reshape(-1, *sweep.shape[-5:]), *given, **extra)
+            if context is not None:
+                context = context.reshape(-1, *context.shape[-3:])
+            rgba = self.mpi_net(sweep.reshape(-1, *sweep.shape[-5:]), context, **extra)
         rgba = rgba.float().contiguous().reshape(*batch, *rgba.shape[1:])  # what the networks padded is cut off
         return MultiplaneImage(rgba, mpi_camera, depths, self.arch.premultiplied)
 
@@ -183,7 +186,8 @@ class MaskVolumeModel(nn.Module):
     ) -> Background:
         """Sweep and MPI of the background pictures ``[..., B, 3, Hs, Ws]``: once per clip.
 
-        Where costs are aggregated, the MPI leaves out the views that contradict it (``maskvolume.mpi.consistency``).
+        Where the networks have costs of the whole picture (``Architecture.context``), the MPI leaves out the views that
+        contradict them (``maskvolume.mpi.consistency``).
 
         Args:
             images: of the cameras that the frames are seen by, then of more of them, if there are.
@@ -194,7 +198,7 @@ class MaskVolumeModel(nn.Module):
         """
         count = images.shape[-4] if views is None else views
         sweep = self.sweep(images, sources, mpi_camera, depths)
-        if self.arch.aggregates:
+        if self.arch.context is not None:
             sweep = self._without_contradicted(sweep, sources, mpi_camera, depths)
             mpi = self.mpi_from_sweep(sweep, mpi_camera, depths)
             del sweep  # a sweep takes less time than a copy takes memory
@@ -210,7 +214,8 @@ class MaskVolumeModel(nn.Module):
     def _without_contradicted(self, sweep: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor) -> Tensor:
         """The sweep ``[..., V, 3, D, H, W]`` without data where a view can't see what is claimed; changes it."""
         flat = sweep.reshape(-1, *sweep.shape[-5:])
-        costs = aggregate(*aggregation_of(flat))[:, : flat.shape[-3]]
+        assert self.arch.context is not None
+        costs = self.arch.context.of(flat, self.backend)[:, : flat.shape[-3]]
         camera = Camera(mpi_camera.T_cam_world.reshape(-1, 4, 4), mpi_camera.K.reshape(-1, 3, 3), mpi_camera.size)
         T, K = sources.T_cam_world, sources.K
         views = Camera(T.reshape(len(flat), -1, 4, 4), K.reshape(len(flat), -1, 3, 3), sources.size)

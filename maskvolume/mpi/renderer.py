@@ -1,7 +1,7 @@
-"""A clip and a model in, views out: which cameras are read, which frustum the MPI has, what is made once.
+"""Views of a clip from one reference camera: the sources that are read, and the frustum of the multiplane image.
 
-``ClipRenderer`` makes the background's sweep and MPI once per clip and keeps the MPI of the last frame, so
-poses that look at the same frame share it.
+``ClipRenderer`` makes the background's sweep and MPI once per clip and keeps the MPI of the last frame, so that poses
+that look at the same frame share it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskvolume.clips.clip import Clip
+from maskvolume.clips.clip import StillClip
 from maskvolume.geometry.cameras import Camera, invert_rigid, stack_cameras
 from maskvolume.geometry.planes import disparity_planes
 from maskvolume.mpi.memory import Job
@@ -34,8 +34,7 @@ from maskvolume.mpi.tiles import (
     mpi_in_tiles,
 )
 from maskvolume.networks import Halo
-from maskvolume.ops import Rendering, available_backends, stored_dtype
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import Rendering, available_backends, fill_unseen, stored_dtype
 from maskvolume.rendering.renderer import View
 from maskvolume.runtime.cuda_graphs import Replayed
 from maskvolume.runtime.errors import InputError
@@ -89,7 +88,7 @@ def choose_frustum(
 
 
 def _on_grid(camera: Camera, halo: Halo | None) -> Camera:
-    """A few rows and columns more, so that networks which are local have nothing to make up and copy at the ends."""
+    """A few rows and columns more, so that local networks need no padding at the ends."""
     if halo is None:
         return camera
     h, w = (math.ceil(side / halo.grid) * halo.grid for side in camera.size)
@@ -116,6 +115,29 @@ def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list
     return reach
 
 
+@dataclass(frozen=True)
+class RenderSettings:
+    """How the multiplane images of a clip are made, whichever cameras they are made from.
+
+    Attributes:
+        size: ``(h, w)`` at which the sources are read; None: the clip's own.
+        num_planes: None: as the checkpoint was trained.
+        margin: pixels on each side instead of what the targets need; architectures without a margin have 0.
+        stored: keep the blended MPI of a frame in memory, which is faster where several views look at a frame. Without,
+            each view blends what it sees of it. The views are the same but for rounding.
+        masks: keep the mask volume of a stored frame too, for views with a mask.
+    """
+
+    size: tuple[int, int] | None = None
+    num_planes: int | None = None
+    margin: int | None = None
+    stored: bool = False
+    masks: bool = False
+
+
+DEFAULT_SETTINGS = RenderSettings()
+
+
 def prepare_for_cuda(model: nn.Module) -> None:
     """Lay weights out as the convolutions on a GPU read them, and let cuDNN try its algorithms at the first call."""
     model.to(memory_format=torch.channels_last_3d)
@@ -127,47 +149,41 @@ class ClipRenderer:
 
     On CUDA nothing but the first frame makes the host wait for the device: what a frame takes is recorded there as a
     CUDA graph and replayed for the others, so that a frame's MPI holds until the next one is made. The model's weights
-    are laid out anew there, and cuDNN tries its algorithms.
+    get another layout there, and cuDNN tries its algorithms.
 
     Args:
         clip: where pictures come from.
         model: on the device that does the work. A stage-one model makes each frame's MPI without mask or
             background.
         indices: source cameras, two or more; the first is the reference.
-        still_indices: more cameras, for the background's MPI alone.
-        size: ``(h, w)`` at which the sources are read; the clip's own by default.
+        settings: size, planes, margin, and what is kept in memory.
         targets: ``[N]`` cameras that will be looked from; they decide how wide the MPI's frustum is.
-        num_planes: the checkpoint's number by default.
-        margin: pixels on each side instead of what the targets need; architectures without a margin have 0.
-        stored: keep the blended MPI of a frame in memory, which is faster where several views look at a frame. Without,
-            each view blends what it sees of it. The views are the same but for rounding.
-        masks: keep the mask volume of a stored frame too, for ``render`` with mask.
+        still_indices: more cameras, for the background's MPI alone.
+
+    Raises:
+        InputError: fewer than two sources, the same one twice, or more than the architecture takes.
     """
 
     def __init__(
         self,
-        clip: Clip,
+        clip: StillClip,
         model: MaskVolumeModel,
         indices: tuple[int, ...],
+        settings: RenderSettings = DEFAULT_SETTINGS,
         *,
         targets: Camera,
         still_indices: tuple[int, ...] = (),
-        size: tuple[int, int] | None = None,
-        num_planes: int | None = None,
-        margin: int | None = None,
-        stored: bool = False,
-        masks: bool = False,
     ) -> None:
         limit = model.arch.max_views
         if len(set(indices)) != len(indices) or len(indices) < 2:
             raise InputError(f"indices: two or more different cameras are needed, got {list(indices)}")
         if limit is not None and len(indices) > limit:
             raise InputError(f"indices: the checkpoint's architecture takes {limit} cameras, got {len(indices)}")
-        self.clip, self.model, self.indices, self.stored, self.masks = clip, model, indices, stored, masks
+        self.clip, self.model, self.indices, self.settings = clip, model, indices, settings
         self.still_indices = still_indices if model.has_mask and limit is None else ()
         if set(self.still_indices) & set(indices):
             raise ValueError("still_indices: other cameras than those of indices expected")
-        self.size = size or clip.size
+        self.size = settings.size or clip.size
         self.device = next(model.parameters()).device
         self.tiling: Tiling | None = None
         self._recorded: Replayed | None = None
@@ -176,13 +192,13 @@ class ClipRenderer:
             make = WeakMethod(self._frame_of)  # a renderer is let go, with all its planes, when nobody holds it
             self._recorded = Replayed(lambda images: cast(Callable[[Tensor], Frame], make())(images), "networks")
         near, far = clip.near_far()
-        self.depths = disparity_planes(near, far, num_planes or model.meta.num_planes, device=self.device)
+        self.depths = disparity_planes(near, far, settings.num_planes or model.meta.num_planes, device=self.device)
         cameras = clip.cameras(self.size)
         sources = stack_cameras([cameras[index] for index in indices])
         if not model.arch.uses_margin:
             frustum = Frustum(0, 0, 0, 0)
-        elif margin is not None:
-            frustum = Frustum(margin, margin, margin, margin)
+        elif settings.margin is not None:
+            frustum = Frustum(*[settings.margin] * 4)
         else:
             frustum = choose_frustum(sources[0], sources, targets, near, far)
         self.sources = sources.to(self.device)
@@ -206,12 +222,12 @@ class ClipRenderer:
         """The background's MPI, and its sweep or what to sweep; made at the first call."""
         if self._background is None:
             pictures = [self.clip.read_background(index, self.size) for index in self.indices + self.still_indices]
-            given = self.to_tensor(pictures), self._still_sources, self.camera, self.depths
+            inputs = self.to_tensor(pictures), self._still_sources, self.camera, self.depths
             views = len(self.indices)
             if self.tiling is None:
-                self._background = self.model.background(*given, views)
+                self._background = self.model.background(*inputs, views)
             else:
-                self._background = background_in_tiles(self.model, *given, self.tiling.tiles(), views)
+                self._background = background_in_tiles(self.model, *inputs, self.tiling.tiles(), views)
         return self._background
 
     def job(self, target_size: tuple[int, int]) -> Job:
@@ -230,8 +246,8 @@ class ClipRenderer:
             picture_size=self.size,
             target_size=target_size,
             stored_dtype=stored_dtype(self.device),
-            stored=self.stored,
-            masks=self.masks,
+            stored=self.settings.stored,
+            masks=self.settings.masks,
         )
 
     def read(self, frame: int) -> list[np.ndarray]:
@@ -255,15 +271,19 @@ class ClipRenderer:
             if self.model.has_mask:
                 self.background()  # not within what is recorded
             make = self._recorded or (self._frame_of if self.tiling is None else self._tiled_frame)
-            made = make(images)
-            if isinstance(made, FrameMPI) and self.stored:
-                made = made.stored(with_mask=self.masks)
-            self._frame = (frame, made)
+            frame_mpi = make(images)
+            if isinstance(frame_mpi, FrameMPI) and self.settings.stored:
+                frame_mpi = frame_mpi.stored(with_mask=self.settings.masks)
+            self._frame = (frame, frame_mpi)
         return self._frame[1]
 
     def forget_frame(self) -> None:
-        """Let go of the frame that is kept."""
+        """Release the frame that is kept."""
         self._frame = None
+
+    def release(self) -> None:
+        """Release all planes that are kept; what is asked for later is made again."""
+        self._frame = self._background = self._recorded = None
 
     def _frame_of(self, images: Tensor) -> Frame:
         """The MPI of pictures ``[V, 3, H, W]``, made as a whole."""
@@ -272,7 +292,7 @@ class ClipRenderer:
             assert isinstance(background, Background)
             return self.model.frame(images, self.sources, background)
         mpi = self.model.dynamic(images, self.sources, self.camera, self.depths)
-        return StoredFrame(mpi.prepared() if self.stored else mpi)
+        return StoredFrame(mpi.prepared() if self.settings.stored else mpi)
 
     def _tiled_frame(self, images: Tensor) -> StoredFrame:
         """The same in tiles."""
@@ -281,9 +301,9 @@ class ClipRenderer:
         if self.model.has_mask:
             background = self.background()
             assert isinstance(background, TiledBackground)
-            return frame_in_tiles(self.model, images, self.sources, background, tiles, with_mask=self.masks)
-        given = images, self.sources, self.camera, self.depths
-        return StoredFrame(mpi_in_tiles(self.model, *given, tiles, stored_dtype(self.device)))
+            return frame_in_tiles(self.model, images, self.sources, background, tiles, with_mask=self.settings.masks)
+        inputs = images, self.sources, self.camera, self.depths
+        return StoredFrame(mpi_in_tiles(self.model, *inputs, tiles, stored_dtype(self.device)))
 
     def views_at_once(self, size: tuple[int, int]) -> int:
         """How many views of this size to ask ``render`` for at once; on the processor one is as fast as several."""
@@ -300,23 +320,24 @@ class ClipRenderer:
     @torch.no_grad()
     def look(self, frame: int, target: Camera, *, with_mask: bool = False) -> tuple[Rendering, Tensor | None]:
         """What the planes of a frame show of a target, and how much of it moves: ``render`` before it is filled."""
-        made = self.frame_mpi(frame)
+        frame_mpi = self.frame_mpi(frame)
         target = target.to(self.device, self.camera.K.dtype)
-        rendering = made.render(target, self.model.backend)
-        return rendering, self._render_mask(made, target) if with_mask else None
+        rendering = frame_mpi.render(target, self.model.backend)
+        return rendering, self._render_mask(frame_mpi, target) if with_mask else None
 
     def finish(self, rendering: Rendering, mask: Tensor | None) -> View:
         """The view with unseen pixels filled, as the checkpoint's convention wants it."""
-        filled = fill_unseen(rendering) if self.model.meta.sampling == "exact" else rendering
+        backend = self.model.backend
+        filled = fill_unseen(rendering, backend=backend) if self.model.meta.sampling == "exact" else rendering
         return View(filled.color, filled.disparity, rendering.opacity, mask)
 
-    def _render_mask(self, made: Frame, target: Camera) -> Tensor:
+    def _render_mask(self, frame: Frame, target: Camera) -> Tensor:
         """The mask volume seen through the full MPI: each plane's mask instead of its colour."""
-        if made.mask is None:
+        if frame.mask is None:
             raise ValueError("with_mask: a renderer with masks and a model with a mask network expected")
-        mpi = made.mpi
+        mpi = frame.mpi
         shown = torch.empty_like(mpi.rgba)
-        shown[:, :3] = made.mask[0][:, None]
+        shown[:, :3] = frame.mask[0][:, None]
         if mpi.premultiplied:
             shown[:, :3] *= mpi.rgba[:, 3:]
         shown[:, 3:] = mpi.rgba[:, 3:]

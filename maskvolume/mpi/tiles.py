@@ -20,12 +20,9 @@ from maskvolume.mpi.consistency import contradicted, leave_out
 from maskvolume.mpi.image import MultiplaneImage, blend
 from maskvolume.mpi.model import Background, MaskVolumeModel, StoredFrame
 from maskvolume.networks import Halo
-from maskvolume.networks.semiglobal import aggregate, aggregation_of
 from maskvolume.ops import stored_dtype
 from maskvolume.runtime.allocator import give_back_freed
 from maskvolume.runtime.devices import Precision
-
-AGGREGATION_HALO = 8  # pixels around a tile for its own costs: gradients and small windows; on the networks' grid
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def background_in_tiles(
 ) -> TiledBackground:
     """``MaskVolumeModel.background`` tile by tile, without its sweep."""
     dtype = background_dtype(model.precision)
-    mpi = mpi_in_tiles(model, images, sources, mpi_camera, depths, tiles, dtype, checked=model.arch.aggregates)
+    mpi = mpi_in_tiles(model, images, sources, mpi_camera, depths, tiles, dtype, checked=model.arch.context is not None)
     return TiledBackground(images[:views], mpi)
 
 
@@ -153,25 +150,25 @@ def mpi_in_tiles(
         dtype: of the planes.
         checked: without the views that contradict the others, as a background is made.
     """
-    made = _empty_mpi(model, mpi_camera, depths, dtype)
-    around = _aggregated(model, images, sources, mpi_camera, depths, tiles)
+    mpi = _empty_mpi(model, mpi_camera, depths, dtype)
+    context = _context(model, images, sources, mpi_camera, depths, tiles)
     left_out: Tensor | None = None
-    if checked and around is not None:
+    if checked and context is not None:
         # Of the planes alone, not of those that networks add to make up a multiple.
-        left_out = contradicted(around[:, : len(depths)], sources[None], mpi_camera[None], depths[None])
-        around = _aggregated(model, images, sources, mpi_camera, depths, tiles, left_out)
+        left_out = contradicted(context[:, : len(depths)], sources[None], mpi_camera[None], depths[None])
+        context = _context(model, images, sources, mpi_camera, depths, tiles, left_out)
     for tile in tiles:
         wide = tile.grown(_halo(model).network, mpi_camera.size)
         camera = wide.of_camera(mpi_camera)
         sweep = model.sweep(images, sources, camera, depths)
         if left_out is not None:
             leave_out(sweep[None], wide.halved().of(left_out))
-        part = model.mpi_from_sweep(sweep, camera, depths, _cut(around, wide))
+        part = model.mpi_from_sweep(sweep, camera, depths, _cut(context, wide))
         del sweep
-        tile.of(made.rgba).copy_(tile.within(wide).of(part.rgba))
+        tile.of(mpi.rgba).copy_(tile.within(wide).of(part.rgba))
         del part
         give_back_freed()
-    return made
+    return mpi
 
 
 def frame_in_tiles(
@@ -193,15 +190,15 @@ def frame_in_tiles(
     """
     camera, depths = background.mpi.camera, background.mpi.depths
     size = camera.size
-    made = _empty_mpi(model, camera, depths, stored_dtype(images.device))
+    mpi = _empty_mpi(model, camera, depths, stored_dtype(images.device))
     mask = torch.empty(1, len(depths), *size, device=images.device) if with_mask else None
     halo = _halo(model)
-    around = _aggregated(model, images, sources, camera, depths, tiles)
+    context = _context(model, images, sources, camera, depths, tiles)
     for tile in tiles:
         wide, near = tile.grown(halo.frame, size), tile.grown(halo.network, size)
         window = near.within(wide)
         sweep = model.sweep(images, sources, wide.of_camera(camera), depths)
-        dynamic = window.of_mpi(model.mpi_from_sweep(sweep, wide.of_camera(camera), depths, _cut(around, wide)))
+        dynamic = window.of_mpi(model.mpi_from_sweep(sweep, wide.of_camera(camera), depths, _cut(context, wide)))
         dynamic = replace(dynamic, rgba=dynamic.rgba.contiguous())  # lets what is around it go
         sweep = window.of(sweep).contiguous()
         give_back_freed()
@@ -211,15 +208,15 @@ def frame_in_tiles(
         part = model.mask_from_sweeps(sweep, Background(still_sweep, still), dynamic)
         inner = tile.within(near)
         blended = blend(inner.of(part), inner.of_mpi(dynamic), inner.of_mpi(still))
-        tile.of(made.rgba).copy_(blended.rgba)
+        tile.of(mpi.rgba).copy_(blended.rgba)
         if mask is not None:
             tile.of(mask).copy_(inner.of(part))
         del sweep, still_sweep, dynamic, still, part, blended  # before the next tile's
         give_back_freed()
-    return StoredFrame(made, mask)
+    return StoredFrame(mpi, mask)
 
 
-def _aggregated(
+def _context(
     model: MaskVolumeModel,
     images: Tensor,
     sources: Camera,
@@ -228,40 +225,39 @@ def _aggregated(
     tiles: Sequence[Tile],
     left_out: Tensor | None = None,
 ) -> Tensor | None:
-    """Costs that are carried through the whole picture ``[1, D, H / 2, W / 2]``; None where the networks need none.
+    """What the networks look at of the whole picture, ``[1, D, H / 2, W / 2]``; None where they look at parts alone.
 
     Args:
         left_out: ``[1, V, H / 2, W / 2]`` where views have no say.
     """
-    if not model.arch.aggregates:
+    context = model.arch.context
+    if context is None:
         return None
     if any(side % _halo(model).grid for side in mpi_camera.size):
         raise ValueError(f"mpi_camera: sides that are multiples of {_halo(model).grid} expected, got {mpi_camera.size}")
-    costs: list[Tensor] = []
-    guides: list[Tensor] = []
+    parts: list[list[Tensor]] = []  # of each tile its inputs
     for tile in tiles:
-        wide = tile.grown(AGGREGATION_HALO, mpi_camera.size)
+        wide = tile.grown(context.halo, mpi_camera.size)
         sweep = model.sweep(images, sources, wide.of_camera(mpi_camera), depths)[None]
         if left_out is not None:
             leave_out(sweep, wide.halved().of(left_out))
-        given = aggregation_of(sweep)
+        inputs = context.inputs(sweep, model.backend)
         del sweep
         inner = tile.within(wide).halved()
-        for parts, values in zip((costs, guides), given, strict=True):
-            parts.append(inner.of(values).clone())
-        del given
+        parts.append([inner.of(values).clone() for values in inputs])
+        del inputs
         give_back_freed()
     h, w = (side // 2 for side in mpi_camera.size)
-    cost, guide = costs[0].new_empty(1, costs[0].shape[1], h, w), guides[0].new_empty(1, h, w)
+    whole = tuple(values.new_empty(*values.shape[:-2], h, w) for values in parts[0])
     for tile in tiles:
-        tile.halved().of(cost).copy_(costs.pop(0))
-        tile.halved().of(guide).copy_(guides.pop(0))
-    return aggregate(cost, guide)
+        for values, part in zip(whole, parts.pop(0), strict=True):
+            tile.halved().of(values).copy_(part)
+    return context.combine(whole, model.backend)
 
 
-def _cut(around: Tensor | None, tile: Tile) -> Tensor | None:
-    """The aggregated costs of a tile."""
-    return None if around is None else tile.halved().of(around[0])
+def _cut(context: Tensor | None, tile: Tile) -> Tensor | None:
+    """The context of a tile."""
+    return None if context is None else tile.halved().of(context[0])
 
 
 def _halo(model: MaskVolumeModel) -> Halo:

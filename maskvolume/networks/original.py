@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from maskvolume.networks.views import blend_views, double_size, pad_to_multiple
+from maskvolume.networks.volumes import blend_views, double_size, pad_to_multiple
 
 STRIDE = 8  # three convolutions of stride 2
 NF = 8  # channels of the first layer
@@ -80,11 +80,12 @@ class OriginalMPINet(Trunk):
     def __init__(self) -> None:
         super().__init__(6, 2)
 
-    def forward(self, sweep: Tensor, *, mix_no_data: bool = False) -> Tensor:
+    def forward(self, sweep: Tensor, context: Tensor | None = None, *, mix_no_data: bool = False) -> Tensor:
         """``sweep [B, 2, 3, D, H, W] -> rgba [B, D, 4, H, W]``, straight colour.
 
         Args:
             sweep: -1 where a view has no data.
+            context: None; the network never sees a part of a picture.
             mix_no_data: blend the -1 as if it were a colour, as the original does.
         """
         out = self.trunk(sweep.flatten(1, 2)).float()

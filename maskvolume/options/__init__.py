@@ -1,5 +1,16 @@
 """Options of programs: a dataclass becomes a command line and a config file, and comes back filled."""
 
-from maskvolume.options.programs import option, parse_options, positional, required, save_options
+from maskvolume.options.fields import Limits, Size, check_ranges, marked, option, positional, required
+from maskvolume.options.programs import parse_options, save_options
 
-__all__ = ["option", "parse_options", "positional", "required", "save_options"]
+__all__ = [
+    "Limits",
+    "Size",
+    "check_ranges",
+    "marked",
+    "option",
+    "parse_options",
+    "positional",
+    "required",
+    "save_options",
+]

@@ -1,4 +1,4 @@
-"""The fields of an options dataclass: their types, and their values from text."""
+"""The fields of an options dataclass: how they are declared, their types, and their values from text."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import math
 import os
 import re
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from maskvolume.runtime.errors import InputError
+
+T = TypeVar("T")
 
 TRUE_WORDS = ("true", "yes", "on", "1")
 FALSE_WORDS = ("false", "no", "off", "0")
@@ -20,6 +23,128 @@ NONE_WORDS = ("none", "null")
 _EXPECTED = {str: "text", int: "a whole number", float: "a number"}
 _PLACEHOLDER = re.compile(r"^/?path/to(/|$)|<[^<>]+>|^TODO$|^path_to_\w+$")
 _BRACKETED_WORDS = re.compile(r"^\[\s*[A-Za-z][^\[\],]*\]$")
+
+
+class Size(NamedTuple):
+    """A picture size in pixels. As an option it is written ``W H``; the program gets (h, w)."""
+
+    h: int
+    w: int
+
+    @property
+    def wh(self) -> tuple[int, int]:
+        """Width and height, as people write them."""
+        return self.w, self.h
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The range of a number, or of the numbers of a list; None where an end is open.
+
+    Attributes:
+        low, high: the least and the greatest value.
+        above, below: the same for ends that do not belong to the range.
+        ascending: whether no number of a list may be less than the one before it.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    ascending: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        if self.above is not None and self.below is not None:
+            return f"between {self.above:g} and {self.below:g}"
+        lower = f"above {self.above:g}" if self.above is not None else ""
+        lower = f"{self.low:g} or more" if self.low is not None else lower
+        upper = f"below {self.below:g}" if self.below is not None else ""
+        upper = f"at most {self.high:g}" if self.high is not None else upper
+        return " and ".join(filter(None, (lower, upper)))
+
+
+NO_LIMITS = Limits()
+
+
+def option(
+    default: T,
+    help: str,
+    choices: Sequence[Any] | None = None,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    ascending: bool = False,
+    marks: Sequence[str] = (),
+) -> T:
+    """A dataclass field with a default.
+
+    Args:
+        default: the value where none is given.
+        help: the text of the option in ``--help``.
+        choices: the only values.
+        low: the least value; of a list, of each of its items.
+        high: the greatest value.
+        above: like ``low``, for a value that is out of range itself.
+        below: like ``high``, for a value that is out of range itself.
+        ascending: whether no item of a list may be less than the one before it.
+        marks: words by which a program finds its options again, see ``marked``.
+    """
+    limits = Limits(low, high, above, below, ascending)
+    return dataclasses.field(default=default, kw_only=True, metadata=_metadata(help, choices, limits, marks))
+
+
+def required(help: str, choices: Sequence[Any] | None = None, *, marks: Sequence[str] = ()) -> Any:
+    """A dataclass field that the command line or the config file must give."""
+    return dataclasses.field(kw_only=True, metadata=_metadata(help, choices, NO_LIMITS, marks))
+
+
+def positional(help: str) -> Any:
+    """A required field that is given by its place, in the order of the fields, or as ``--name``."""
+    return dataclasses.field(kw_only=True, metadata={**_metadata(help, None, NO_LIMITS, ()), "positional": True})
+
+
+def _metadata(help: str, choices: Sequence[Any] | None, limits: Limits, marks: Sequence[str]) -> dict[str, Any]:
+    return {"help": help, "choices": tuple(choices or ()), "limits": limits, "marks": tuple(marks)}
+
+
+def marked(options: Any, mark: str) -> frozenset[str]:
+    """The names of the options, of a dataclass or its instance, that are declared with this mark."""
+    return frozenset(field.name for field in dataclasses.fields(options) if mark in field.metadata.get("marks", ()))
+
+
+def check_ranges(options: Any) -> None:
+    """Check the numbers of options that were not parsed but built in code, before any work starts.
+
+    Args:
+        options: an instance of a dataclass of options.
+
+    Raises:
+        InputError: a number is out of its range; the message names the option, the range and the value.
+    """
+    for field in dataclasses.fields(options):
+        _check_range(field.metadata.get("limits", NO_LIMITS), getattr(options, field.name), f"--{field.name}")
+
+
+def _check_range(limits: Limits, value: Any, place: str) -> None:
+    if limits == NO_LIMITS or value is None:
+        return
+    for item in value if isinstance(value, tuple) else (value,):
+        if item not in limits:
+            raise InputError(f"{place}: {limits} expected, got {item:g}")
+    if limits.ascending and list(value) != sorted(value):
+        raise InputError(f"{place}: the lower one first expected, got {' '.join(f'{item:g}' for item in value)}")
 
 
 @dataclass(frozen=True)
@@ -35,6 +160,8 @@ class OptionField:
     required: bool
     positional: bool
     default: Any
+    limits: Limits
+    is_size: bool
 
     @property
     def is_list(self) -> bool:
@@ -72,6 +199,9 @@ def _read_field(field: dataclasses.Field[Any], annotation: Any) -> OptionField:
         inner = [part for part in get_args(annotation) if part is not type(None)]
         optional = len(inner) < len(get_args(annotation))
         annotation = inner[0] if len(inner) == 1 else None
+    is_size = annotation is Size
+    if is_size:
+        annotation = tuple[int, int]
     count = None
     if get_origin(annotation) is tuple:
         items = get_args(annotation)
@@ -92,6 +222,8 @@ def _read_field(field: dataclasses.Field[Any], annotation: Any) -> OptionField:
         required=field.default is dataclasses.MISSING,
         positional=field.metadata.get("positional", False),
         default=field.default,
+        limits=field.metadata["limits"],
+        is_size=is_size,
     )
 
 
@@ -105,8 +237,14 @@ def convert(field: OptionField, raw: str | list[str], place: str, folder: Path |
         folder: what a path that starts with ``./`` or ``../`` is relative to; None leaves it as it is.
 
     Raises:
-        InputError: the text is no value of this option.
+        InputError: the text is no value of this option, or a number out of its range.
     """
+    value = _convert_text(field, raw, place, folder)
+    _check_range(field.limits, value, place)
+    return value
+
+
+def _convert_text(field: OptionField, raw: str | list[str], place: str, folder: Path | None) -> Any:
     tokens = [raw] if isinstance(raw, str) else raw
     if field.optional and len(tokens) == 1 and tokens[0].lower() in NONE_WORDS:
         return None
@@ -116,7 +254,8 @@ def convert(field: OptionField, raw: str | list[str], place: str, folder: Path |
     if field.count is not None and field.count >= 0 and len(items) != field.count:
         got = " ".join(tokens)
         raise InputError(f"{place}: {field.expected} expected, as in `[640, 360]`, got `{got}`")
-    return tuple(_convert_item(field, item, place, folder) for item in items)
+    values = tuple(_convert_item(field, item, place, folder) for item in items)
+    return Size(h=values[1], w=values[0]) if field.is_size else values
 
 
 def _convert_item(field: OptionField, text: str, place: str, folder: Path | None) -> Any:

@@ -5,13 +5,13 @@ Each program declares its options once::
     @dataclass(frozen=True)
     class RenderOptions:
         ckpt_path: str = required("checkpoint to render with")
-        img_wh: tuple[int, int] | None = option(None, "picture width and height in pixels")
+        img_wh: Size | None = option(None, "picture width and height in pixels", low=16)
         save_disparity: bool = option(False, "write disparity pictures too")
 
     options = parse_options(RenderOptions, prog="render.py", description="Render a clip.")
 
-Field types: ``str``, ``int``, ``float``, ``bool``, ``Literal[...]``, ``tuple[T, T]``,
-``tuple[T, ...]`` of the first three, and ``X | None`` of any of these, written ``none``.
+Field types: ``str``, ``int``, ``float``, ``bool``, ``Literal[...]``, ``tuple[T, T]``, ``tuple[T, ...]`` of the first
+three, ``Size``, written ``W H``, and ``X | None`` of any of these, written ``none``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from maskvolume.options.fields import (
     NONE_WORDS,
     TRUE_WORDS,
     OptionField,
+    Size,
     convert,
     read_fields,
 )
@@ -50,21 +51,6 @@ _COMMENT = re.compile(r"(^|\s)[#;].*$")
 _QUOTED = re.compile(r"""^(?P<quote>["'])(?P<text>.*?)(?P=quote)\s*(?:[#;].*)?$""")
 
 
-def option(default: T, help: str, choices: Sequence[Any] | None = None) -> T:
-    """A dataclass field with a default; ``help`` is its text in ``--help``."""
-    return dataclasses.field(default=default, kw_only=True, metadata=_metadata(help, choices))
-
-
-def required(help: str, choices: Sequence[Any] | None = None) -> Any:
-    """A dataclass field that the command line or the config file must give."""
-    return dataclasses.field(kw_only=True, metadata=_metadata(help, choices))
-
-
-def positional(help: str) -> Any:
-    """A required field that is given by its place, in the order of the fields, or as ``--name``."""
-    return dataclasses.field(kw_only=True, metadata={**_metadata(help, None), "positional": True})
-
-
 def parse_options(cls: type[T], argv: Sequence[str] | None = None, *, prog: str, description: str) -> T:
     """Read the options of a program.
 
@@ -74,13 +60,13 @@ def parse_options(cls: type[T], argv: Sequence[str] | None = None, *, prog: str,
     to the folder of that file; every other path is relative to the working directory.
 
     Args:
-        cls: a frozen dataclass whose fields are made by ``option`` and ``required``.
+        cls: a frozen dataclass whose fields are made by ``option``, ``required`` and ``positional``.
         argv: the command line without the program; ``sys.argv[1:]`` when None.
         prog: the program's name in its help.
         description: the first lines of its help.
 
     Raises:
-        InputError: an unknown key, a value of the wrong kind, a placeholder that was left in the
+        InputError: an unknown key, a value of the wrong kind or out of range, a placeholder that was left in the
             file, a missing option; the message names the file, the line and the key.
     """
     fields = read_fields(cls)
@@ -109,14 +95,19 @@ def parse_options(cls: type[T], argv: Sequence[str] | None = None, *, prog: str,
 
 
 def save_options(options: Any, path: str | os.PathLike[str]) -> None:
-    """Write the options that a program ran with to a JSON file, beside its results."""
+    """Write the options that a program ran with to a JSON file, beside its results; sizes are ``[w, h]`` there."""
     with atomic_path(Path(path)) as partial:
-        text = json.dumps(dataclasses.asdict(options), indent=2, default=str)
+        text = json.dumps(_plain(dataclasses.asdict(options)), indent=2, default=str)
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def _metadata(help: str, choices: Sequence[Any] | None) -> dict[str, Any]:
-    return {"help": help, "choices": tuple(choices or ())}
+def _plain(value: Any) -> Any:
+    """The value with each size as its user wrote it: width, height."""
+    if isinstance(value, Size):
+        return value.wh
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 class _Parser(configargparse.ArgumentParser):
@@ -201,6 +192,8 @@ def _help_text(field: OptionField) -> str:
         note = "default: none"
     elif field.kind is bool:
         note = f"default: true; --no-{field.name} turns it off" if field.default else "default: false"
+    elif isinstance(field.default, Size):
+        note = f"default: {field.default.w} {field.default.h}"
     elif field.is_list:
         note = "default: " + (" ".join(str(item) for item in field.default) or "[]")
     else:

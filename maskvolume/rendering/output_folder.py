@@ -1,4 +1,4 @@
-"""The folder that a rendering lies in: names, what is complete already, and whether going on is sound.
+"""The folder that a rendering lies in: names, what is complete already, and whether continuing is sound.
 
 Layout, with pictures numbered as the poses:
 
@@ -115,7 +115,7 @@ class RenderFolder:
         return True
 
     def prepare(self, made_of: Mapping[str, object], options: Any, *, overwrite: bool = False) -> bool:
-        """Make the folder ready to render into: check that going on is sound, or clear what is there.
+        """Make the folder ready to render into: check that continuing is sound, or clear what is there.
 
         Args:
             made_of: what decides the pixels of the pictures, by name; two runs that agree in all of it make
@@ -124,7 +124,7 @@ class RenderFolder:
             overwrite: remove the pictures and videos of an earlier rendering.
 
         Returns:
-            Whether this goes on with an earlier rendering.
+            Whether this continues an earlier rendering.
 
         Raises:
             InputError: pictures of another rendering, or of unknown origin, are there; or the folder
@@ -142,7 +142,7 @@ class RenderFolder:
         if pictures and differing and not overwrite:
             raise InputError(
                 f"{self.root / OPTIONS_NAME}: the pictures here were made with other options "
-                f"({', '.join(differing)}); give --overwrite to make them anew, or another --out_dir"
+                f"({', '.join(differing)}); give --overwrite to make them again, or another --out_dir"
             )
         for folder in (self.root, *(path.parent for path in self.files_of(0))):
             require_writable_folder(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,27 +10,29 @@ from maskvolume.clips.rig import RigClip
 from maskvolume.geometry.cameras import Camera
 from maskvolume.runtime.errors import InputError
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
 
 @dataclass(frozen=True)
 class Shots:
-    """What to render: picture i is the view of ``targets[i]`` at frame ``frames[i]`` of the clip.
+    """What to render: picture i is the view of ``targets[i]`` at ``times[i]`` of the clip.
 
     Attributes:
         targets: cameras ``[N]`` of the size of the pictures.
-        frames: N numbers of frames.
+        times: N times in frames of the clip; 2.5 lies midway between frames 2 and 3.
     """
 
     targets: Camera
-    frames: tuple[int, ...]
+    times: tuple[float, ...]
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.times)
 
-    def by_frame(self, poses: Iterable[int]) -> list[tuple[int, list[int]]]:
-        """The poses that look at each frame, in the order of the frames."""
-        groups: dict[int, list[int]] = {}
-        for pose in poses:
-            groups.setdefault(self.frames[pose], []).append(pose)
+    def by_time(self, numbers: Iterable[int]) -> list[tuple[float, list[int]]]:
+        """The shots of each time, in the order of the times."""
+        groups: dict[float, list[int]] = {}
+        for number in numbers:
+            groups.setdefault(self.times[number], []).append(number)
         return sorted(groups.items())
 
 
@@ -55,22 +58,26 @@ def fixed_shots(target: Camera, time_mode: str, clip_frames: int, count: int | N
     return Shots(poses, _cycle(order, number))
 
 
-def _cycle(order: tuple[int, ...], number: int) -> tuple[int, ...]:
+def _cycle(order: tuple[float, ...], number: int) -> tuple[float, ...]:
     return tuple(order[i % len(order)] for i in range(number))
 
 
-def time_order(time_mode: str, clip_frames: int) -> tuple[int, ...]:
-    """One period of the frames that follow each other: see ``path_shots``."""
+def time_order(time_mode: str, clip_frames: int) -> tuple[float, ...]:
+    """One period of the times that follow each other, in frames: see ``path_shots``.
+
+    Raises:
+        InputError: neither of the modes, or a T that lies outside of the clip.
+    """
     if time_mode == "loop":
-        return tuple(range(clip_frames))
+        return tuple(map(float, range(clip_frames)))
     if time_mode == "pingpong":
-        return (*range(clip_frames), *range(clip_frames - 2, 0, -1))
+        return tuple(map(float, (*range(clip_frames), *range(clip_frames - 2, 0, -1))))
     head, _, number = time_mode.partition(":")
-    if head != "fix" or not number.isdecimal():
+    if head != "fix" or not _NUMBER.fullmatch(number):
         raise InputError(f"time: loop, pingpong or fix:T expected, as in fix:0, got {time_mode!r}")
-    if int(number) >= clip_frames:
+    if float(number) > clip_frames - 1:
         raise InputError(f"time: {time_mode}: the clip has frames 0 to {clip_frames - 1}; choose one of them")
-    return (int(number),)
+    return (float(number),)
 
 
 def fixed_camera(view: str, clip: RigClip) -> int | None:

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -46,37 +46,56 @@ class Writers:
                 future.result()
 
 
-def read_frames(
-    read: Callable[[int, int], Read], cameras: Sequence[int], frames: Sequence[int]
-) -> Generator[list[Read], None, None]:
-    """Yield the images of all cameras, frame by frame, reading up to ``AHEAD`` frames ahead of the consumer.
+def read_ahead(
+    read: Callable[[tuple[int, int]], Read], groups: Sequence[Sequence[tuple[int, int]]]
+) -> Generator[dict[tuple[int, int], Read], None, None]:
+    """Yield the images of each group, reading up to ``AHEAD`` groups ahead of the consumer.
 
-    Each camera has its own thread, so that its video is decoded in order. An error is raised at the frame that it
+    Each camera has its own thread, so that its video is decoded in order. An error is raised at the group that it
     belongs to. The caller must close the generator, which joins the threads.
 
     Args:
-        read: returns the image of a camera and a frame, or None if it isn't needed.
+        read: returns the image of a (camera, frame).
+        groups: the (camera, frame) pairs of each group.
+
+    Yields:
+        The images of one group by (camera, frame).
+    """
+    with ExitStack() as stack:
+        threads: dict[int, ThreadPoolExecutor] = {}
+        for camera, _ in (source for group in groups for source in group):
+            if camera not in threads:
+                threads[camera] = stack.enter_context(ThreadPoolExecutor(1))
+        pending: deque[dict[tuple[int, int], Future[Read]]] = deque()
+        try:
+            for group in groups:
+                pending.append({source: threads[source[0]].submit(read, source) for source in group})
+                if len(pending) > AHEAD:
+                    yield {source: future.result() for source, future in pending.popleft().items()}
+            while pending:
+                yield {source: future.result() for source, future in pending.popleft().items()}
+        finally:
+            for future in (future for futures in pending for future in futures.values()):
+                future.cancel()
+
+
+def read_frames(
+    read: Callable[[int, int], Read], cameras: Sequence[int], frames: Sequence[int]
+) -> Generator[list[Read], None, None]:
+    """Yield the images of all cameras, frame by frame; see :func:`read_ahead`.
+
+    Args:
+        read: returns the image of a camera and a frame.
         cameras: in the order of the images in each list.
         frames: in the order in which they are yielded.
 
     Yields:
-        The images of one frame, one a camera.
+        The images of one frame, one per camera.
     """
-    with ExitStack() as stack:
-        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in cameras]
-        pending: deque[list[Future[Read]]] = deque()
-        try:
-            for frame in frames:
-                pending.append(
-                    [thread.submit(read, camera, frame) for thread, camera in zip(threads, cameras, strict=True)]
-                )
-                if len(pending) > AHEAD:
-                    yield [future.result() for future in pending.popleft()]
-            while pending:
-                yield [future.result() for future in pending.popleft()]
-        finally:
-            for future in (future for futures in pending for future in futures):
-                future.cancel()
+    groups = [[(camera, frame) for camera in cameras] for frame in frames]
+    with closing(read_ahead(lambda source: read(*source), groups)) as images_of_groups:
+        for images in images_of_groups:
+            yield list(images.values())
 
 
 def read_files(

@@ -1,19 +1,25 @@
-"""The training loop that both stages use: optimizer, schedule, precision, processes, logging, checkpoints, resume.
+"""The training loop: optimizer, schedule, precision, processes, logging, checkpoints, resume.
 
-A stage brings a ``Task``: where samples come from, what the loss is, what is validated.
+It takes any ``nn.Module`` and any source of batches; a program brings a ``Task``: where samples come from, what the
+loss is, what is validated, what is shipped.
 """
 
 from maskvolume.runtime.processes import Processes, open_processes
 from maskvolume.training.distributed import start_processes
-from maskvolume.training.loop import Task, train
+from maskvolume.training.loop import train
 from maskvolume.training.options import (
+    FREE,
+    PRIVATE,
     TrainOptions,
     batch_plan,
     check_train_options,
     settle_options,
 )
+from maskvolume.training.task import Task
 
 __all__ = [
+    "FREE",
+    "PRIVATE",
     "Processes",
     "Task",
     "TrainOptions",

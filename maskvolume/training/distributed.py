@@ -13,7 +13,7 @@ from maskvolume.runtime.errors import InputError
 
 
 def start_processes(num_gpus: int) -> None:
-    """Start this program anew in ``num_gpus`` processes, unless torchrun has started it or one is enough.
+    """Start this program again in ``num_gpus`` processes, unless torchrun has started it or one is enough.
 
     Raises:
         InputError: there are fewer GPUs than that, or torchrun started another number of processes.
@@ -27,13 +27,13 @@ def start_processes(num_gpus: int) -> None:
         return
     if num_gpus <= 1:
         return
-    there = torch.cuda.device_count()
-    if there < num_gpus:
-        raise InputError(f"--num_gpus {num_gpus}: this machine has {there} GPUs; give a number up to that")
-    run_anew(num_gpus)
+    available = torch.cuda.device_count()
+    if available < num_gpus:
+        raise InputError(f"--num_gpus {num_gpus}: this machine has {available} GPUs; give a number up to that")
+    restart(num_gpus)
 
 
-def run_anew(processes: int) -> NoReturn:
+def restart(processes: int) -> NoReturn:
     """Replace this process by torchrun with the same program and arguments."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     sys.stdout.flush()
@@ -41,18 +41,18 @@ def run_anew(processes: int) -> NoReturn:
 
 
 class StopFlag:
-    """SIGINT and SIGTERM ask for a stop at the end of the step, so that no state is half updated."""
+    """SIGINT and SIGTERM request a stop at the end of the step, so that no state is half updated."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> StopFlag:
-        self._previous = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = {s: signal.signal(s, self._request) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _ask(self, *_: object) -> None:
-        self.asked = True
+    def _request(self, *_: object) -> None:
+        self.requested = True

@@ -1,4 +1,4 @@
-"""What is seen of a training run while it goes: a progress bar and TensorBoard."""
+"""The log of a training run: a progress bar and TensorBoard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TrainLog:
     def __init__(self, options: TrainOptions, processes: Processes, first_step: int, samples_per_step: int) -> None:
         self.processes, self.samples_per_step = processes, samples_per_step
         self.waited = 0.0
-        self._since, self._counted = time.monotonic(), 0
+        self._start, self._steps = time.monotonic(), 0
         self._writer: SummaryWriter | None = None
         self._folder = Path(options.log_dir) / options.exp_name
         self._excepthook = threading.excepthook
@@ -41,11 +41,11 @@ class TrainLog:
 
     def _open(self, first_step: int) -> None:
         require_writable_folder(self._folder)
-        # What a former run has logged of the steps to come is hidden.
+        # Hides the scalars that an earlier run has logged of later steps.
         self._writer = SummaryWriter(str(self._folder), purge_step=first_step + 1)
 
     def __enter__(self) -> TrainLog:
-        threading.excepthook = self._hear
+        threading.excepthook = self._thread_failed
         return self
 
     def __exit__(
@@ -57,32 +57,32 @@ class TrainLog:
         self.bar.close()
         threading.excepthook = self._excepthook
 
-    def _hear(self, args: threading.ExceptHookArgs) -> None:
-        """An error of TensorBoard's thread is raised again by what is logged next; those of other threads are shown."""
+    def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
+        """Show the errors of all threads but TensorBoard's, whose error the next logged scalar raises again."""
         if not isinstance(args.exc_value, OSError) or type(args.thread).__name__ != WRITER_THREAD:
             self._excepthook(args)
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
-        """Training does not end because its log can't be written."""
+        """Training continues when its log can't be written."""
         try:
             yield
         except OSError as error:
             error.filename = error.filename or str(self._folder)
-            why = describe_os_error(error) or f"{self._folder}: {error}"
+            reason = describe_os_error(error) or f"{self._folder}: {error}"
             self._writer = None
-            self.say(f"{why}; training goes on without a log")
+            self.say(f"{reason}; training continues without a log")
 
     def step(self, step: int, scalars: dict[str, Tensor], rate: float) -> None:
         """Note a finished step; every ``EVERY`` steps all processes bring their scalars together."""
         self.bar.update()
-        self._counted += 1
+        self._steps += 1
         if step % EVERY:
             return
         gathered = self.processes.gather({name: float(value) for name, value in scalars.items()})
-        means = {name: sum(one[name] for one in gathered) / len(gathered) for name in gathered[0]}
-        seconds = max(time.monotonic() - self._since, 1e-9)
-        means["samples_per_second"] = self._counted * self.samples_per_step / seconds
+        means = {name: sum(values[name] for values in gathered) / len(gathered) for name in gathered[0]}
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        means["samples_per_second"] = self._steps * self.samples_per_step / seconds
         means["data_wait"] = self.waited / seconds
         means["lr"] = rate
         self.pause()
@@ -95,8 +95,8 @@ class TrainLog:
         self.bar.set_postfix(shown | {"samples/s": f"{means['samples_per_second']:.2f}", "data": wait})
 
     def pause(self) -> None:
-        """Begin to measure anew: what came before, a validation for instance, does not count."""
-        self.waited, self._since, self._counted = 0.0, time.monotonic(), 0
+        """Restart the clock of the rates: time spent between steps, such as a validation, does not count."""
+        self.waited, self._start, self._steps = 0.0, time.monotonic(), 0
 
     def validation(self, step: int, scalars: dict[str, float], pictures: dict[str, Tensor]) -> None:
         """Note the result of a validation."""

@@ -1,4 +1,4 @@
-"""The loop itself."""
+"""The loop: steps, validations and checkpoints in their turn."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from maskvolume.data.draws import READER_KILLED, Draw, SampleSource
+from maskvolume.data.draws import READER_KILLED, Draw
 from maskvolume.io.files import require_writable_folder
-from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.options import save_options
 from maskvolume.runtime.errors import InputError
 from maskvolume.runtime.processes import Processes
@@ -34,50 +33,27 @@ from maskvolume.training.schedule import (
     make_optimizer,
 )
 from maskvolume.training.state import RunState
+from maskvolume.training.task import Model, Task, TaskLoss
 
 KILLED_WORKER = "DataLoader worker"  # in the error that a signal handler of torch raises anywhere
 LOGGED_SAMPLES = 3  # fixed samples whose pictures go into the log
 
 
-class Task(Protocol):
-    """What a stage brings to the loop."""
+def train(task: Task[Model], model: Model, options: TrainOptions, processes: Processes | None = None) -> Path:
+    """Train until ``num_steps``, a signal, or ``max_minutes``.
 
-    @property
-    def source(self) -> SampleSource:
-        """Where batches and validation samples come from."""
-        ...
+    Writes into ``ckpt_dir/exp_name``: options.json, last.pt (to resume from) and, in the task's own form, the averaged
+    weights: "best" by validation PSNR and, at the end, "model". All processes must call this together; the first one
+    writes.
 
-    @property
-    def rate_shares(self) -> Mapping[str, float]:
-        """By the name of a network, what its learning rate is multiplied by; 1 for those that are not named."""
-        ...
+    Args:
+        task: source of the samples, loss, validation and form of the checkpoints.
+        model: what is trained, on its device.
+        options: of the loop, and those of the task, which are recorded with them.
+        processes: those that train together; None for this one alone.
 
-    def loss(self, model: MaskVolumeModel, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise, a mean over the samples, and named scalars to log, "psnr" among them."""
-        ...
-
-    def evaluate(self, model: MaskVolumeModel, sample: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Named scalars of a validation sample, "psnr" among them, and named pictures ``[3, H, W]`` in 0..1."""
-        ...
-
-
-class _LossOf(nn.Module):
-    """The loss as a module's forward pass: what averages gradients over processes needs that form."""
-
-    def __init__(self, task: Task, model: MaskVolumeModel) -> None:
-        super().__init__()
-        self.task, self.model = task, model
-
-    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.task.loss(self.model, batch)
-
-
-def train(task: Task, model: MaskVolumeModel, options: TrainOptions, processes: Processes | None = None) -> Path:
-    """Train until ``num_steps``, a signal, or ``max_minutes``; returns the path of the written model.
-
-    Writes into ``ckpt_dir/exp_name``: options.json, last.pt (to resume from), best.safetensors (by validation PSNR)
-    and, at the end, model.safetensors, the last two with the averaged weights. All processes must call this together;
-    the first one writes.
+    Returns:
+        The path of the written model.
 
     Raises:
         InputError: the loss is not finite, data is damaged, or last.pt belongs to another set-up.
@@ -90,76 +66,77 @@ def train(task: Task, model: MaskVolumeModel, options: TrainOptions, processes: 
         _samples_of_epoch(task)
     folder = Path(options.ckpt_dir) / options.exp_name
     processes.first_does(lambda: require_writable_folder(folder))
-    model.to(memory_format=torch.channels_last_3d)
     optimizer = make_optimizer(options, model, task.rate_shares)
     averaged = Averaged(model, options.ema_decay)
-    state = RunState(folder, model, optimizer, averaged, options, processes, plan.samples_per_step)
+    state = RunState(folder, task, model, optimizer, averaged, options, processes, plan.samples_per_step)
     if not options.resume:
         state.set_aside()
-    first = state.load()
+    first_step = state.load()
     if options.num_epochs:
-        left = options.num_epochs * _samples_of_epoch(task) - state.first_sample
-        num_steps = max(first + math.ceil(left / plan.samples_per_step), 1)
+        remaining = options.num_epochs * _samples_of_epoch(task) - state.first_sample
+        num_steps = max(first_step + math.ceil(remaining / plan.samples_per_step), 1)
         options = state.options = replace(options, num_steps=num_steps)
     processes.first_does(lambda: save_options(options, folder / "options.json"))
     if options.compile:
-        _compile(model)
-    loss_of: nn.Module = _LossOf(task, model)
+        for module in task.compiled_modules(model):
+            # In place, so that the names of the weights stay. One program a size: compiling for any size fails.
+            module.compile(dynamic=False)
+    loss_module: nn.Module = TaskLoss(task, model)
     if processes.world > 1:
-        # The networks' 1x1x1 kernels have strides that mean the same and look different.
+        # Convolution kernels of one pixel have strides that differ and mean the same.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        loss_of = DistributedDataParallel(loss_of)
-    draws = plan.draws(first, state.first_sample)
+        loss_module = DistributedDataParallel(loss_module)
+    draws = plan.draws(first_step, state.first_sample)
     with (
-        TrainLog(options, processes, first, plan.samples_per_step) as log,
+        TrainLog(options, processes, first_step, plan.samples_per_step) as log,
         StopFlag() as stop,
         closing(task.source.batches(draws)) as batches,
     ):
-        stepper = _Stepper(loss_of, optimizer, state, log, zip(draws, batches, strict=False))
-        return _Loop(task, state, log, stop, stepper).run(first)
+        stepper = _Stepper(loss_module, optimizer, state, log, zip(draws, batches, strict=False))
+        return _Loop(task, state, log, stop, stepper).run(first_step)
 
 
 class _Loop:
     """Steps, validations and checkpoints in their turn; every process goes through the same ones."""
 
-    def __init__(self, task: Task, state: RunState, log: TrainLog, stop: StopFlag, stepper: _Stepper) -> None:
+    def __init__(self, task: Task[Any], state: RunState, log: TrainLog, stop: StopFlag, stepper: _Stepper) -> None:
         self.task, self.state, self.log, self.stop, self.stepper = task, state, log, stop, stepper
         self.options, self.processes = state.options, state.processes
         self.started = time.monotonic()
 
-    def run(self, first: int) -> Path:
+    def run(self, first_step: int) -> Path:
         """Train from a step on; returns the path of the written model."""
-        options, state, step = self.options, self.state, first
+        options, state, step = self.options, self.state, first_step
         state.model.train()
         try:
             if step and self._validation_due(step) and state.validated_at != step:
-                self._validate(step)  # the former start was stopped in it
+                self._validate(step)  # the previous start was stopped in it
             while step < options.num_steps:
                 scalars, rate = self.stepper.step(step), learning_rate(options, step)
                 state.averaged.update(state.model, step)
                 step += 1
                 self.log.step(step, scalars, rate)
                 minutes = (time.monotonic() - self.started) / 60
-                asked, overtime = self.processes.agree(self.stop.asked, 0 < options.max_minutes < minutes)
-                if asked or overtime or self._validation_due(step) or step % options.save_every == 0:
+                stopped, overtime = self.processes.agree(self.stop.requested, 0 < options.max_minutes < minutes)
+                if stopped or overtime or self._validation_due(step) or step % options.save_every == 0:
                     self._save(step)
-                if asked:
+                if stopped:
                     raise self._interruption()
                 if self._validation_due(step):
                     self._validate(step)
                 if overtime:
                     self.log.say(
-                        f"stopped after {options.max_minutes:g} minutes at step {step}; {self._how_to_go_on()}"
+                        f"stopped after {options.max_minutes:g} minutes at step {step}; {self._how_to_continue()}"
                     )
                     break
         except InputError:
-            if step > first:
+            if step > first_step:
                 self._save_at_the_end(step)
             raise
         except RuntimeError as error:
             if KILLED_WORKER not in str(error):
                 raise
-            _expect_no_more_of_readers()
+            _ignore_readers()
             raise InputError(READER_KILLED) from error
         with state.averaged.swapped_in(state.model):
             return state.write_model(step)
@@ -172,73 +149,73 @@ class _Loop:
         self.log.pause()
 
     def _save_at_the_end(self, step: int) -> None:
-        """Save what was done before an error, even if torch tells only now that a reader was killed."""
+        """Save the steps before an error, even if torch reports only now that a reader was killed."""
         try:
-            _expect_no_more_of_readers()
+            _ignore_readers()
             self._save(step)
         except RuntimeError as error:
             if KILLED_WORKER not in str(error):
                 raise
             self._save(step)
 
-    def _how_to_go_on(self) -> str:
+    def _how_to_continue(self) -> str:
         return f"run the same command again{'' if self.options.resume else ' without --no-resume'} to go on"
 
     def _interruption(self) -> KeyboardInterrupt:
-        return KeyboardInterrupt(self._how_to_go_on())
+        return KeyboardInterrupt(self._how_to_continue())
 
     def _validate(self, step: int) -> None:
         """Evaluate the averaged weights on the fixed samples, which the processes share among them.
 
         Raises:
             InputError: damaged data, in all processes.
-            KeyboardInterrupt: stopped by a signal; what has been evaluated is lost, last.pt is there.
+            KeyboardInterrupt: stopped by a signal; the evaluated samples are lost, last.pt is there.
         """
         state, processes, samples = self.state, self.processes, self.task.source.validation()
-        mine: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}
+        results_here: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}
         rounds = tqdm(
             range(0, len(samples), processes.world), desc="validation", leave=False, disable=not processes.is_first
         )
         with state.averaged.swapped_in(state.model), torch.no_grad():
             for start in rounds:
-                index, wrong = start + processes.rank, None
+                index, error = start + processes.rank, None
                 try:
                     if index < len(samples):
-                        mine[index] = self._evaluate(samples, index)
-                except InputError as error:
-                    wrong = error
-                broken, asked = processes.agree(wrong is not None, self.stop.asked)
-                if broken:
-                    raise wrong or _other_process()
-                if asked:
+                        results_here[index] = self._evaluate(samples, index)
+                except InputError as caught:
+                    error = caught
+                failed, stopped = processes.agree(error is not None, self.stop.requested)
+                if failed:
+                    raise error or _other_process()
+                if stopped:
                     raise self._interruption()
-            found = {index: result for part in processes.gather(mine) for index, result in part.items()}
+            by_sample = {index: result for part in processes.gather(results_here) for index, result in part.items()}
             # In the order of the samples: the same sum for any number of processes.
-            results = [found[index] for index in sorted(found)]
+            results = [by_sample[index] for index in sorted(by_sample)]
             means = {name: sum(scalars[name] for scalars, _ in results) / len(results) for name in results[0][0]}
             state.validated(means, step)
         pictures = {
             f"sample{index}/{name}": picture
-            for index, (_, shown) in enumerate(results[:LOGGED_SAMPLES])
-            for name, picture in shown.items()
+            for index, (_, logged) in enumerate(results[:LOGGED_SAMPLES])
+            for name, picture in logged.items()
         }
         self.log.validation(step, means, pictures)
         self._save(step)
 
     def _evaluate(self, samples: Sequence[Any], index: int) -> tuple[dict[str, float], dict[str, Tensor]]:
         scalars, pictures = self.task.evaluate(self.state.model, samples[index])
-        shown = {name: picture.float().cpu() for name, picture in pictures.items()} if index < LOGGED_SAMPLES else {}
-        return {name: float(value) for name, value in scalars.items()}, shown
+        logged = {name: picture.float().cpu() for name, picture in pictures.items()} if index < LOGGED_SAMPLES else {}
+        return {name: float(value) for name, value in scalars.items()}, logged
 
 
-def _expect_no_more_of_readers() -> None:
-    """Keep torch from raising an error wherever the program is when one more reader ends: it ends anyway."""
+def _ignore_readers() -> None:
+    """Keep torch from raising an error at any point of the program when another reader ends: the program ends too."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _other_process() -> InputError:
-    return InputError("another process of this run has failed; its message says at what")
+    return InputError("another process of this run has failed; see its message")
 
 
 class _Stepper:
@@ -246,13 +223,14 @@ class _Stepper:
 
     def __init__(
         self,
-        loss_of: nn.Module,
+        loss_module: nn.Module,
         optimizer: torch.optim.Optimizer,
         state: RunState,
         log: TrainLog,
         batches: Iterator[tuple[Draw, Any]],
     ) -> None:
-        self.loss_of, self.optimizer, self.state, self.log, self.batches = loss_of, optimizer, state, log, batches
+        self.loss_module, self.optimizer, self.state, self.log = loss_module, optimizer, state, log
+        self.batches = batches
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -271,9 +249,9 @@ class _Stepper:
             drawn.append(self._draw())
             batch = drawn[-1][1]
             last = micro == options.accumulate - 1
-            together = isinstance(self.loss_of, DistributedDataParallel) and not last
-            with self.loss_of.no_sync() if together else nullcontext():  # type: ignore[operator]
-                loss, scalars = self.loss_of(batch)
+            accumulates = isinstance(self.loss_module, DistributedDataParallel) and not last
+            with self.loss_module.no_sync() if accumulates else nullcontext():  # type: ignore[operator]
+                loss, scalars = self.loss_module(batch)
                 (loss / options.accumulate).backward()
             for name, value in {"loss": loss.detach(), **scalars}.items():
                 share = value / options.accumulate
@@ -293,15 +271,15 @@ class _Stepper:
         Raises:
             InputError: damaged data, in all processes.
         """
-        began, drawn, wrong = time.monotonic(), None, None
+        start, drawn, error = time.monotonic(), None, None
         try:
             drawn = next(self.batches)
-        except InputError as error:
-            wrong = error
-        self.log.waited += time.monotonic() - began
-        (broken,) = self.state.processes.agree(wrong is not None)
-        if broken:
-            raise wrong or _other_process()
+        except InputError as caught:
+            error = caught
+        self.log.waited += time.monotonic() - start
+        (failed,) = self.state.processes.agree(error is not None)
+        if failed:
+            raise error or _other_process()
         assert drawn is not None
         return drawn
 
@@ -314,16 +292,8 @@ class _Stepper:
         )
 
 
-def _samples_of_epoch(task: Task) -> int:
+def _samples_of_epoch(task: Task[Any]) -> int:
     samples = task.source.epoch_samples
     if samples is None:
-        raise InputError("--num_epochs: made worlds and mixtures have no epochs; give --num_steps instead")
+        raise InputError("--num_epochs: synthetic worlds and mixtures have no epochs; give --num_steps instead")
     return samples
-
-
-def _compile(model: MaskVolumeModel) -> None:
-    """Compile the networks where they are: the names of their weights stay."""
-    for net in (model.mpi_net, model.mask_net):
-        if net is not None:
-            # One program a size: programs for any size are what the compiler fails at.
-            net.compile(dynamic=False)

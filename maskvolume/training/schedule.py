@@ -61,7 +61,11 @@ def make_optimizer(
 
 
 class Averaged:
-    """Exponential moving average of the trained weights, with a start that forgets the initial ones."""
+    """Exponential moving average of the trained weights; early steps have a lower decay, to forget the initial weights.
+
+    Not torch's ``AveragedModel``: its first update copies the weights instead of averaging them, and it evaluates a
+    deep copy, frozen and compiled networks included, where the averages here are swapped into the model itself.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -69,6 +73,7 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
+        """Average the weights after a step, counted from 0."""
         decay = min(self.decay, (step + 1) / (step + 10))
         for name, value in model.named_parameters():
             if name in self.values:
@@ -77,13 +82,13 @@ class Averaged:
     @contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:
         """The averaged weights in the model, in eval mode, for the length of the context."""
-        kept = {name: value.detach().clone() for name, value in model.named_parameters() if name in self.values}
+        trained = {name: value.detach().clone() for name, value in model.named_parameters() if name in self.values}
         self._assign(model, self.values)
         model.eval()
         try:
             yield
         finally:
-            self._assign(model, kept)
+            self._assign(model, trained)
             model.train()
 
     @staticmethod

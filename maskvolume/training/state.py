@@ -1,4 +1,4 @@
-"""What a training run has reached: saved, loaded, and the models that it hands out."""
+"""The state of a training run: saved, loaded, and the checkpoints that it ships."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import math
 import random
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskvolume.io.files import atomic_path, link_or_copy
-from maskvolume.mpi.checkpoints import save_checkpoint
-from maskvolume.mpi.model import MaskVolumeModel
+from maskvolume.options import marked
 from maskvolume.runtime.errors import InputError
 from maskvolume.runtime.processes import Processes
-from maskvolume.training.options import CHANGEABLE, PRIVATE, TrainOptions
+from maskvolume.training.options import FREE, PRIVATE, TrainOptions
 from maskvolume.training.schedule import Averaged
+from maskvolume.training.task import Task
 
-LAST_NAME, BEST_NAME, MODEL_NAME = "last.pt", "best.safetensors", "model.safetensors"
-FORMER_NAME = "former"  # folder for what a run of the same name has left that is not gone on with
-OUTPUTS = (LAST_NAME, "best*.safetensors", MODEL_NAME)
-LEFTOVERS = (".last.*.pt", ".best*.safetensors", ".model.*.safetensors")  # of a process that was killed while it wrote
+LAST_NAME = "last.pt"
+BEST_STEM, MODEL_STEM = "best", "model"  # names of shipped checkpoints, with the task's suffix
+FORMER_NAME = "former"  # folder for the files of an earlier run of the same name that is not resumed
 
 
 @dataclass
 class RunState:
-    """Everything that a step changes, and the folder that it is kept in."""
+    """Everything that a step changes, and the folder that it is saved in."""
 
     folder: Path
-    model: MaskVolumeModel
+    task: Task[Any]
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     averaged: Averaged
     options: TrainOptions
@@ -42,11 +42,12 @@ class RunState:
     samples_per_step: int
 
     def __post_init__(self) -> None:
-        self.first_step, self.first_sample = 0, 0  # where this start of the program began
+        self.first_step, self.first_sample = 0, 0  # at the start of the program
         self.validated_at = 0  # the step of the last validation
         self.metrics: dict[str, float] = {}
         self.best: list[tuple[float, int]] = []  # PSNR in validation and step, the best first
-        fixed = {key: value for key, value in vars(self.options).items() if key not in CHANGEABLE}
+        free = marked(self.options, FREE)
+        fixed = {key: value for key, value in vars(self.options).items() if key not in free}
         self.setup = {key: list(value) if isinstance(value, tuple) else value for key, value in fixed.items()}
 
     def save(self, step: int) -> None:
@@ -72,7 +73,9 @@ class RunState:
         path = self.folder / LAST_NAME
 
         def read() -> dict[str, Any] | None:
-            for pattern in LEFTOVERS:
+            suffix = self.task.suffix
+            # Files of a process that was killed while it wrote.
+            for pattern in (".last.*.pt", f".{BEST_STEM}*{suffix}", f".{MODEL_STEM}.*{suffix}"):
                 for leftover in self.folder.glob(pattern):
                     with suppress(OSError):
                         leftover.unlink()
@@ -101,10 +104,11 @@ class RunState:
             raise InputError(f"{path}: not a whole state ({type(error).__name__}); remove it to start anew") from None
 
     def set_aside(self) -> None:
-        """Move what a former run of this name has left into a folder of its own, so that nothing of it goes on."""
+        """Move the files of an earlier run of this name into a folder of its own, so that none of them is used."""
 
         def move() -> None:
-            former = [path for pattern in OUTPUTS for path in self.folder.glob(pattern)]
+            patterns = (LAST_NAME, f"{BEST_STEM}*{self.task.suffix}", f"{MODEL_STEM}{self.task.suffix}")
+            former = [path for pattern in patterns for path in self.folder.glob(pattern)]
             for path in former:
                 target = self.folder / FORMER_NAME
                 target.mkdir(exist_ok=True)
@@ -130,8 +134,8 @@ class RunState:
     def validated(self, metrics: dict[str, float], step: int) -> None:
         """Note the result of a validation; the weights in the model are kept where they are among the best.
 
-        best.safetensors holds the best of all; with ``keep_best`` above 1 the best ones lie in
-        best_stepNNNNNN.safetensors as well.
+        "best" is the best of all; with ``keep_best`` above 1 the best ones are in "best_stepNNNNNN" as well. All with
+        the task's suffix.
         """
         self.metrics, self.validated_at = metrics, step
         entry = (metrics["psnr"], step)
@@ -142,41 +146,44 @@ class RunState:
 
         def write() -> None:
             for _, old in dropped:
-                (self.folder / _best_name(old)).unlink(missing_ok=True)
+                self._best_path(old).unlink(missing_ok=True)
             if entry not in self.best:
                 return
             several = self.options.keep_best > 1
-            path = self.folder / (_best_name(step) if several else BEST_NAME)
-            save_checkpoint(path, self.described(step))
+            best = self.folder / f"{BEST_STEM}{self.task.suffix}"
+            path = self._best_path(step) if several else best
+            self.task.save(path, self.model, self._info(step))
             if several and self.best[0] == entry:
-                link_or_copy(path, self.folder / BEST_NAME)
+                link_or_copy(path, best)
 
         self.processes.first_does(write)
 
     def write_model(self, step: int) -> Path:
-        """Write model.safetensors of the weights in the model; returns its path."""
-        path = self.folder / MODEL_NAME
-        self.processes.first_does(lambda: save_checkpoint(path, self.described(step)))
+        """Write the checkpoint of the weights in the model; returns its path."""
+        path = self.folder / f"{MODEL_STEM}{self.task.suffix}"
+        self.processes.first_does(lambda: self.task.save(path, self.model, self._info(step)))
         return path
 
-    def described(self, step: int) -> MaskVolumeModel:
-        """The model with what its checkpoint is to say of it."""
-        info = {
+    def _best_path(self, step: int) -> Path:
+        return self.folder / f"{BEST_STEM}_step{step:06d}{self.task.suffix}"
+
+    def _info(self, step: int) -> dict[str, Any]:
+        """The description of the run that its checkpoints carry."""
+        private = marked(self.options, PRIVATE)
+        return {
             "steps": step,
             "metrics": {name: round(value, 4) for name, value in self.metrics.items()},
             "samples_per_step": self.samples_per_step,
             "options": {
                 key: list(value) if isinstance(value, tuple) else value
                 for key, value in vars(self.options).items()
-                if key not in PRIVATE
+                if key not in private
             },
             "commit": current_commit(),
         }
-        self.model.meta = replace(self.model.meta, info=info)
-        return self.model
 
     def save_broken_batch(self, step: int, batches: list[Any], indices: list[tuple[int, ...]], loss: float) -> Path:
-        """Write the batches of a step whose loss or gradient is not finite, with the weights that met them."""
+        """Write the batches of a step whose loss or gradient is not finite, with the weights before the step."""
         path = self.folder / f"not_finite_step{step:06d}_rank{self.processes.rank}.pt"
         content = {
             "step": step,
@@ -198,20 +205,16 @@ def current_commit() -> str:
         return "unknown"
 
 
-def _best_name(step: int) -> str:
-    return f"best_step{step:06d}.safetensors"
-
-
 def _save_tensors(path: Path, content: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
-        buffer = io.BytesIO()  # a full disk is then an error of the system that names the file
+        buffer = io.BytesIO()  # so that a full disk is an operating system's error that names the file
         torch.save(content, buffer)
         temporary.write_bytes(buffer.getbuffer())
 
 
 def _random_state() -> dict[str, Any]:
-    """The state of all generators that code of a step may draw from, as plain values and tensors."""
-    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 what libraries draw from
+    """The state of all random generators that a step may use, as plain values and tensors."""
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 libraries use it
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

@@ -29,7 +29,7 @@ from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoFrames, VideoWriter
 from maskvolume.mpi.image import MultiplaneImage
 from maskvolume.mpi.renderer import ClipRenderer
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 from maskvolume.rendering.output_folder import digest
 from maskvolume.rendering.pictures import to_uint8
 from maskvolume.runtime.errors import InputError
@@ -304,8 +304,9 @@ class WebExport:
         """Files of the renderer's views of a frame: from the centre, then from the edges of the limits."""
         return [self.work / "truth" / f"{frame:05d}_{view}.png" for view in range(5)]
 
-    def take(self, frame: int, writers: Writers) -> None:
+    def take(self, time: float, writers: Writers) -> None:
         """Store the layers of a frame whose MPI the renderer has just computed, unless they are stored already."""
+        frame = int(time)
         if self._is_stored(frame):
             return
         plan, scale = self.plan()

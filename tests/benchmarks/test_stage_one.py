@@ -18,9 +18,9 @@ from benchmarks.stage_one import (
     PARTS,
     EmptyClip,
 )
+from maskvolume.data.synthetic.source import SAMPLES_PER_SEED, VALIDATION_SEED
 from maskvolume.mpi.checkpoints import save_checkpoint
 from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
-from maskvolume.mpi.stages import SAMPLES_PER_SEED, VALIDATION_SEED
 from maskvolume.runtime.errors import InputError
 
 SIZE = (48, 64)

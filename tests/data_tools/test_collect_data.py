@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.clips.selection import choose_cameras, choose_frames
 from data_tools.collect_data import main
 from maskvolume.clips.backgrounds import evenly_spaced, make_backgrounds
 from maskvolume.clips.rig import RigClip
@@ -82,27 +81,6 @@ def test_frames_keep_their_numbers(recording):
     clip_dir = collect(recording, 2, 5)
     assert RigClip.open(clip_dir).frame_names == ("00002", "00003", "00004")
     np.testing.assert_array_equal(RigClip.open(clip_dir).read(1, 0), read_image(recording / "cam03" / "00002.jpg"))
-
-
-def rename_frames(recording: Path, names: list[str]) -> None:
-    for camera in ("cam01", "cam03", "cam10"):
-        for path, name in reversed(list(zip(sorted((recording / camera).iterdir()), names, strict=True))):
-            path.rename(path.with_stem(name))
-
-
-def test_frame_numbers_are_those_of_the_names(recording):
-    rename_frames(recording, ["00100", "00102", "00104", "00106", "00108", "00110"])
-    clip = RigClip.open(recording).layout
-    assert choose_frames(clip, 100, 105) == {100: 0, 102: 1, 104: 2}
-    with pytest.raises(InputError, match="frames 100 to 110"):
-        choose_frames(clip, 0, 5)
-    with pytest.raises(InputError, match="none has a number in between"):
-        choose_frames(clip, 103, 104)
-
-
-def test_names_without_numbers_are_counted(recording):
-    rename_frames(recording, [f"take_{letter}" for letter in "abcdef"])
-    assert choose_frames(RigClip.open(recording).layout, 1, 3) == {1: 1, 2: 2}
 
 
 def test_another_size(recording, tmp_path):
@@ -326,14 +304,6 @@ def test_backgrounds_of_other_cameras_are_refused(recording):
         collect(recording, 0, 2)
 
 
-def test_cameras_by_name(recording):
-    clip = RigClip.open(recording).layout
-    assert choose_cameras(clip) == (0, 1, 2)
-    assert choose_cameras(clip, ["cam10", "cam01"]) == (1,)
-    with pytest.raises(InputError, match="at least one"):
-        choose_cameras(clip, clip.names)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -387,11 +357,11 @@ def test_cameras_that_do_not_match(recording):
         collect(recording, 0, 2)
 
 
-def test_as_a_program_from_another_folder(run_program, recording, tmp_path):
+def test_as_a_program_from_another_folder(run_program, call_program, recording, tmp_path):
     done = run_program("data_tools/collect_data.py", "frames", 0, 2, "qual", cwd=tmp_path)
     assert done.rc == 0, done.stderr
     assert RigClip.open(recording / "qual").num_frames == 2
-    done = run_program("data_tools/collect_data.py", "frames", 0, 20, "qual", cwd=tmp_path)
+    done = call_program("data_tools/collect_data.py", "frames", 0, 20, "qual", cwd=tmp_path)
     done.check_input_error("frames 0 to 5", "END <= 6")
 
 

@@ -182,8 +182,8 @@ def test_a_damaged_scene_is_named(rig):
     assert RigScene(path).num_frames == 5
 
 
-def test_as_a_program_from_another_folder(run_program, rig, tmp_path):
+def test_as_a_program_from_another_folder(run_program, call_program, rig, tmp_path):
     done = run_program("data_tools/compress_rig.py", "frames", "--out_dir", "data", "--compact", cwd=tmp_path)
     assert done.rc == 0, done.stderr
     assert len(open_rig_scenes(tmp_path / "data")) == 1
-    run_program("data_tools/compress_rig.py", "frames", cwd=tmp_path).check_input_error("--out_dir")
+    call_program("data_tools/compress_rig.py", "frames", cwd=tmp_path).check_input_error("--out_dir")

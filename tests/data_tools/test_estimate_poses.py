@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pycolmap
 import pytest
 import torch
 
 from data_tools.estimate_poses import main
 from data_tools.poses.confidence import (
-    Confidence,
-    align,
     differences,
-    rig_width,
-    verdict,
 )
-from data_tools.poses.features import Features, match_features
-from data_tools.poses.mapping import Problem
 from maskvolume.clips.rig import RigClip
 from maskvolume.data.synthetic.options import WorldOptions
 from maskvolume.data.synthetic.static import StaticWorld
@@ -255,53 +247,6 @@ def test_bad_options(tiny_rig, arguments, words):
     (tiny_rig / "poses_bounds.npy").unlink()
     with pytest.raises(InputError, match=words):
         main([str(tiny_rig), *arguments])
-
-
-def test_matches_are_mutual_and_clear():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(50, 128)).astype(np.float32)
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
-    points = np.zeros((50, 2), np.float32)
-    order = rng.permutation(50)
-    pairs = match_features(Features(points, values), Features(points, values[order]))
-    assert len(pairs) == 50
-    assert (order[pairs[:, 1]] == pairs[:, 0]).all()
-    twice = Features(np.zeros((100, 2), np.float32), np.concatenate([values, values]))
-    assert len(match_features(Features(points, values), twice)) == 0
-    nothing = Features(points[:0], values[:0])
-    assert match_features(nothing, twice).shape == (0, 2)
-    assert match_features(twice, nothing).shape == (0, 2)
-
-
-def test_alignment_of_cameras_in_a_row():
-    T = np.tile(np.eye(4), (3, 1, 1))
-    T[:, 0, 3] = [0.1, 0, -0.1]
-    world = np.eye(4)
-    world[:3, :3] = cv2.Rodrigues(np.array([0.3, -0.7, 0.2]))[0]
-    world[:3, 3] = [1, 2, 3]
-    moved = T @ world
-    moved[:, :3, 3] *= 5
-    found = align(list(moved), list(T))
-    assert found.scale == pytest.approx(0.2)
-    rotation, place = differences(list(moved), list(T))
-    assert rotation.max() < 1e-6
-    assert place.max() < 1e-9
-    assert rig_width(T) == pytest.approx(0.2)
-
-
-def test_verdict_names_what_is_weak():
-    camera = pycolmap.Camera(model="SIMPLE_PINHOLE", width=640, height=360)
-    problem = Problem(("cam00", "cam01"), (), {}, (camera, camera), False, False, 0)
-    good = Confidence(900, 4.0, (1.0, 2.0, 4.0), 0.3, {0: 500, 1: 450}, 0.01, 0.1, 0.5, 0.0)
-    assert verdict(good, problem) == ("good", [])
-    grade, why = verdict(replace(good, focal=5.0, points={0: 500, 1: 100}), problem)
-    assert grade == "usable"
-    assert "focal lengths are only accurate to 5.0%" in why[0]
-    assert "cam01 shares only 100 points with the others" in why[1]
-    assert verdict(replace(good, rotation=1.0), problem)[0] == "poor"
-    grade, why = verdict(replace(good, aspect=50.0), problem)
-    assert grade == "poor"
-    assert "--distortion radial" in why[0]
 
 
 @pytest.mark.slow

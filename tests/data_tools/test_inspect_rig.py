@@ -17,8 +17,7 @@ from data_tools.inspect_rig import (
     main,
     warnings,
 )
-from data_tools.inspection.geometry import colour_gains, common_view, neighbour_pairs
-from data_tools.inspection.signals import correlations, find_offsets, read_signals
+from data_tools.inspection.signals import find_offsets, read_signals
 from maskvolume.clips.layouts import open_layout
 from maskvolume.clips.rig import RigClip
 from maskvolume.geometry.cameras import Camera
@@ -105,20 +104,6 @@ def test_too_little_motion_says_so(clip, capsys):
     assert RigClip.open(clip).names == CAMERAS  # what was written is no camera
 
 
-def test_offsets_of_made_signals():
-    rng = np.random.default_rng(0)
-    long = rng.gamma(1.0, 1.0, 260)
-    smooth = np.convolve(long, [0.25, 0.5, 0.25], "same")
-    motions = [smooth[20 - lag : 220 - lag] + rng.normal(0, 0.05, 200) for lag in (0, 0, 7, 0, -12)]
-    offsets = find_offsets(motions)
-    assert [round(offset.frames or 0) for offset in offsets] == [0, 0, 7, 0, -12]
-    assert all(offset.is_sure for offset in offsets)
-    other = find_offsets([*motions[:2], rng.gamma(1.0, 1.0, 200), motions[3]])
-    assert not other[2].is_sure
-    assert correlations(motions[0], motions[0], 3).argmax() == 3
-    assert find_offsets([motion[:5] for motion in motions])[0].frames is None
-
-
 def test_exposure_and_colour(clip):
     edit(clip, "cam01", lambda picture: 0.8 * picture)
     edit(clip, "cam03", lambda picture: picture * [1, 1, 0.85])
@@ -128,27 +113,6 @@ def test_exposure_and_colour(clip):
     np.testing.assert_allclose(gains, expected, atol=0.015)
     lines = warned(clip)
     assert [line.split(":")[0] for line in lines if "light against the rig" in line] == ["cam01", "cam03"]
-
-
-def test_gains_of_cameras_that_share_nothing():
-    T = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
-    T[1, :3, :3] = torch.tensor([[-1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
-    K = torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]], dtype=torch.float64).expand(2, 3, 3)
-    cameras = Camera(T, K, (48, 64))
-    assert np.isnan(colour_gains(cameras, [np.full((48, 64, 3), 100, np.float32)] * 2, [3.0])).all()
-    assert common_view(cameras[0], cameras[1], 3.0) == 0
-
-
-def test_disparities_are_those_of_the_formula():
-    T = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
-    T[:, 0, 3] = torch.tensor([0.0, -0.1, -0.3])
-    K = torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]], dtype=torch.float64).expand(3, 3, 3)
-    pairs = neighbour_pairs(Camera(T, K, (48, 64)), 1.0, 10.0, 10)
-    assert [pair.neighbour for pair in pairs] == [1, 0, 1]
-    assert [pair.baseline for pair in pairs] == pytest.approx([0.1, 0.1, 0.2])
-    assert pairs[0].disparity == pytest.approx(60 * 0.1 * 0.9)
-    assert pairs[2].disparity == pytest.approx(60 * 0.2 * 0.9)
-    assert pairs[0].step == pytest.approx(60 * 0.1 * 0.9 / 9)
 
 
 def test_geometry_that_is_poor(clip):
@@ -197,14 +161,14 @@ def test_videos_and_a_part_of_the_frames(clip, tmp_path, capsys):
     assert (videos / PICTURE_NAME).is_file()
 
 
-def test_bad_input_ends_with_one_line(tiny_rig, run_program, tmp_path):
+def test_bad_input_ends_with_one_line(tiny_rig, run_program, call_program, tmp_path):
     poses = np.load(tiny_rig / "poses_bounds.npy")
     poses[1, 15] = -1
     np.save(tiny_rig / "poses_bounds.npy", poses)
     out = tmp_path / "out"
     run_program("data_tools/inspect_rig.py", tiny_rig, "--out_dir", out).check_input_error("row 1", "near -1")
     (tiny_rig / "poses_bounds.npy").unlink()
-    run_program("data_tools/inspect_rig.py", tiny_rig, "--out_dir", out).check_input_error("poses_bounds.npy")
+    call_program("data_tools/inspect_rig.py", tiny_rig, "--out_dir", out).check_input_error("poses_bounds.npy")
     assert not out.exists()
 
 

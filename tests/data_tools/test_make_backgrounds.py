@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.clips.selection import FrameChoice
 from data_tools.make_backgrounds import main
 from maskvolume.clips.backgrounds import make_backgrounds
 from maskvolume.clips.layouts import open_layout
@@ -58,18 +57,6 @@ def test_the_frames_that_are_chosen(recording, capsys, options, frames):
     text = capsys.readouterr().out
     assert f"exact median over {len(frames)} of 7 frames" in text
     assert "2 backgrounds, 0 of them kept" in text
-
-
-def test_a_hundred_frames_by_default_but_all_that_are_listed(recording):
-    layout = open_layout(recording)
-    many = type(layout)(
-        layout.kind, layout.root, layout.names, tuple(map(str, range(500))), layout.size, recording, layout.source
-    )
-    chosen = FrameChoice().positions(many)
-    assert (len(chosen), chosen[0], chosen[-1]) == (100, 0, 499)
-    assert len(FrameChoice(every=2).positions(many)) == 250
-    assert len(FrameChoice(listed=tuple(range(150))).positions(many)) == 150
-    assert len(FrameChoice(every=2, count=20).positions(many)) == 20
 
 
 def test_the_histogram_is_near_the_exact_median(recording):
@@ -173,7 +160,7 @@ def test_other_pictures_and_damage(recording):
     assert [path.name for path in (recording / "background").iterdir()] == ["cam01.png"]
 
 
-def test_as_a_program_from_another_folder(run_program, recording, tmp_path):
+def test_as_a_program_from_another_folder(run_program, call_program, recording, tmp_path):
     done = run_program("data_tools/make_backgrounds.py", "frames", cwd=tmp_path)
     assert done.rc == 0, done.stderr
-    run_program("data_tools/make_backgrounds.py", "nowhere", cwd=tmp_path).check_input_error("nowhere")
+    call_program("data_tools/make_backgrounds.py", "nowhere", cwd=tmp_path).check_input_error("nowhere")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
@@ -15,120 +13,15 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from matte_helpers import SIZE, make_scene
 
 from data_tools.make_backgrounds import main as make_backgrounds
 from data_tools.make_mattes import main
-from data_tools.mattes.difference import BackgroundModel, DifferenceSettings, soften
-from data_tools.mattes.segmentation import Segmenter
-from maskvolume.clips.backgrounds import temporal_median
+from data_tools.mattes.difference import BackgroundModel
 from maskvolume.clips.mattes import read_matte
 from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoWriter
 from maskvolume.runtime.errors import InputError
-
-SIZE = (180, 320)
-FRAMES = 9
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A disc that crosses a textured wall, and casts a shadow beside it."""
-
-    frames: list[np.ndarray]
-    discs: list[np.ndarray]
-    shadows: list[np.ndarray]
-
-    def model(self) -> BackgroundModel:
-        background = temporal_median(self.frames.__getitem__, FRAMES)
-        return BackgroundModel(background, self.frames.__getitem__, FRAMES)
-
-
-def make_scene(
-    noise: float = 0, flicker: float = 0, quality: int = 0, paint: Callable[[np.ndarray], np.ndarray] | None = None
-) -> Scene:
-    rng = np.random.default_rng(1)
-    h, w = SIZE
-    wall = cv2.resize(rng.integers(60, 200, (18, 32, 3), np.uint8), (w, h), interpolation=cv2.INTER_CUBIC)
-    thing = cv2.resize(rng.integers(0, 256, (18, 32, 3), np.uint8), (w, h), interpolation=cv2.INTER_CUBIC)
-    y, x = np.mgrid[:h, :w]
-    scene = Scene([], [], [])
-    for frame in range(FRAMES):
-        middle = 30 + 32 * frame
-        disc = (x - middle) ** 2 + (y - 70) ** 2 < 27**2
-        shadow = ((x - middle) / 30) ** 2 + ((y - 130) / 16) ** 2 < 1
-        light = 1 - 0.4 * cv2.GaussianBlur(shadow.astype(np.float32), (0, 0), 2)[..., None]
-        picture = np.where(disc[..., None], thing if paint is None else paint(wall), wall * light)
-        picture = picture * (1 + rng.uniform(-flicker, flicker)) + rng.normal(0, noise, (h, w, 3))
-        picture = picture.clip(0, 255).round().astype(np.uint8)
-        if quality:
-            encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-            picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-        scene.frames.append(picture)
-        scene.discs.append(disc)
-        scene.shadows.append(shadow & ~disc)
-    return scene
-
-
-def overlap(scene: Scene, settings: DifferenceSettings | None = None) -> float:
-    """Intersection over union of all frames."""
-    model = scene.model()
-    found = [model.moving(frame, settings or DifferenceSettings()) for frame in scene.frames]
-    both = sum(int((a & b).sum()) for a, b in zip(found, scene.discs, strict=True))
-    return both / sum(int((a | b).sum()) for a, b in zip(found, scene.discs, strict=True))
-
-
-@pytest.mark.parametrize(
-    "spoilt",
-    [{}, {"noise": 3}, {"noise": 8}, {"flicker": 0.08}, {"quality": 60}, {"noise": 4, "flicker": 0.05, "quality": 80}],
-)
-def test_what_moves_is_found_under_noise_flicker_and_compression(spoilt):
-    assert overlap(make_scene(**spoilt)) > 0.85
-
-
-def test_shadows_are_dropped_or_kept():
-    scene = make_scene(noise=1)
-    model = scene.model()
-    for frame, shadow in zip(scene.frames[2:7], scene.shadows[2:7], strict=True):
-        assert model.moving(frame, DifferenceSettings())[shadow].mean() < 0.1
-        assert model.moving(frame, DifferenceSettings(keep_shadows=True))[shadow].mean() > 0.8
-
-
-def test_a_thing_that_looks_like_a_shadow_inside_is_filled():
-    scene = make_scene(noise=1)
-    flat = make_scene(noise=1, paint=lambda wall: np.full_like(wall, 40))
-    assert overlap(scene) > 0.9
-    assert overlap(flat) > 0.85
-
-
-def test_the_exposure_of_one_frame_is_no_motion():
-    scene = make_scene(noise=1)
-    model = scene.model()
-    brighter = (scene.frames[4] * 1.15).clip(0, 255).astype(np.uint8)
-    both = model.moving(brighter, DifferenceSettings()), model.moving(scene.frames[4], DifferenceSettings())
-    assert (both[0] & both[1]).sum() > 0.9 * (both[0] | both[1]).sum()
-
-
-def test_nothing_moves():
-    rng = np.random.default_rng(0)
-    wall = rng.integers(60, 200, (*SIZE, 3))
-    frames = [(wall + rng.normal(0, 4, wall.shape)).clip(0, 255).astype(np.uint8) for _ in range(5)]
-    model = BackgroundModel(temporal_median(frames.__getitem__, 5), frames.__getitem__, 5)
-    assert not any(model.moving(frame, DifferenceSettings()).any() for frame in frames)
-
-
-def test_small_regions_are_dropped_and_the_edge_is_soft():
-    scene = make_scene()
-    model = scene.model()
-    speck = scene.frames[2].copy()
-    speck[20:24, 250:254] = 255
-    area = 16 / (SIZE[0] * SIZE[1])
-    assert not model.moving(speck, DifferenceSettings(min_area=4 * area))[15:30, 240:260].any()
-    assert model.moving(speck, DifferenceSettings(min_area=0))[15:30, 240:260].any()
-    mask = model.moving(scene.frames[4], DifferenceSettings())
-    assert set(np.unique(soften(mask, 0))) == {0, 255}
-    soft = soften(mask, 2)
-    assert len(np.unique(soft)) > 50
-    assert abs(int((soft >= 128).sum()) - int(mask.sum())) < 0.02 * mask.sum()
 
 
 def write_clip(folder: Path, cameras: tuple[str, ...] = ("cam01", "cam10")) -> Path:
@@ -386,20 +279,8 @@ def test_weights_that_cannot_be_had(clip, monkeypatch, tmp_path):
     assert not (clip / "mattes").exists()
 
 
-def test_things_found_by_maskrcnn():
-    segmenter = Segmenter(torch.nn.Identity(), None, (1, 3), torch.device("cpu"))
-    masks = torch.zeros(4, 1, 6, 8)
-    for number in range(4):
-        masks[number, 0, number] = 0.9
-    found = {"labels": torch.tensor([1, 2, 3, 1]), "scores": torch.tensor([0.9, 0.9, 0.6, 0.2]), "masks": masks}
-    sureness = segmenter._of_instances(found, (6, 8))
-    assert [row.max().item() for row in sureness] == pytest.approx([0.9, 0, 0.9, 0, 0, 0])
-    nothing = {"labels": torch.zeros(0), "scores": torch.zeros(0), "masks": torch.zeros(0, 1, 6, 8)}
-    assert segmenter._of_instances(nothing, (6, 8)).shape == (6, 8)
-
-
-def test_as_a_program_from_another_folder(run_program, clip, tmp_path):
+def test_as_a_program_from_another_folder(run_program, call_program, clip, tmp_path):
     done = run_program("data_tools/make_mattes.py", "frames", "--end", 1, cwd=tmp_path)
     assert done.rc == 0, done.stderr
     shutil.rmtree(clip / "background")
-    run_program("data_tools/make_mattes.py", "frames", cwd=tmp_path).check_input_error("make_backgrounds.py")
+    call_program("data_tools/make_mattes.py", "frames", cwd=tmp_path).check_input_error("make_backgrounds.py")

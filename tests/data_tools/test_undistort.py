@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import lens_helpers
 import numpy as np
 import pytest
 import torch
-from lens_helpers import SIZE, make_lens, picture_rays, take_picture, waves
+from board_helpers import write_boards
+from lens_helpers import SIZE, make_lens, take_picture, waves
 
 from data_tools.undistort import main
 from maskvolume.clips.layouts import open_layout
@@ -255,68 +255,6 @@ def test_interrupted_run_leaves_whole_files_and_goes_on(tmp_path, calibration, k
     assert RigClip.open(out).num_frames == FRAMES
 
 
-def draw_board(fine: Lens, rays: np.ndarray, turn: np.ndarray, place: np.ndarray, board: tuple[int, int]) -> np.ndarray:
-    """A chessboard with unit squares, turned and placed in front of a lens of four times the size of the picture."""
-    angle = np.linalg.norm(turn)
-    x, y, z = turn / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    T = np.eye(4)
-    T[:3, :3] = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    T[:3, 3] = place - T[:3, :3] @ [(board[0] - 1) / 2, (board[1] - 1) / 2, 0]
-
-    def colour(points: np.ndarray) -> np.ndarray:
-        squares = np.floor(points)
-        on_board = (squares >= -1).all(axis=-1) & (squares[..., 0] < board[0]) & (squares[..., 1] < board[1])
-        dark = on_board & (squares.sum(axis=-1) % 2 == 0)
-        return np.repeat(np.where(dark, 0.1, 0.9)[..., None], 3, axis=-1)
-
-    picture = take_picture(fine, T, colour, 0.0, rays)
-    return picture.reshape(fine.size[0] // 4, 4, fine.size[1] // 4, 4, 3).mean(axis=(1, 3)).round().astype(np.uint8)
-
-
-BOARD = (7, 5)
-BOARD_RAYS: dict[str, np.ndarray] = {}  # of the two lenses that look at boards, made once
-
-
-def write_boards(folder: Path, lens: Lens, count: int = 8, tilt: float = 0.45) -> None:
-    fine = lens.scaled((4 * lens.size[0], 4 * lens.size[1]))
-    if lens.model not in BOARD_RAYS:
-        BOARD_RAYS[lens.model] = picture_rays(fine)
-    rays = BOARD_RAYS[lens.model]
-    for i in range(count):
-        angle = 2 * np.pi * i / count
-        turn = tilt * np.array([np.cos(angle), np.sin(angle), 0.2 * (i % 3 - 1)]) + [1e-6, 0, 0]
-        distance = 9.0 + 2 * (i % 3) if lens.model == "pinhole" else 6.0 + i % 3
-        place = np.array([0.16 * np.cos(2 * angle), 0.12 * np.sin(2 * angle), 1.0]) * distance
-        write_image(folder / f"{i:03d}.png", draw_board(fine, rays, turn, place, BOARD))
-
-
-@pytest.mark.parametrize("kind", ["barrel", "fisheye"])
-def test_calibration_from_boards(tmp_path, kind, capsys):
-    truth = make_lens(kind, (180, 240))
-    write_boards(tmp_path / "boards/cam00", truth)
-    write_image(tmp_path / "boards/cam00/100.png", np.full((180, 240, 3), 200, np.uint8))
-    options = ["--board", "7", "5", "--square", "0.03", "--model", truth.model, "--out_dir", str(tmp_path / "out")]
-    main([str(tmp_path / "boards"), *options])
-    out = capsys.readouterr().out
-    assert "100.png: no board of 7 x 5 inner corners" in out
-    assert "reprojection error 0." in out
-    assert "boards in 8 of 9 pictures" in out
-    lens = read_calibration(tmp_path / "out/calibration/cam00.json")
-    assert (lens.model, lens.size) == (truth.model, truth.size)
-    # A tenth of a percent; without the half pixel the principal point would be off by more than it is.
-    np.testing.assert_allclose(lens.K, truth.K, rtol=2e-3, atol=0.2)
-    # What it is for: rays of the picture.
-    pixels = np.stack(np.meshgrid(np.linspace(60, 180, 7), np.linspace(50, 130, 5)), axis=-1)
-    off = lens_helpers.undistort(lens, pixels) - lens_helpers.undistort(truth, pixels)
-    assert np.abs(off - off.mean(axis=(0, 1))).max() * truth.K[0, 0] < 0.3  # a shift of all is a turn of the camera
-
-    before = (tmp_path / "out/calibration/cam00.json").stat().st_mtime_ns
-    main([str(tmp_path / "boards"), *options])
-    assert "kept; --overwrite" in capsys.readouterr().out
-    assert (tmp_path / "out/calibration/cam00.json").stat().st_mtime_ns == before
-
-
 def test_boards_of_one_folder_hold_for_all_cameras(tmp_path):
     write_boards(tmp_path / "boards", make_lens("barrel", (180, 240)), count=6)
     main([str(tmp_path / "boards"), "--board", "7", "5", "--out_dir", str(tmp_path / "out")])
@@ -324,27 +262,6 @@ def test_boards_of_one_folder_hold_for_all_cameras(tmp_path):
     assert [path.name for path in calibration.iterdir()] == ["all.json"]
     undistort(write_clip(tmp_path / "clip", "frames"), calibration, tmp_path / "straight")
     assert RigClip.open(tmp_path / "straight").names == NAMES
-
-
-def test_boards_that_do_not_tell_the_lens(tmp_path):
-    lens = make_lens("barrel", (180, 240))
-    write_boards(tmp_path / "few/cam00", lens, count=2)
-    with pytest.raises(InputError, match="cam00: a board of 7 x 5 inner corners in 2 of 2 pictures, at least 3"):
-        main([str(tmp_path / "few"), "--board", "7", "5", "--out_dir", str(tmp_path / "out")])
-    write_boards(tmp_path / "flat/cam00", lens, count=4, tilt=1e-6)
-    with pytest.raises(InputError, match=r"cam00: the boards (are too similar|do not determine the lens).*tilted"):
-        main([str(tmp_path / "flat"), "--board", "7", "5", "--out_dir", str(tmp_path / "out")])
-    write_image(tmp_path / "few/cam00/9.png", np.zeros((20, 20, 3), np.uint8))
-    with pytest.raises(InputError, match=r"9\.png: 20 x 20 pixels, but 000\.png has 240 x 180"):
-        main([str(tmp_path / "few"), "--board", "7", "5", "--out_dir", str(tmp_path / "out")])
-    (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="none: holds no picture"):
-        main([str(tmp_path / "none"), "--board", "7", "5", "--out_dir", str(tmp_path / "out")])
-    write_image(tmp_path / "few/0.png", np.zeros((20, 20, 3), np.uint8))
-    with pytest.raises(InputError, match="few: holds pictures and folders with pictures"):
-        main([str(tmp_path / "few"), "--board", "7", "5", "--out_dir", str(tmp_path / "out")])
-    with pytest.raises(InputError, match="gone: no such folder"):
-        main([str(tmp_path / "gone"), "--board", "7", "5", "--out_dir", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize(

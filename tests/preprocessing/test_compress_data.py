@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import h5py
 import numpy as np
 import pytest
-from realestate10k_helpers import make_cameras
+from realestate10k_helpers import make_cameras, original_scenes, photo
 
 from benchmarks.data_reading import write_original
 from maskvolume.io.images import read_image, resize_image
-from maskvolume.io.original_h5 import OriginalData, OriginalScene
-from maskvolume.io.realestate10k import SceneCameras, write_scene_cameras
+from maskvolume.io.realestate10k import write_scene_cameras
 from maskvolume.io.shards import SceneShards, encode_jpeg
 from maskvolume.io.triplets import read_triplets
 from maskvolume.metrics import psnr
@@ -39,19 +35,13 @@ FORM = PictureForm(SIZE, quality=92, min_frames=10)
 WH = ("--img_wh", str(SIZE[1]), str(SIZE[0]))
 
 
-def picture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """Smooth colours, as a photo has."""
-    rng = np.random.default_rng(seed)
-    return cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
-
-
 def write_frames(root: Path, name: str, count: int = COUNT, size: tuple[int, int] = SIZE, seed: int = 0) -> Path:
     """A scene as extract_frames.py writes it."""
     folder = root / name
     folder.mkdir(parents=True)
     cameras = make_cameras("cameras", f"https://a/{name}", [33_366 * i for i in range(count)])
     for i, timestamp in enumerate(cameras.timestamps.tolist()):
-        (folder / f"{timestamp}.jpg").write_bytes(encode_jpeg(picture(100 * seed + i, size), 90))
+        (folder / f"{timestamp}.jpg").write_bytes(encode_jpeg(photo(100 * seed + i, size), 90))
     write_scene_cameras(folder / "cameras.txt", cameras)
     return folder
 
@@ -134,14 +124,14 @@ def test_scenes_are_added(frames: Path, tmp_path: Path) -> None:
 
 def test_other_sizes_are_resized_and_encoded(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "frames", "big", size=(96, 200))
-    png = cv2.imencode(".png", picture(1)[..., ::-1])[1].tobytes()
+    png = cv2.imencode(".png", photo(1, SIZE)[..., ::-1])[1].tobytes()
     (folder / "0.jpg").write_bytes(png)  # of the right size, but no JPEG
     packed = pack_scene(FramesScene(folder), FORM)
     assert packed.cameras is not None
     decoded = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) for data in packed.jpegs]
     assert all(data.startswith(b"\xff\xd8") for data in packed.jpegs)
-    assert psnr_of(decoded[0], picture(1)) > 32
-    assert psnr_of(decoded[3], resize_image(picture(3, (96, 200)), SIZE)) > 32
+    assert psnr_of(decoded[0], photo(1, SIZE)) > 32
+    assert psnr_of(decoded[3], resize_image(photo(3, (96, 200)), SIZE)) > 32
     np.testing.assert_array_equal(packed.cameras.intrinsics[0], [0.5, 0.9, 0.5, 0.5])  # normalized: holds for any size
 
 
@@ -243,15 +233,8 @@ def test_an_interrupted_run_is_gone_on_with(noise: Path, tmp_path: Path, repo_ro
     assert all((out / name).stat().st_mtime_ns == written for name, written in finished.items())
 
 
-def original_scenes(counts: Sequence[int], size: tuple[int, int] = SIZE) -> list[tuple[SceneCameras, np.ndarray]]:
-    return [
-        (make_cameras(str(k), "", range(count)), np.stack([picture(50 * k + i, size) for i in range(count)]))
-        for k, count in enumerate(counts)
-    ]
-
-
 def test_the_original_form_is_converted(tmp_path: Path) -> None:
-    scenes = original_scenes([12, 10, 30])
+    scenes = original_scenes([12, 10, 30], SIZE)
     root, out = tmp_path / "original", tmp_path / "out"
     write_original(root, scenes)
     with pytest.raises(InputError, match=r"int\.npy: holds pickled objects.*--allow_pickle"):
@@ -266,92 +249,14 @@ def test_the_original_form_is_converted(tmp_path: Path) -> None:
             assert psnr_of(shards.picture(scene, frame), pictures[frame]) > 32
 
 
-class Trap:
-    """Runs when it is unpickled."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (os.environ["TRAP"],)
-
-
-def test_a_pickle_is_not_opened_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
-    root = tmp_path / "original"
-    write_original(root, original_scenes([12]))
-    np.save(root / "ext.npy", np.array([Trap()], object), allow_pickle=True)
-    np.save(root / "int.npy", np.tile(np.eye(3), (1, 12, 1, 1)))
-    with pytest.raises(InputError, match=r"ext\.npy: holds pickled objects"):
-        OriginalData(root)
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_plain_arrays_of_the_original_need_no_leave(tmp_path: Path) -> None:
-    write_original(tmp_path, original_scenes([4, 4]))
-    for name in ("int.npy", "ext.npy"):
-        rows = np.load(tmp_path / name, allow_pickle=True)
-        np.save(tmp_path / name, np.stack([np.asarray(row, np.float64) for row in rows]))
-    data = OriginalData(tmp_path)
-    assert len(data.scene("1").cameras()) == 4
-
-
-def test_scenes_of_the_original_that_are_wrong(tmp_path: Path) -> None:
-    path = write_original(tmp_path, original_scenes([12, 12]))
-    scene = OriginalData(tmp_path, allow_pickle=True).scene("1")
-    K, T = scene.K, scene.T_cam_world
-    pixels, bent, mirrored, nan = K * 640, T.copy(), T.copy(), T.copy()
-    bent[5, 0, 0], mirrored[5, 0], nan[5, 0, 3] = -2, -mirrored[5, 0], np.nan
-    for K_bad, T_bad, words in (
-        (K[:5], T, "(N, 3, 3) and (N, 4, 4) expected"),
-        (pixels, T, "row 0 of int.npy and ext.npy is no camera with normalized K"),
-        (K, bent, "row 5"),
-        (K, mirrored, "row 5"),
-        (K, nan, "row 5"),
-        (K[:11], T[:11], "shape (12, 48, 80, 3), but 11 cameras"),
-    ):
-        packed = pack_scene(OriginalScene(path, "1", K_bad, T_bad), FORM)
-        assert packed.cameras is None
-        assert words in packed.why
-
-
-def test_damage_in_the_original_form(tmp_path: Path) -> None:
-    path = write_original(tmp_path, original_scenes([40]))
-    with h5py.File(path) as file:
-        place = file["0"].id.get_chunk_info(0)
-        depth = file["0"].chunks[0]
-    data = bytearray(path.read_bytes())
-    data[place.byte_offset : place.byte_offset + 40] = bytes(range(255, 215, -1))
-    path.write_bytes(data)
-    scene = OriginalData(tmp_path, allow_pickle=True).scene("0")
-    packed = pack_scene(scene, FORM)
-    assert packed.cameras is not None
-    assert list(packed.lost) == list(range(depth))
-    assert all("cannot be decompressed" in why for why in packed.lost.values())
-    path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match=r"80x48\.h5: damaged or not an HDF5 file"):
-        OriginalData(tmp_path, allow_pickle=True)
-
-
-def test_files_of_the_original_that_do_not_belong_together(tmp_path: Path) -> None:
-    write_original(tmp_path, original_scenes([4, 4]))
-    rows = np.load(tmp_path / "int.npy", allow_pickle=True)
-    np.save(tmp_path / "int.npy", rows[:1], allow_pickle=True)
-    with pytest.raises(InputError, match=r"int\.npy has 1 scenes, ext\.npy 2"):
-        OriginalData(tmp_path, allow_pickle=True)
-    (tmp_path / "int.npy").write_bytes(b"\x93NUMPY junk")
-    with pytest.raises(InputError, match=r"int\.npy: damaged"):
-        OriginalData(tmp_path, allow_pickle=True)
-    (tmp_path / "int.npy").unlink()
-    with pytest.raises(InputError, match=r"int\.npy: no such file"):
-        OriginalData(tmp_path, allow_pickle=True)
-
-
-def test_the_index_is_made_anew(frames: Path, tmp_path: Path, run_program) -> None:
+def test_the_index_is_made_anew(frames: Path, tmp_path: Path, call_program) -> None:
     out = tmp_path / "out"
     compress(frames, out)
     before = state(out)
     (out / "data.json").unlink()
-    done = run_program("preprocessing/compress_data.py", "--root_dir", frames, "--out_dir", out, *WH)
+    done = call_program("preprocessing/compress_data.py", "--root_dir", frames, "--out_dir", out, *WH)
     done.check_input_error("data.json", "--rebuild_index")
-    done = run_program("preprocessing/compress_data.py", "--out_dir", out, "--rebuild_index")
+    done = call_program("preprocessing/compress_data.py", "--out_dir", out, "--rebuild_index")
     assert done.rc == 0, done.stderr
     assert "3 scenes, 36 frames, 1 shards; all pictures are whole" in done.stdout
     after = state(out)
@@ -359,7 +264,7 @@ def test_the_index_is_made_anew(frames: Path, tmp_path: Path, run_program) -> No
         if name != "data.json":
             assert after[name.replace("index-00001", "index-00002")] == data
     (out / "shard-00000.tar").write_bytes(before["shard-00000.tar"][:20000])
-    done = run_program("preprocessing/compress_data.py", "--out_dir", out, "--rebuild_index")
+    done = call_program("preprocessing/compress_data.py", "--out_dir", out, "--rebuild_index")
     done.check_input_error("shard-00000.tar", "copy it again")
 
 

@@ -64,10 +64,10 @@ def check_shards(data: Path, cameras: Path, bounds: Path) -> None:
 
 
 def test_from_text_files_to_weights(
-    run_program: Callable, made_realestate10k: MadeData, cameras: Path, tmp_path: Path
+    call_program: Callable, made_realestate10k: MadeData, cameras: Path, tmp_path: Path
 ) -> None:
     def run(program: str, *arguments: object) -> str:
-        done = run_program(program, *arguments, cwd=tmp_path)
+        done = call_program(program, *arguments, cwd=tmp_path)
         assert done.rc == 0, done.stderr
         return done.stdout
 

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from realestate10k_helpers import FPS, MadeData, ffmpeg, number_of, write_numbered_video
+from realestate10k_helpers import FPS, MadeData, number_of, numbered_frame, write_numbered_video
+from video_helpers import copy_packets, encode_frames
 
 from maskvolume.io.images import read_image
 from maskvolume.io.realestate10k import list_scene_files, read_scene_cameras, video_stem
@@ -100,8 +102,10 @@ def test_after_the_end(numbered_video: Path) -> None:
 def test_varying_rate(numbered_video: Path, tmp_path: Path, suffix: str) -> None:
     """Where frames were left out, a timestamp finds its neighbour only if that is near enough."""
     path = tmp_path / f"a{suffix}"
-    drop = "select='not(between(n,40,60))*(lt(n,70)+mod(n,2))'"
-    ffmpeg("-i", numbered_video, "-vf", drop, "-fps_mode", "vfr", "-enc_time_base", "1/1000", path)
+    kept = [n for n in range(100) if not 40 <= n <= 60 and (n < 70 or n % 2)]
+    encode_frames(tmp_path / "a.mp4", map(numbered_frame, kept), ticks=[120 * n for n in kept])
+    if suffix == ".mkv":
+        copy_packets(tmp_path / "a.mp4", path)
     assert nearest(path, [k * STEP for k in (0, 12, 39, 40, 50, 60, 61, 69, 71, 73, 99)]) == {
         **{k * STEP: k for k in (0, 12, 39, 61, 69, 71, 73, 99)},
         **{k * STEP: NO_FRAME for k in (40, 50, 60)},
@@ -113,7 +117,9 @@ def test_varying_rate(numbered_video: Path, tmp_path: Path, suffix: str) -> None
 @pytest.mark.parametrize("rate", ["15", "12.5", "2"])
 def test_a_lower_rate_serves_each_timestamp_with_the_nearest(numbered_video: Path, tmp_path: Path, rate: str) -> None:
     path = tmp_path / "a.mp4"
-    ffmpeg("-i", numbered_video, "-vf", f"fps={rate}:round=near", path)
+    ratio = FPS / float(rate)
+    kept = [round(k * ratio) for k in range(int(100 / ratio))]
+    encode_frames(path, map(numbered_frame, kept), Fraction(rate))
     frames = list(FrameStream(path).frames(lambda time: True))
     times = np.array([frame.time for frame in frames])
     shown = [number_of(frame.picture) for frame in frames]
@@ -359,7 +365,7 @@ def test_a_run_of_several_workers_can_be_stopped(
     urls = [f"https://example.org/{i}.mp4" for i in range(2)]
     (tmp_path / "videos").mkdir()
     for i, url in enumerate(urls):
-        ffmpeg("-stream_loop", "199", "-i", numbered_video, "-c", "copy", tmp_path / f"videos/{video_stem(url)}.mp4")
+        copy_packets(numbered_video, tmp_path / f"videos/{video_stem(url)}.mp4", loops=200)
         write_scene(f"s{i}", url, times)
     command = [sys.executable, str(repo_root / "preprocessing/extract_frames.py"), "--root_dir", "cameras"]
     command += ["--video_dir", "videos", "--out_dir", "frames", "--workers", "2", "--img_wh", "96", "48"]
@@ -411,7 +417,9 @@ def test_bad_options(
     assert not (videos.parent / "frames").exists()
 
 
-def test_as_a_program(run_program: Callable, videos: Path, write_scene: Callable, tmp_path: Path) -> None:
+def test_as_a_program(
+    run_program: Callable, call_program: Callable, videos: Path, write_scene: Callable, tmp_path: Path
+) -> None:
     write_scene("a", URL, [3 * STEP])
     folders = ["--root_dir", "cameras", "--video_dir", "videos", "--out_dir", "frames"]
     done = run_program("preprocessing/extract_frames.py", *folders, cwd=tmp_path)
@@ -419,5 +427,5 @@ def test_as_a_program(run_program: Callable, videos: Path, write_scene: Callable
     assert "1 of 1 scenes" in done.stdout
     assert read_image(tmp_path / f"frames/a/{3 * STEP}.jpg").shape == (360, 640, 3)
     (videos / "abcdefghijk.mp4").unlink()
-    done = run_program("preprocessing/extract_frames.py", *folders, "--overwrite", cwd=tmp_path)
+    done = call_program("preprocessing/extract_frames.py", *folders, "--overwrite", cwd=tmp_path)
     done.check_input_error("no frame of any of 1 scenes could be extracted", "abcdefghijk.mp4: no such video")

@@ -1,4 +1,4 @@
-"""What the tests of the renderer share: random weights, and the program run in this process."""
+"""Fixtures of the programs that render: a program run in this process."""
 
 from __future__ import annotations
 
@@ -7,38 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import torch
+from render_helpers import Finished
 
-from maskvolume.mpi.checkpoints import save_checkpoint
-from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel, Stage
+from maskvolume.clips.rig import RigClip
+from maskvolume.mpi.session import make_backgrounds
 from maskvolume.runtime import errors
 from render.render_llff_video import main
-
-NUM_PLANES = 6
-
-
-def save_random_weights(path: Path, stage: Stage) -> Path:
-    """Weights for few planes; nudged off their start, at which half of the layers are zero."""
-    torch.manual_seed(0)
-    model = MaskVolumeModel(CheckpointMeta(stage, "semiglobal", num_planes=NUM_PLANES))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 0:
-                parameter += 0.02 * torch.randn_like(parameter)
-    save_checkpoint(path, model)
-    return path
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stage-two checkpoint."""
-    return save_random_weights(tmp_path_factory.mktemp("weights") / "mask.safetensors", "mask")
-
-
-@pytest.fixture(scope="session")
-def stage_one_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stage-one checkpoint."""
-    return save_random_weights(tmp_path_factory.mktemp("weights") / "mpi.safetensors", "mpi")
 
 
 class Outcome:
@@ -61,6 +35,19 @@ class Outcome:
         assert ": error: " in last, lines
         missing = [word for word in words if word not in last]
         assert not missing, f"{missing} expected in: {last}"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, make_rig: Callable[..., Path], weights: Path) -> Finished:
+    """Five views of a tiny rig with disparity and masks."""
+    folder = tmp_path_factory.mktemp("finished")
+    rig, out = make_rig(folder / "frames"), folder / "out"
+    clip = RigClip.open(rig)
+    make_backgrounds(clip, range(len(clip.names)), clip.background_dir, keep=True)
+    options = ("--path", "circle", "--num_frames", 5, "--save_disparity", "--save_mask", "--fps", 12)
+    places = ("--root_dir", rig, "--out_dir", out, "--ckpt_path", weights, "--device", "cpu", "--precision", "fp32")
+    main([str(argument) for argument in (*places, *options)])
+    return Finished(rig, out, options)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from maskvolume.io.images import read_image
 from maskvolume.io.llff import write_path
 from maskvolume.io.video import VideoFrames
 from maskvolume.mpi.image import MultiplaneImage
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import fill_unseen
 from maskvolume.rendering.pictures import to_uint8
 from maskvolume.web.export import WebExport, psnr
 from maskvolume.web.tiles import Atlas, TileGrid, assemble

@@ -1,82 +1,37 @@
-"""Stage two on recorded rigs: which views are drawn, what they show, and the whole program on both forms of data."""
+"""Recorded rigs: which views are drawn and what they show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from helpers import make_camera
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from rig_scene_helpers import write_scene
 from torch import Tensor
 
 from maskvolume.data.draws import BatchPlan
 from maskvolume.data.recorded import RecordedSource
 from maskvolume.data.samples import MovingBatch
-from maskvolume.geometry.cameras import relative_pose, stack_cameras
-from maskvolume.geometry.poses import RigPoses
+from maskvolume.geometry.cameras import relative_pose
 from maskvolume.io.rig_h5 import open_rig_scenes
-from maskvolume.io.rig_h5_writer import SceneForm, write_rig_scene
-from maskvolume.losses import masked_l1_loss
-from maskvolume.mpi.checkpoints import load_model, save_checkpoint
-from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
 from maskvolume.runtime.errors import InputError
 from train_mask.rigs import RigDrawing, choose_validation, middle_window, open_rigs
 
-SIZE = (48, 80)
 DRAWING = RigDrawing((40, 48), scale=(0.8, 1.5))
-SMALL = ("--img_hw", 32, 48, "--num_planes", 8, "--margin", 8, "--device", "cpu", "--precision", "fp32")
 
 
-class Source:
-    """Red says which camera, blue which frame, green grows to the right; backgrounds have no frame."""
-
-    def __init__(self, cameras: int, frames: int) -> None:
-        self.num_cameras, self.num_frames, self.size = cameras, frames, SIZE
-
-    def picture(self, camera: int, frame: int) -> np.ndarray:
-        picture = np.empty((*SIZE, 3), np.uint8)
-        picture[..., 0], picture[..., 2] = 20 * camera, 10 * frame + 5
-        picture[..., 1] = np.arange(SIZE[1]) * 3
-        return picture
-
-    def jpeg(self, camera: int, frame: int) -> bytes | None:
-        return None
-
-    def background(self, camera: int) -> np.ndarray:
-        return self.picture(camera, 24)
-
-    def matte(self, camera: int, frame: int) -> np.ndarray:
-        return np.full(SIZE, 10 * camera + frame, np.uint8)
-
-
-def write_scene(path: Path, cameras: int, frames: int, *, compact: bool = False) -> None:
-    rig = stack_cameras([make_camera(seed, SIZE) for seed in range(cameras)])
-    K = torch.tensor([[60.0, 0, 40], [0, 60, 24], [0, 0, 1]], dtype=torch.float64)
-    bounds = torch.tensor([[2.0 + c, 9.0] for c in range(cameras)], dtype=torch.float64)
-    poses = RigPoses(type(rig)(rig.T_cam_world, K.expand(cameras, 3, 3), SIZE), bounds)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_rig_scene(path, Source(cameras, frames), poses, SceneForm(compact=compact, quality=100), attributes={})
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scenes: the original's form one folder down, the compact one two folders down."""
-    folder = tmp_path_factory.mktemp("rigs")
-    write_scene(folder / "a/scene000.h5", 6, 5)
-    write_scene(folder / "b/c/scene001.h5", 4, 3, compact=True)
-    return folder
-
-
-def source(folder: Path, drawing: RigDrawing = DRAWING, workers: int = 0, seed: int = 0) -> RecordedSource:
+def source(
+    folder: Path,
+    drawing: RigDrawing = DRAWING,
+    workers: int = 0,
+    seed: int = 0,
+    num_sources: tuple[int, int] = (2, 2),
+) -> RecordedSource:
+    root = str(folder)
     return open_rigs(
-        str(folder), str(folder), drawing, seed=seed, num_sources=(2, 3), val_samples=5, device=torch.device("cpu"),
+        root, root, drawing, seed=seed, num_sources=num_sources, val_samples=5, device=torch.device("cpu"),
         num_workers=workers,
     )  # fmt: skip
 
@@ -95,7 +50,7 @@ def code(picture: Tensor, channel: int, step: int) -> int:
 
 def test_views_are_of_one_frame_and_different_cameras(data: Path) -> None:
     seen = set()
-    for batch in batches(source(data), BatchPlan(1, num_sources=(2, 3)), 0, 40):
+    for batch in batches(source(data, num_sources=(2, 3)), BatchPlan(1), 0, 40):
         pictures = [batch.target_image[0], *batch.images[0]]
         cameras = [code(picture, 0, 20) for picture in pictures]
         assert len(set(cameras)) == len(cameras) in (3, 4)
@@ -227,113 +182,3 @@ def test_damaged_data_is_one_error_from_workers_too(tmp_path: Path, workers: int
     (tmp_path / "scene.h5").write_bytes(content)
     with pytest.raises(InputError, match=r"scene\.h5"):
         batches(of, BatchPlan(4), 0, 3)
-
-
-@pytest.fixture
-def first_stage(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path / "one.safetensors"
-    save_checkpoint(path, MaskVolumeModel(CheckpointMeta("mpi", "semiglobal", num_planes=8)))
-    return path
-
-
-def test_the_config_trains_on_recorded_rigs(
-    run_program: Callable[..., Any], data: Path, first_stage: Path, tmp_path: Path
-) -> None:
-    words = (*SMALL, "--mpi_model", first_stage, "--root_dir", data, "--val_dir", data, "--num_cams", 4)
-    run = run_program(
-        "train_mask/train.py", "--config", "train_mask.txt", *words, "--temporal_weight", 1, "--debug", cwd=tmp_path
-    )
-    assert run.rc == 0, run.stderr
-    model = load_model(tmp_path / "runs/checkpoints/debug/model.safetensors")
-    assert model.meta.stage == "mask"
-    kept = load_model(first_stage).mpi_net.state_dict()
-    assert all(torch.equal(value, kept[key]) for key, value in model.mpi_net.state_dict().items())
-    events = EventAccumulator(str(tmp_path / "runs/logs/debug"))
-    events.Reload()
-    shapes = {tag.rsplit("/", 1)[1]: events.Images(tag)[0] for tag in events.Tags()["images"]}
-    # Truth, prediction, dynamic and background rendering, disparity; mask beside matte; planes of the mask volume.
-    assert {name: (event.height, event.width) for name, event in shapes.items()} == {
-        "views": (32, 5 * 48), "mask_and_matte": (32, 2 * 48), "mask_slices": (48, 8 * 64),
-    }  # fmt: skip
-
-
-def test_the_first_stage_learns_along_where_asked(
-    run_program: Callable[..., Any], data: Path, first_stage: Path, tmp_path: Path
-) -> None:
-    kept = load_model(first_stage).mpi_net.state_dict()
-    words = (*SMALL, "--mpi_model", first_stage, "--dataset_name", "mixed", "--root_dir", data, "--val_dir", data)
-    words = (*words, "--num_steps", 2, "--val_samples", 1, "--optimizer", "sgd", "--lr", 1e-3, "--weight_decay", 0)
-    moved = {}
-    for rate in (1e-3, 1e-5):
-        run = run_program(
-            "train_mask/train.py", *words, "--finetune_mpi", "--mpi_lr", rate, "--exp_name", f"r{rate}", cwd=tmp_path
-        )
-        assert run.rc == 0, run.stderr
-        model = load_model(tmp_path / f"runs/checkpoints/r{rate}/model.safetensors")
-        moved[rate] = sum(float((value - kept[key]).abs().sum()) for key, value in model.mpi_net.state_dict().items())
-    assert moved[1e-3] > 10 * moved[1e-5] > 0
-
-
-@pytest.mark.parametrize("loss_type", ["full_loss", "no_mask", "image", "masked_l1", "l1", "mse"])
-def test_every_loss_is_the_sum_of_its_terms(loss_type: str) -> None:
-    from train_mask.train import MASK_WEIGHT, SPARSITY_WEIGHT, MaskTask, MaskTrainOptions
-
-    torch.manual_seed(0)
-    model = MaskVolumeModel(CheckpointMeta("mask", "semiglobal", num_planes=8))
-    options = MaskTrainOptions(
-        mpi_model="",
-        img_hw=(32, 48),
-        num_planes=8,
-        margin=8,
-        loss_type=loss_type,
-        temporal_weight=0.5,
-        moving_weight=2.0,
-    )
-    task = MaskTask(options, torch.device("cpu"))
-    batch = next(task.source.batches(BatchPlan(1).draws(3)))
-    with torch.no_grad():
-        loss, scalars = task.loss(model, batch)
-    expected = scalars["image_loss"] + 0.5 * scalars["temporal_loss"]
-    assert ("mask_loss" in scalars) == (loss_type == "full_loss")
-    assert ("mask_mean" in scalars) == (loss_type in ("full_loss", "no_mask"))
-    expected = expected + MASK_WEIGHT * scalars.get("mask_loss", 0) + SPARSITY_WEIGHT * scalars.get("mask_mean", 0)
-    torch.testing.assert_close(loss, expected)
-    background = task._background(model, batch)
-    with torch.no_grad():
-        rendering = task._frame(model, batch, batch.images, background).mpi.render(batch.target)
-    near = F.max_pool2d(batch.matte, 5, stride=1, padding=2)  # within a twentieth of the width of 48
-    weight = rendering.opacity * (1 + 2.0 * (2 * batch.matte + near) / 3)
-    error = (rendering.color - batch.target_image).abs()
-    if loss_type == "l1":
-        torch.testing.assert_close(
-            scalars["image_loss"], (error * weight).sum() / weight.sum() / 3, rtol=1e-4, atol=1e-6
-        )
-    if loss_type == "mse":
-        torch.testing.assert_close(
-            scalars["image_loss"], (error**2 * weight).sum() / weight.sum() / 3, rtol=1e-4, atol=1e-6
-        )
-    if loss_type == "masked_l1":
-        found = masked_l1_loss(rendering.color, batch.target_image, weight, batch.matte)
-        torch.testing.assert_close(scalars["image_loss"], found)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--num_cams", 2), ("--num_cams", "3 or more")),
-        (("--scale", 2, 1), ("--scale",)),
-        (("--temporal_weight", -1), ("--temporal_weight",)),
-        (("--dataset_name", "rig", "--root_dir", ".", "--val_dir", "."), ("rig training data", "compress_rig.py")),
-    ],
-)
-def test_options_that_cannot_be_meant_are_one_line(
-    run_program: Callable[..., Any],
-    first_stage: Path,
-    tmp_path: Path,
-    arguments: tuple[Any, ...],
-    words: tuple[str, ...],
-) -> None:
-    run = run_program("train_mask/train.py", "--mpi_model", first_stage, *arguments, cwd=tmp_path)
-    run.check_input_error(*words)
-    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.pt"))

@@ -39,7 +39,7 @@ def source(
     folder: Path, workers: int = 0, seed: int = 0, drawing: ViewDrawing = DRAWING, max_views: int | None = None
 ) -> RecordedSource:
     return open_realestate10k(
-        str(folder), str(folder), "", drawing, seed=seed, most_sources=3, max_views=max_views, val_samples=9,
+        str(folder), str(folder), "", drawing, seed=seed, num_sources=(2, 3), max_views=max_views, val_samples=9,
         device=torch.device("cpu"), num_workers=workers,
     )  # fmt: skip
 
@@ -56,7 +56,7 @@ def frames_of(pictures: torch.Tensor) -> np.ndarray:
 
 
 def test_crops_show_what_their_cameras_say(data: Path) -> None:
-    found = batches(source(data), BatchPlan(2, num_sources=(2, 3)), 0, 12)
+    found = batches(source(data), BatchPlan(2), 0, 12)
     assert {batch.images.shape[1] for batch in found} == {2, 3}
     for batch in found:
         pictures = torch.cat([batch.target_image[:, None], batch.images], dim=1).flatten(0, 1)
@@ -115,7 +115,7 @@ def test_an_epoch_takes_every_scene_once_and_the_next_one_in_another_order(data:
 def test_scenes_that_are_too_short_are_left_out(data: Path) -> None:
     assert len(SceneSamples(SceneShards(data), DRAWING, seed=1, most_sources=5)) == 3
     with pytest.raises(InputError, match="no scene has 100 frames"):
-        open_realestate10k(str(data), str(data), "", DRAWING, seed=0, most_sources=99, max_views=None,
+        open_realestate10k(str(data), str(data), "", DRAWING, seed=0, num_sources=(2, 99), max_views=None,
                            val_samples=1, device=torch.device("cpu"), num_workers=0)  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Loops that look for evidence in plane sweep volumes, compiled for this processor by Numba.
 
-The same numbers as the plain functions of ``maskvolume.networks.matching``, made plane by plane: what a plane needs
-stays in the cache, and each number is written once, straight to where the convolutions read it. Loops hold no lock, so
-threads share them by planes or by rows. Volumes are flat: a number's place is told from D, H and W.
+The same numbers as the plain functions of ``maskvolume.ops.reference.evidence``, made plane by plane: what a plane
+needs stays in the cache, and each number is written once, straight to where the convolutions read it. Loops hold no
+lock, so threads share them by planes or by rows. Volumes are flat: a number's place follows from D, H and W. What can
+be tuned is an argument, since Numba freezes constants.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from maskvolume.networks.matching import WINDOW, WINDOW_FINE
-from maskvolume.networks.views import VALID_ABOVE
-from maskvolume.ops.cpu.loops import compiled, inlined
-from maskvolume.ops.cpu.loops.vectors import (
+from maskvolume.ops.cpu.compiling import compiled, inlined
+from maskvolume.ops.cpu.vectors import (
     LANES,
     absolute,
     load_where,
@@ -31,24 +30,28 @@ index = np.uintp  # unsigned: a negative index would count from the end, and tha
 
 # The type of sweeps, of features: float16 and bfloat16, as their bits, or float32.
 _HALVES, _FULL = ("uint16[::1]", "uint16[::1]"), ("float32[::1]", "float32[::1]")
-_MATCH = "void({0}, int64, int64, int64, int64, float32, float32, int64, float32[::1], float32[::1], {1}, int64)"
+_MATCH = (
+    "void({0}, int64, int64, int64, int64, float32, float32, float32, int64, int64, int64, "
+    "float32[::1], float32[::1], {1}, int64)"
+)
 _COSTS = "void(float32[::1], float32[::1], float32[::1], float32[::1], int64, int64, int64, int64, {1}, int64)"
 _CHANGE = (
-    "void({0}, {0}, float32[::1], float32[::1], int64, int64, int64, int64, float32, int64, float32[::1], {1}, int64)"
+    "void({0}, {0}, float32[::1], float32[::1], int64, int64, int64, int64, float32, float32, int64, int64, int64, "
+    "float32[::1], {1}, int64)"
 )
 _ALONG = "void(float32[::1], float32[::1], float32[::1], int64, int64, int64, int64, int64, {1}, int64)"
 _REMAINING = "void(float32[::1], int64, int64, int64, float32[::1], int64, int64)"
 
 
 @inlined
-def _agreement(sweep: Any, at: int, view: int, channel: int, views: int, there: Any) -> Any:
-    """Mean colour and mean difference of sixteen pixels, and how many views see them; see ``matching._agreement``."""
+def _agreement(sweep: Any, at: int, view: int, channel: int, views: int, valid: Any, there: Any) -> Any:
+    """Mean colour and mean difference of sixteen pixels, and how many views see them; see the reference's."""
     zero, one = splat(f32(0)), splat(f32(1))
     count, red, green, blue = zero, zero, zero, zero
     for v in range(views):
         p = at + v * view
         first = load_where(sweep, index(p), there)
-        seen = first > f32(VALID_ABOVE)
+        seen = first > valid
         count = count + select(seen, one, zero)
         red = red + select(seen, first, zero)
         green = green + select(seen, load_where(sweep, index(p + channel), there), zero)
@@ -59,7 +62,7 @@ def _agreement(sweep: Any, at: int, view: int, channel: int, views: int, there: 
     for v in range(views):
         p = at + v * view
         first = load_where(sweep, index(p), there)
-        seen = first > f32(VALID_ABOVE)
+        seen = first > valid
         by_red = by_red + select(seen, absolute(first - red), zero)
         by_green = by_green + select(seen, absolute(load_where(sweep, index(p + channel), there) - green), zero)
         by_blue = by_blue + select(seen, absolute(load_where(sweep, index(p + 2 * channel), there) - blue), zero)
@@ -103,13 +106,14 @@ def half(values: Any, row: int, next_row: int, x: int) -> Any:
 
 @inlined
 def _match(
-    sweep: Any, views: int, count: int, h: int, w: int, cap: Any, unsure: Any, d: int,
+    sweep: Any, views: int, count: int, h: int, w: int, cap: Any, unsure: Any, valid: Any, window: int,
+    window_fine: int, d: int,
     cost: Any, fine: Any, features: Any, channels: int,
 ) -> None:  # fmt: skip
     plane, volume = h * w, count * h * w
     raw = np.empty(plane, f32)
     rows = np.empty((9, 2 * w), f32)  # luminance, difference in it, colour, difference, views: of two rows
-    column = np.empty(w + WINDOW, f32)
+    column = np.empty(w + window, f32)
     lanes = ramp(i32(0))
     third = f32(1) / f32(3)
     for y in range(0, h, 2):
@@ -118,7 +122,7 @@ def _match(
                 there = lanes < i32(w - x)
                 at = (y + j) * w + x
                 red, green, blue, by_red, by_green, by_blue, seen = _agreement(
-                    sweep, d * plane + at, 3 * volume, volume, views, there
+                    sweep, d * plane + at, 3 * volume, volume, views, valid, there
                 )
                 differs = by_red + by_green + by_blue
                 match = lowest(differs, splat(cap))
@@ -141,8 +145,8 @@ def _match(
                 put(features, index(place + 16 + c), half(rows[2 + c], 0, w, x))
             put(features, index(place + 22), half(rows[8], 0, w, x) / f32(views))
     for y in range(h):
-        box_row(raw, h, w, y, WINDOW // 2, column, cost, d * plane + y * w)
-        box_row(raw, h, w, y, WINDOW_FINE // 2, column, fine, d * plane + y * w)
+        box_row(raw, h, w, y, window // 2, column, cost, d * plane + y * w)
+        box_row(raw, h, w, y, window_fine // 2, column, fine, d * plane + y * w)
 
 
 @inlined
@@ -163,14 +167,14 @@ def _costs(
 
 @inlined
 def _change(
-    sweep: Any, background: Any, opacities: Any, left: Any, views: int, count: int, h: int, w: int, cap: Any, d: int,
-    evidence: Any, features: Any, channels: int,
+    sweep: Any, background: Any, opacities: Any, left: Any, views: int, count: int, h: int, w: int, cap: Any,
+    valid: Any, window: int, window_fine: int, d: int, evidence: Any, features: Any, channels: int,
 ) -> None:  # fmt: skip
     plane, volume = h * w, count * h * w
     smallest = np.empty(plane, f32)
     rows = np.empty((4, 2 * w), f32)  # mean change, that of the first view, difference of the views, views
     windows = np.empty(2 * w, f32)
-    column = np.empty(w + WINDOW, f32)
+    column = np.empty(w + window, f32)
     lanes, zero, one = ramp(i32(0)), splat(f32(0)), splat(f32(1))
     third = f32(1) / f32(3)
     for y in range(0, h, 2):
@@ -179,7 +183,7 @@ def _change(
                 there = lanes < i32(w - x)
                 at = (y + j) * w + x
                 _, _, _, by_red, by_green, by_blue, seen = _agreement(
-                    sweep, d * plane + at, 3 * volume, volume, views, there
+                    sweep, d * plane + at, 3 * volume, volume, views, valid, there
                 )
                 least, total, reference = splat(cap), zero, zero
                 for v in range(views):
@@ -189,9 +193,9 @@ def _change(
                     for c in range(1, 3):
                         q = index(p + c * volume)
                         change = change + absolute(load_where(sweep, q, there) - load_where(background, q, there))
-                    change = select(first > f32(VALID_ABOVE), lowest(change, splat(cap)), zero)
+                    change = select(first > valid, lowest(change, splat(cap)), zero)
                     total = total + change
-                    least = select(first > f32(VALID_ABOVE), lowest(change, least), least)
+                    least = select(first > valid, lowest(change, least), least)
                     if v == 0:
                         reference = change
                 least = select(seen > f32(0.5), least, zero)
@@ -215,8 +219,8 @@ def _change(
     for y in range(0, h, 2):
         at = d * plane + y * w
         for j in range(2):
-            box_row(smallest, h, w, y + j, WINDOW_FINE // 2, column, evidence, at + j * w)
-            box_row(smallest, h, w, y + j, WINDOW // 2, column, windows, j * w)
+            box_row(smallest, h, w, y + j, window_fine // 2, column, evidence, at + j * w)
+            box_row(smallest, h, w, y + j, window // 2, column, windows, j * w)
         for x in range(0, w, 2):
             place = ((d * h + y) // 2 * (w // 2) + x // 2) * channels
             _put_four(features, place + 8, evidence, at, at + w, x)
@@ -275,8 +279,11 @@ def match_halves(
     count: int,  # D
     h: int,  # even, as w
     w: int,
-    cap: Any,  # COST_CAP
-    unsure: Any,  # COST_UNSURE
+    cap: Any,  # settings, as in types.CostSettings
+    unsure: Any,
+    valid: Any,  # VALID_ABOVE
+    window: int,
+    window_fine: int,
     d: int,
     cost: Any,  # [D * H * W] over the wide window
     fine: Any,  # the same over the fine one
@@ -284,16 +291,17 @@ def match_halves(
     channels: int,  # F
 ) -> None:
     """Costs of plane ``d``, and its features but for those that are made of costs."""
-    _match(sweep, views, count, h, w, cap, unsure, d, cost, fine, features, channels)
+    _match(sweep, views, count, h, w, cap, unsure, valid, window, window_fine, d, cost, fine, features, channels)
 
 
 @compiled(_MATCH.format(*_FULL))
 def match_full(
-    sweep: Any, views: int, count: int, h: int, w: int, cap: Any, unsure: Any, d: int,
+    sweep: Any, views: int, count: int, h: int, w: int, cap: Any, unsure: Any, valid: Any, window: int,
+    window_fine: int, d: int,
     cost: Any, fine: Any, features: Any, channels: int,
 ) -> None:  # fmt: skip
     """The same in float32."""
-    _match(sweep, views, count, h, w, cap, unsure, d, cost, fine, features, channels)
+    _match(sweep, views, count, h, w, cap, unsure, valid, window, window_fine, d, cost, fine, features, channels)
 
 
 @compiled(_COSTS.format(*_HALVES))
@@ -331,23 +339,60 @@ def change_halves(
     count: int,
     h: int,
     w: int,
-    cap: Any,
+    cap: Any,  # settings, as in types.CostSettings
+    valid: Any,  # VALID_ABOVE
+    window: int,
+    window_fine: int,
     d: int,
     evidence: Any,  # [D * H * W]: the smallest change over the fine window
     features: Any,  # [D * H / 2 * W / 2 * F]
     channels: int,
 ) -> None:
     """What changed on plane ``d``, and its features but for that of what changed along the ray."""
-    _change(sweep, background, opacities, left, views, count, h, w, cap, d, evidence, features, channels)
+    _change(
+        sweep,
+        background,
+        opacities,
+        left,
+        views,
+        count,
+        h,
+        w,
+        cap,
+        valid,
+        window,
+        window_fine,
+        d,
+        evidence,
+        features,
+        channels,
+    )
 
 
 @compiled(_CHANGE.format(*_FULL))
 def change_full(
-    sweep: Any, background: Any, opacities: Any, left: Any, views: int, count: int, h: int, w: int, cap: Any, d: int,
-    evidence: Any, features: Any, channels: int,
+    sweep: Any, background: Any, opacities: Any, left: Any, views: int, count: int, h: int, w: int, cap: Any,
+    valid: Any, window: int, window_fine: int, d: int, evidence: Any, features: Any, channels: int,
 ) -> None:  # fmt: skip
     """The same in float32."""
-    _change(sweep, background, opacities, left, views, count, h, w, cap, d, evidence, features, channels)
+    _change(
+        sweep,
+        background,
+        opacities,
+        left,
+        views,
+        count,
+        h,
+        w,
+        cap,
+        valid,
+        window,
+        window_fine,
+        d,
+        evidence,
+        features,
+        channels,
+    )
 
 
 @compiled(_ALONG.format(*_HALVES))

@@ -1,4 +1,4 @@
-"""Pull and push over a pyramid, compiled for this processor by Numba; see ``maskvolume.ops.filling``."""
+"""Pull and push over a pyramid, compiled for this processor by Numba; see ``maskvolume.ops.reference.filling``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from maskvolume.ops.cpu.loops import compiled
+from maskvolume.ops.cpu.compiling import compiled
 
 f32 = np.float32
 CHANNELS = 4  # colour and disparity; after them comes the weight

@@ -1,8 +1,9 @@
-"""Loops that make planes and masks of what the networks' U-Nets say, compiled for this processor by Numba.
+"""Loops that make planes and masks of the output of the networks' U-Nets, compiled for this processor by Numba.
 
-The same numbers as ``maskvolume.networks.matching`` makes, but for the last bits: sixteen pixels at once, all planes of
-a ray one after the other, so that a ray's numbers stay in the cache. Volumes are flat. What a U-Net says of a voxel
-lies side by side, at half resolution: its channel ``4 * c + 2 * dy + dx`` is number c of the pixel (dy, dx) of 2 x 2.
+The same numbers as ``maskvolume.ops.reference.planes`` makes, but for the last bits: sixteen pixels at once, all planes
+of a ray one after the other, so that a ray's numbers stay in the cache. Volumes are flat. The output of a U-Net for a
+voxel lies side by side, at half resolution: its channel ``4 * c + 2 * dy + dx`` is number c of the pixel (dy, dx) of
+2 x 2.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from maskvolume.networks.matching import COST_CAP
-from maskvolume.networks.views import VALID_ABOVE
-from maskvolume.ops.cpu.loops import compiled, inlined
-from maskvolume.ops.cpu.loops.vectors import (
+from maskvolume.ops.cpu.compiling import compiled, inlined
+from maskvolume.ops.cpu.vectors import (
     LANES,
     absolute,
     floats,
@@ -35,10 +34,10 @@ f32, i32 = np.float32, np.int32
 index = np.uintp  # unsigned: a negative index would count from the end, and that costs a comparison
 
 AHEAD = 2  # rows; planes lie far apart, so the processor is told what comes next
-_HALVES, _FULL = ("uint16[::1]", "uint16[::1]"), ("float32[::1]", "float32[::1]")  # sweeps, what the U-Net says
+_HALVES, _FULL = ("uint16[::1]", "uint16[::1]"), ("float32[::1]", "float32[::1]")  # sweeps, the U-Net's output
 _PLANES = (
-    "void({1}, float32[::1], {0}, int64, int64, int64, int64, float32, float32, float32, int64, int64, "
-    "float32[:,:,:,::1])"
+    "void({1}, float32[::1], {0}, int64, int64, int64, int64, float32, float32, float32, float32, float32, "
+    "int64, int64, float32[:,:,:,::1])"
 )
 _MASK = (
     "void({1}, float32[::1], float32[::1], int64, int64, int64, float32, float32, float32, int64, int64, "
@@ -63,22 +62,22 @@ def exponential(x: Any) -> Any:
 
 
 @inlined
-def _spread(said: Any, c: int, channels: int, count: int, h: int, w: int, y: int, row: Any) -> None:
+def _spread(unet_output: Any, c: int, channels: int, count: int, h: int, w: int, y: int, row: Any) -> None:
     """Number c of a U-Net for the pixels of a row, ``[D * W]``."""
     for d in range(count):
         place = (d * (h // 2) + y // 2) * (w // 2) * channels + 4 * c + 2 * (y % 2)
         for x in range(w // 2):
-            row[index(d * w + 2 * x)] = get(said, index(place + x * channels))
-            row[index(d * w + 2 * x + 1)] = get(said, index(place + x * channels + 1))
+            row[index(d * w + 2 * x)] = get(unet_output, index(place + x * channels))
+            row[index(d * w + 2 * x + 1)] = get(unet_output, index(place + x * channels + 1))
 
 
 @inlined
-def _disagreement(sweep: Any, view: int, views: int, volume: int, at: int, inside: Any) -> Any:
-    """How much a view differs from the one that is most like it; see ``matching._disagreement``."""
+def _disagreement(sweep: Any, view: int, views: int, volume: int, at: int, cap: Any, valid: Any, inside: Any) -> Any:
+    """How much a view differs from the one that is most like it; see the reference's."""
     own = 3 * view * volume + at
     red, green = load_where(sweep, index(own), inside), load_where(sweep, index(own + volume), inside)
     blue = load_where(sweep, index(own + 2 * volume), inside)
-    least = splat(f32(COST_CAP))
+    least = splat(cap)
     for other in range(views):
         if other != view:
             p = 3 * other * volume + at
@@ -86,14 +85,14 @@ def _disagreement(sweep: Any, view: int, views: int, volume: int, at: int, insid
             differs = absolute(red - value) + absolute(green - load_where(sweep, index(p + volume), inside))
             differs = differs + absolute(blue - load_where(sweep, index(p + 2 * volume), inside))
             differs = lowest(differs, least)
-            least = select(value > f32(VALID_ABOVE), differs, least)
+            least = select(value > valid, differs, least)
     return least
 
 
 @inlined
 def _planes(
-    said: Any, cost: Any, sweep: Any, views: int, count: int, h: int, w: int,
-    logit_cap: float, view_cap: float, trust: float, first: int, last: int, out: Any,
+    unet_output: Any, cost: Any, sweep: Any, views: int, count: int, h: int, w: int,
+    logit_cap: float, view_cap: float, trust: float, cost_cap: float, valid: float, first: int, last: int, out: Any,
 ) -> None:  # fmt: skip
     shown, _, _, across = out.shape
     plane, volume = h * w, count * h * w
@@ -102,8 +101,8 @@ def _planes(
     planes, area = out.reshape(-1), out.shape[2] * across
     lanes, zero, one = ramp(i32(0)), splat(f32(0)), splat(f32(1))
     for y in range(first, last):
-        _spread(said, 0, 8, count, h, w, y, residual)
-        _spread(said, 1, 8, count, h, w, y, preference)
+        _spread(unet_output, 0, 8, count, h, w, y, residual)
+        _spread(unet_output, 1, 8, count, h, w, y, preference)
         for x in range(0, across, LANES):
             inside, there = lanes < i32(w - x), lanes < i32(across - x)
             highest = splat(f32(-1e30))
@@ -126,9 +125,9 @@ def _planes(
                     p = 3 * v * volume + d * plane + y * w + x
                     value = load_where(sweep, index(p), inside)
                     if trust > f32(0) and views > 2:
-                        differs = _disagreement(sweep, v, views, volume, d * plane + y * w + x, inside)
+                        differs = _disagreement(sweep, v, views, volume, d * plane + y * w + x, cost_cap, valid, inside)
                         share = share * exponential(splat(-trust) * differs)
-                    share = select(value > f32(VALID_ABOVE), share, zero)
+                    share = select(value > valid, share, zero)
                     red, by = red + share * value, by + share
                     green = green + share * load_where(sweep, index(p + volume), inside)
                     blue = blue + share * load_where(sweep, index(p + 2 * volume), inside)
@@ -146,7 +145,7 @@ def _planes(
 
 @inlined
 def _mask(
-    said: Any, evidence: Any, opacity: Any, count: int, h: int, w: int,
+    unet_output: Any, evidence: Any, opacity: Any, count: int, h: int, w: int,
     slope: float, threshold: float, hidden: float, first: int, last: int, out: Any,
 ) -> None:  # fmt: skip
     shown, across = out.shape[0], out.shape[2]
@@ -155,7 +154,7 @@ def _mask(
     lanes, one = ramp(i32(0)), splat(f32(1))
     share = f32(1) / hidden
     for y in range(first, last):
-        _spread(said, 0, 4, count, h, w, y, residual)
+        _spread(unet_output, 0, 4, count, h, w, y, residual)
         for x in range(0, across, LANES):
             inside, there = lanes < i32(w - x), lanes < i32(across - x)
             left = one
@@ -175,7 +174,7 @@ def _mask(
 
 @compiled(_PLANES.format(*_HALVES))
 def planes_halves(
-    said: Any,  # [D * H / 2 * W / 2 * 8] by the U-Net
+    unet_output: Any,  # [D * H / 2 * W / 2 * 8]
     cost: Any,  # [D * H * W]
     sweep: Any,  # [V * 3 * D * H * W]
     views: int,  # V
@@ -185,26 +184,28 @@ def planes_halves(
     logit_cap: float,
     view_cap: float,
     trust: float,
+    cost_cap: float,
+    valid: float,  # VALID_ABOVE
     first: int,
     last: int,
     out: Any,  # [d, 4, h, w]: the first d planes, and what is left of H and W
 ) -> None:
     """Rows ``first`` to ``last`` of the premultiplied planes; see ``MatchingMPINet``."""
-    _planes(said, cost, sweep, views, count, h, w, logit_cap, view_cap, trust, first, last, out)
+    _planes(unet_output, cost, sweep, views, count, h, w, logit_cap, view_cap, trust, cost_cap, valid, first, last, out)
 
 
 @compiled(_PLANES.format(*_FULL))
 def planes_full(
-    said: Any, cost: Any, sweep: Any, views: int, count: int, h: int, w: int,
-    logit_cap: float, view_cap: float, trust: float, first: int, last: int, out: Any,
+    unet_output: Any, cost: Any, sweep: Any, views: int, count: int, h: int, w: int,
+    logit_cap: float, view_cap: float, trust: float, cost_cap: float, valid: float, first: int, last: int, out: Any,
 ) -> None:  # fmt: skip
     """The same in float32."""
-    _planes(said, cost, sweep, views, count, h, w, logit_cap, view_cap, trust, first, last, out)
+    _planes(unet_output, cost, sweep, views, count, h, w, logit_cap, view_cap, trust, cost_cap, valid, first, last, out)
 
 
 @compiled(_MASK.format(*_HALVES))
 def mask_halves(
-    said: Any,  # [D * H / 2 * W / 2 * 4] by the U-Net
+    unet_output: Any,  # [D * H / 2 * W / 2 * 4]
     evidence: Any,  # [D * H * W]
     opacity: Any,  # [D * H * W] of the frame's MPI
     count: int,  # D
@@ -218,13 +219,13 @@ def mask_halves(
     out: Any,  # [d, h, w]: the first d planes, and what is left of H and W
 ) -> None:
     """Rows ``first`` to ``last`` of the mask; see ``MatchingMaskNet``."""
-    _mask(said, evidence, opacity, count, h, w, slope, threshold, hidden, first, last, out)
+    _mask(unet_output, evidence, opacity, count, h, w, slope, threshold, hidden, first, last, out)
 
 
 @compiled(_MASK.format(*_FULL))
 def mask_full(
-    said: Any, evidence: Any, opacity: Any, count: int, h: int, w: int,
+    unet_output: Any, evidence: Any, opacity: Any, count: int, h: int, w: int,
     slope: float, threshold: float, hidden: float, first: int, last: int, out: Any,
 ) -> None:  # fmt: skip
     """The same in float32."""
-    _mask(said, evidence, opacity, count, h, w, slope, threshold, hidden, first, last, out)
+    _mask(unet_output, evidence, opacity, count, h, w, slope, threshold, hidden, first, last, out)

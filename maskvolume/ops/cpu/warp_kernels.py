@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskvolume.ops.cpu.loops import compiled, inlined
-from maskvolume.ops.cpu.loops.vectors import (
+from maskvolume.ops.cpu.compiling import compiled, inlined
+from maskvolume.ops.cpu.vectors import (
     LANES,
     bits,
     floats,
@@ -197,7 +197,7 @@ def render_rows_of_halves(
     planes: Any, count: int, height: int, width: int, homographies: Floats, inverse_depths: Floats,
     premultiplied: bool, first: int, last: int, out: Floats,
 ) -> None:  # fmt: skip
-    """The same with planes in half precision; ``loops.HALVES`` says whether it can be used."""
+    """The same with planes in half precision; ``vectors.HALVES`` says whether it can be used."""
     _render(
         planes, None, None, count, height, width, homographies, inverse_depths, premultiplied, first, last, out
     )  # fmt: skip
@@ -288,5 +288,5 @@ def sweep_rows(
 
 @compiled(_SWEEP.format("uint16"))
 def sweep_rows_to_halves(image: Floats, homographies: Floats, original: bool, first: int, last: int, out: Any) -> None:
-    """The same in half precision; ``loops.HALVES`` says whether it can be used."""
+    """The same in half precision; ``vectors.HALVES`` says whether it can be used."""
     _sweep(image, homographies, original, first, last, out)

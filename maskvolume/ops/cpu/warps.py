@@ -1,6 +1,6 @@
 """The operations on the processor, by loops that Numba compiles at their first use and keeps on disk.
 
-The same functions on tensors as those for GPUs; see ``maskvolume.ops.operators``, which makes torch operators of both.
+The same functions on tensors as those for GPUs; both become kernels of the operators of ``maskvolume.ops.operators``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskvolume.ops.cpu import warp_kernels as kernels
-from maskvolume.ops.cpu.loops import HALVES, share
-from maskvolume.ops.reference import plane_values
+from maskvolume.ops.cpu.threads import share
+from maskvolume.ops.cpu.vectors import HALVES
+from maskvolume.ops.reference.warps import plane_values
 
 # Planes that many views are rendered of; half precision where the processor converts it.
 STORED = torch.float16 if HALVES else torch.float32

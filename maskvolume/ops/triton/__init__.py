@@ -2,7 +2,7 @@
 
 Importing this needs no Triton; ``usable`` says whether the functions can run, and where they can't they don't exist.
 All give their results on the device of their inputs, take inputs of any strides and change none.
-``tests/maskvolume/ops/test_triton.py`` compares them with ``maskvolume.ops.reference``, without a GPU in Triton's
+``tests/maskvolume/ops/triton`` compares them with ``maskvolume.ops.reference``, without a GPU in Triton's
 interpreter, which is far too slow for anything else.
 
 Axes: B batch, N views of each multiplane image, D planes (0 the farthest), C channels. Homographies map pixels of

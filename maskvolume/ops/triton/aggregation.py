@@ -1,4 +1,4 @@
-"""Costs of planes along paths through the picture. See ``maskvolume.networks.semiglobal`` and ``triton_kernels``."""
+"""Costs of planes along paths through the picture. See ``maskvolume.ops.aggregate`` and ``maskvolume.ops.triton``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients of the views of multiplane images. See ``triton_kernels``.
+"""Gradients of the views of multiplane images. See ``maskvolume.ops.triton``.
 
 What a plane's opacity is worth depends on the planes in front, by the transmittance of the ray to it, and on those
 behind, by what one would see without it. The first is a product from near to far, the second a recurrence from far

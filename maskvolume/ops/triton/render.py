@@ -1,4 +1,4 @@
-"""Views of multiplane images, in one Triton kernel that writes no warped plane. See ``triton_kernels``."""
+"""Views of multiplane images, in one Triton kernel that writes no warped plane. See ``maskvolume.ops.triton``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plane sweeps of pictures and their gradients. See ``triton_kernels``."""
+"""Plane sweeps of pictures and their gradients. See ``maskvolume.ops.triton``."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _sweep_kernel(
         data += tl.where(exists[2], weight[2], 0.0) + tl.where(exists[3], weight[3], 0.0)
     else:
         data = tl.where(seen, 1.0, 0.0).to(WORK)
-    pixel = tl.where(valid, row * w + column, 0)  # see _render_kernel of triton_render
+    pixel = tl.where(valid, row * w + column, 0)  # see _render_kernel of render.py
     for c in tl.static_range(CHANNELS):
         value = sample(first + tl.cast(image_c, tl.int64) * c, image_y, image_x, exists, weight, WORK)
         value += data - 1.0
@@ -205,7 +205,7 @@ def _sweep_backward_kernel(
     left, top, exists, weight, seen = sweep_taps(homography, row, column, valid, H, W, ORIGINAL, WORK)
     batch = batch.to(tl.int64)
     first = gradient + batch * CHANNELS * H * W + (top * W + left)
-    pixel = tl.where(valid, row * w + column, 0)  # see _render_kernel of triton_render
+    pixel = tl.where(valid, row * w + column, 0)  # see _render_kernel of render.py
     for c in tl.static_range(CHANNELS):
         place = grad + ((batch * CHANNELS + c) * count + plane) * h * w + pixel
         value = tl.load(place, mask=valid, other=0).to(WORK)

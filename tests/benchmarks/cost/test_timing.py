@@ -1,4 +1,4 @@
-"""Clocks, and the bytes that an operation must move."""
+"""Clocks, and what is told of times."""
 
 from __future__ import annotations
 
@@ -17,16 +17,8 @@ from benchmarks.cost.timing import (
     spread,
     summary,
 )
-from benchmarks.cost.traffic import (
-    blended_view_bytes,
-    network_bytes,
-    stored_blend_bytes,
-    sweep_bytes,
-    view_bytes,
-)
 
 CLOCK = Clock(torch.device("cpu"))
-PLANES, MPI, VIEW = 5, (7, 11), (3, 4)
 
 
 def test_a_clock_times_each_call_and_waits_before_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,21 +67,3 @@ def test_medians_spreads_and_ratios() -> None:
 def test_memory_is_copied_at_some_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.cost.timing.COPY_BYTES", {"cpu": 2**20})
     assert 1e7 < copy_bandwidth(CLOCK, 3) < 1e13
-
-
-def test_the_bytes_are_those_of_the_tensors() -> None:
-    """Counted again, from tensors of the shapes that the operations take and return."""
-
-    def size(*shape: int, dtype: torch.dtype = torch.float32) -> int:
-        return torch.empty(shape, dtype=dtype).nbytes
-
-    rgba, mask, view = size(PLANES, 4, *MPI), size(1, PLANES, *MPI), size(5, *VIEW)
-    assert view_bytes(PLANES, MPI, VIEW) == rgba + view
-    assert view_bytes(PLANES, MPI, VIEW, views=9, element=1) == rgba // 4 + 9 * view
-    assert blended_view_bytes(PLANES, MPI, VIEW) == 2 * rgba + mask + view
-    assert stored_blend_bytes(PLANES, MPI, VIEW) == (2 * rgba + mask + rgba) + (rgba + view)
-    half = torch.float16
-    sweep = size(2, 3, PLANES, *MPI, dtype=half)
-    assert sweep_bytes(2, PLANES, VIEW, MPI, 2) == size(2, 3, *VIEW, dtype=half) + sweep
-    # Two sweeps and the background's MPI are read, the frame's is written and read, and the mask is written.
-    assert network_bytes(2, PLANES, MPI, 2) == 2 * sweep + 3 * rgba + mask

@@ -2,96 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import pickle
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import make_camera
+from rig_h5_helpers import FORMS, SIZE, Source, check, make_poses, write
 from torch.utils.data import DataLoader, Dataset
 
-from maskvolume.geometry.cameras import stack_cameras
-from maskvolume.geometry.poses import RigPoses
-from maskvolume.io.llff import read_poses_bounds, write_poses_bounds
+from maskvolume.io.llff import write_poses_bounds
 from maskvolume.io.rig_h5 import RigScene, open_rig_scenes, poses_file
-from maskvolume.io.rig_h5_writer import SceneForm, write_rig_scene
-from maskvolume.io.shards import encode_jpeg
 from maskvolume.runtime.errors import InputError
-
-SIZE = (24, 40)
-FORMS = {"original": SceneForm(), "compact": SceneForm(compact=True, quality=100)}
-
-
-def make_poses(count: int, size: tuple[int, int] = SIZE) -> RigPoses:
-    """Cameras that LLFF can hold."""
-    cameras = stack_cameras([make_camera(seed, size) for seed in range(count)])
-    K = torch.tensor([[50.0, 0, size[1] / 2], [0, 50.0, size[0] / 2], [0, 0, 1]], dtype=torch.float64)
-    bounds = torch.tensor([[1.5, 8.0]] * count, dtype=torch.float64)
-    return RigPoses(type(cameras)(cameras.T_cam_world, K.expand(count, 3, 3), size), bounds)
-
-
-@dataclass
-class Source:
-    """Pictures by formula."""
-
-    num_cameras: int = 3
-    num_frames: int = 4
-    size: tuple[int, int] = SIZE
-    jpegs: dict[tuple[int, int], bytes] = field(default_factory=dict)
-
-    def picture(self, camera: int, frame: int) -> np.ndarray:
-        return smooth(self.size, 10 * camera + frame)
-
-    def jpeg(self, camera: int, frame: int) -> bytes | None:
-        return self.jpegs.get((camera, frame))
-
-    def matte(self, camera: int, frame: int) -> np.ndarray:
-        return smooth(self.size, 100 + 10 * camera + frame)[..., 0]
-
-    def background(self, camera: int) -> np.ndarray:
-        return smooth(self.size, 200 + camera)
-
-
-def smooth(size: tuple[int, int], seed: int) -> np.ndarray:
-    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
-    return cv2.resize(small, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-
-
-def write(path: Path, form: SceneForm | None = None, source: Source | None = None) -> Path:
-    source = source or Source()
-    write_rig_scene(path, source, make_poses(source.num_cameras, source.size), form or SceneForm(), attributes={})
-    return path
-
-
-def check(scene: RigScene, source: Source | None = None, tolerance: float = 4) -> None:
-    """Assert that all that was written is read; JPEG may change colours a little."""
-    source = source or Source()
-    assert (scene.num_cameras, scene.num_frames, scene.size) == (source.num_cameras, source.num_frames, source.size)
-    for camera in range(source.num_cameras):
-        np.testing.assert_array_equal(scene.background(camera), source.background(camera))
-        for frame in range(source.num_frames):
-            picture = scene.picture(camera, frame)
-            assert picture.dtype == np.uint8
-            difference = np.abs(picture.astype(int) - source.picture(camera, frame))
-            assert difference.mean() <= (tolerance if scene.is_compact else 0)
-            matte = scene.matte(camera, frame)
-            assert matte.flags.c_contiguous
-            np.testing.assert_array_equal(matte, source.matte(camera, frame))
 
 
 @pytest.fixture(params=list(FORMS))
@@ -116,21 +45,6 @@ def test_what_is_written_is_read(made):
     assert sorted(path.name for path in made.parent.iterdir()) == ["scene000.h5", "scene000_pb.npy"]
 
 
-def test_the_form_of_the_original(tmp_path):
-    path = write(tmp_path / "scene000.h5")
-    with h5py.File(path) as file:
-        assert {key: (file[key].shape, file[key].dtype) for key in file} == {
-            "rgb": ((3, 4, *SIZE, 3), np.uint8),
-            "fg_rgb": ((3, 4, *SIZE, 4), np.uint8),
-            "bg_rgb": ((3, *SIZE, 3), np.uint8),
-        }
-        assert file["rgb"].chunks == (1, 1, *SIZE, 3)
-        assert file["fg_rgb"].chunks == (1, 1, *SIZE, 4)
-        assert file["rgb"].compression == "lzf"
-        np.testing.assert_array_equal(file["fg_rgb"][1, 2, ..., :3], file["rgb"][1, 2])
-    assert np.load(tmp_path / "scene000_pb.npy").shape == (3, 17)
-
-
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip"}, {"chunks": (2, 3, 7, 11, 2)}, {"chunks": True}])
 @pytest.mark.parametrize("num_cameras", [1, 12])
 def test_files_of_others_with_any_packing(tmp_path, options, num_cameras):
@@ -149,17 +63,6 @@ def test_files_of_others_with_any_packing(tmp_path, options, num_cameras):
     write_poses_bounds(tmp_path / "scene007_pb.npy", make_poses(V))
     (scene,) = open_rig_scenes(tmp_path)
     check(scene, source)
-
-
-def test_a_jpeg_is_kept_as_it_is(tmp_path):
-    source = Source()
-    source.jpegs[1, 2] = encode_jpeg(source.picture(1, 2), 40)
-    path = write(tmp_path / "scene000.h5", FORMS["compact"], source)
-    with h5py.File(path) as file:
-        start, count, _ = file["rgb_index"][1, 2]
-        assert file["rgb"][start : start + count].tobytes() == source.jpegs[1, 2]
-    decoded = cv2.imdecode(np.frombuffer(source.jpegs[1, 2], np.uint8), cv2.IMREAD_COLOR_RGB)
-    np.testing.assert_array_equal(RigScene(path).picture(1, 2), decoded)
 
 
 def test_K_follows_the_pictures_per_axis(made):
@@ -375,71 +278,3 @@ def test_a_damaged_picture_is_named(tmp_path):
     scene.background(0)
     with pytest.raises(InputError, match=r"scene000\.h5: bg_rgb of camera 1 can't be read.*copy or make it again"):
         scene.background(1)
-
-
-def test_an_interruption_leaves_nothing(tmp_path):
-    """Ctrl-C while the library is at work: the older scene stays, nothing is left aside."""
-    path = write(tmp_path / "scene000.h5")
-    before = path.read_bytes()
-    count = 0
-
-    def interrupt() -> None:
-        nonlocal count
-        count += 1
-        if count == 5:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    source = Source(3, 300)
-    with pytest.raises(KeyboardInterrupt):
-        write_rig_scene(path, source, make_poses(3), SceneForm(), attributes={}, on_picture=interrupt)
-    assert 5 <= count < 900
-    assert path.read_bytes() == before
-    assert sorted(child.name for child in tmp_path.iterdir()) == ["scene000.h5", "scene000_pb.npy"]
-
-
-FULL_DISK = """
-import resource, signal
-from pathlib import Path
-from io_tests import SceneForm, Source, write
-
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-for limit in (1000, 200_000):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
-    for compact in (False, True):
-        try:
-            write(Path("scene000.h5"), SceneForm(compact, 100), Source(2, 30, (120, 160)))
-        except OSError as error:
-            print(error.errno, error.filename)
-"""
-
-
-def test_a_full_disk_is_an_error_and_no_crash(tmp_path):
-    folder, name = Path(__file__).parent, Path(__file__).stem
-    paths = [str(folder), str(folder.parents[1]), str(folder.parents[2])]
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths}\n" + FULL_DISK.replace("io_tests", name)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr  # the HDF5 library crashes when it ends, if a write has failed
-    assert done.stdout.splitlines() == [f"{errno.EFBIG} scene000.h5"] * 4
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_bad_picture_stops_the_writing(tmp_path):
-    source = Source()
-
-    def fail(camera: int, frame: int) -> np.ndarray:
-        raise InputError("x.png: is damaged")
-
-    source.matte = fail  # type: ignore[method-assign]
-    with pytest.raises(InputError, match=r"x\.png"):
-        write(tmp_path / "scene000.h5", source=source)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_poses_are_written_for_the_scene(tmp_path):
-    path = write(tmp_path / "scene000.h5")
-    assert torch.allclose(read_poses_bounds(poses_file(path)).cameras.K, make_poses(3).cameras.K)

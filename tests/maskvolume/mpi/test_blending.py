@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from helpers import make_camera
@@ -15,26 +13,26 @@ from torch import Tensor
 
 from maskvolume.clips.rig import RigClip
 from maskvolume.geometry.cameras import Camera, invert_rigid, stack_cameras
-from maskvolume.io.images import read_image
-from maskvolume.io.llff import write_path
 from maskvolume.mpi import references
 from maskvolume.mpi.blending import BlendedRenderer, along_one_axis, blend_renderings
 from maskvolume.mpi.checkpoints import load_model
 from maskvolume.mpi.model import MaskVolumeModel
 from maskvolume.mpi.references import choose_references
-from maskvolume.mpi.renderer import ClipRenderer
+from maskvolume.mpi.renderer import DEFAULT_SETTINGS, ClipRenderer, RenderSettings
+from maskvolume.mpi.session import make_backgrounds
 from maskvolume.mpi.tiles import Tiling
 from maskvolume.ops import Rendering
-from maskvolume.rendering.loop import make_backgrounds, render_clip
+from maskvolume.rendering.loop import render_clip
 from maskvolume.rendering.output_folder import RenderFolder
 from maskvolume.rendering.shots import path_shots
+from maskvolume.runtime.errors import InputError
 
 NAMES = ("cam00", "cam01", "cam02", "cam03")
 
 
-@pytest.fixture
-def clip(make_rig: Callable[..., Path], tmp_path: Path) -> RigClip:
-    opened = RigClip.open(make_rig(tmp_path / "rig", NAMES))
+@pytest.fixture(scope="module")
+def clip(make_rig: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> RigClip:
+    opened = RigClip.open(make_rig(tmp_path_factory.mktemp("rig") / "frames", NAMES))
     make_backgrounds(opened, range(4), opened.background_dir, keep=True)
     return opened
 
@@ -51,9 +49,11 @@ def steps(number: int) -> Tensor:
     return torch.linspace(0, 1, number)[:, None]
 
 
-def blended(clip: RigClip, weights: Path, path: Camera, count: int = 2, **options: bool) -> BlendedRenderer:
+def blended(
+    clip: RigClip, weights: Path, path: Camera, count: int = 2, settings: RenderSettings = DEFAULT_SETTINGS
+) -> BlendedRenderer:
     chosen = choose_references(clip.cameras(), path, *clip.near_far(), count=count, max_sources=3)
-    return BlendedRenderer.of(clip, load_model(weights), chosen, targets=path, **options)
+    return BlendedRenderer.of(clip, load_model(weights), chosen, settings, targets=path)
 
 
 def views(renderer: BlendedRenderer, path: Camera, frame: int = 1) -> tuple[Tensor, list[tuple[int, ...]]]:
@@ -61,7 +61,7 @@ def views(renderer: BlendedRenderer, path: Camera, frame: int = 1) -> tuple[Tens
     shares = renderer.weights(path)
     served_by = [tuple(row.nonzero()[:, 0].tolist()) for row in shares]
     made = [
-        renderer.render(frame, path[pose], each, share)
+        renderer.view(frame, path[pose], each, share)
         for pose, (each, share) in enumerate(zip(served_by, shares, strict=True))
     ]
     return torch.stack([torch.cat([view.color, view.disparity]) for view in made]), served_by
@@ -96,7 +96,7 @@ def test_one_reference_is_what_its_renderer_makes(clip: RigClip, weights: Path) 
     alone = ClipRenderer(clip, load_model(weights), (1, 2, 0), targets=walk(clip, 3))
     renderer = BlendedRenderer([alone])
     want = alone.render(1, target, with_mask=False)
-    got = renderer.render(1, target, (0,), renderer.weights(walk(clip, 3))[0])
+    got = renderer.view(1, target, (0,), renderer.weights(walk(clip, 3))[0])
     assert torch.equal(want.color, got.color)
     assert torch.equal(want.disparity, got.disparity)
     assert torch.equal(want.opacity, got.opacity)
@@ -124,7 +124,7 @@ def test_only_what_has_a_weight_is_made_and_every_picture_is_decoded_once(
     monkeypatch.setattr(RigClip, "read", counted_read)
     path = walk(clip, 7)  # cameras at poses 0, 2, 4 and 6
     shots = path_shots(path, "fix:0", 3, count=4)
-    shots = type(shots)(shots.targets, (0, 1, 2, 0))
+    shots = type(shots)(shots.targets, (0.0, 1.0, 2.0, 0.0))
     renderer = blended(clip, weights, path)
     assert [each.indices[0] for each in renderer.renderers] == [1, 2, 0, 3]
     render_clip(renderer, shots, RenderFolder(tmp_path / "out"), fps=10, crf=30)
@@ -149,17 +149,17 @@ def test_views_at_once_are_those_one_by_one(
 ) -> None:
     path = walk(clip, 9)
     launches: list[tuple[tuple[int, ...], int]] = []
-    real = BlendedRenderer.render
+    real = BlendedRenderer.view
 
     def counted(self, frame, target, references, shares, **options):
         launches.append((references, len(target.batch_shape) and target.batch_shape[0]))
         return real(self, frame, target, references, shares, **options)
 
-    monkeypatch.setattr(BlendedRenderer, "render", counted)
+    monkeypatch.setattr(BlendedRenderer, "view", counted)
     for at_once in (1, 4):
         monkeypatch.setattr(BlendedRenderer, "views_at_once", lambda *_, at_once=at_once: at_once)
         folder = RenderFolder(tmp_path / str(at_once), with_disparity=True, with_mask=True)
-        renderer = blended(clip, weights, path, stored=True, masks=True)
+        renderer = blended(clip, weights, path, settings=RenderSettings(stored=True, masks=True))
         render_clip(renderer, path_shots(path, "fix:1", 3), folder, fps=10, crf=30)
     assert len(launches[:9]) == 9
     assert any(len(each) > 1 and number > 1 for each, number in launches[9:])
@@ -220,48 +220,22 @@ def test_disparities_of_references_with_other_axes_agree() -> None:
     torch.testing.assert_close(blend_renderings([first, second], shares).disparity[1], seen[0].disparity[1])
 
 
-def test_through_the_program(render, clip: RigClip, tmp_path: Path) -> None:
-    path = tmp_path / "path.txt"
-    write_path(path, Camera(*(x.double() for x in (walk(clip, 6).T_cam_world, walk(clip, 6).K)), clip.size))
-    out = tmp_path / "out"
-    options = ("--path", path, "--references", 2, "--save_mask", "--save_disparity", "--memory_gb", 50)
-    outcome = render(clip.root_dir, out, *options).check()
-    assert "references (and their sources): cam01 (" in outcome.stdout
-    assert "; 4 references, " in outcome.stdout
-    record = json.loads((out / "options.json").read_text())["made_of"]
-    assert record["references"][0] == 2
-    assert len(record["references"]) == 5
-    files = {file: file.read_bytes() for file in sorted(out.rglob("*.png"))}
-    assert len(files) == 18
-    for name in ("frames/00001.png", "mask/00003.png", "disparity/00004.png"):
-        (out / name).unlink()
-    assert "3 pictures rendered, 3 kept" in render(clip.root_dir, out, *options).check().stdout
-    assert {file: file.read_bytes() for file in sorted(out.rglob("*.png"))} == files
-    render(clip.root_dir, out, *options, "--references", 1).check_input_error("options.json", "references")
-    for pose, camera in ((0, 0), (5, 3)):  # the path begins and ends in cameras
-        made = read_image(out / f"frames/{pose:05d}.png").astype(float)
-        assert np.abs(made - clip.read(camera, pose % 3)).mean() < 20
+def test_a_time_between_frames_is_refused_before_anything_is_made(clip: RigClip, weights: Path, tmp_path: Path) -> None:
+    path = walk(clip, 2)
+    renderer, folder = blended(clip, weights, path), RenderFolder(tmp_path / "out")
+    shots = path_shots(path, "fix:0.5", 3)
+    for refuses in (renderer.job_of, lambda shots: render_clip(renderer, shots, folder, fps=10, crf=30)):
+        with pytest.raises(InputError, match=r"time: 0\.5 lies between two frames, .*; choose 0 or 1"):
+            refuses(shots)
+    assert not list(tmp_path.rglob("*.png"))
+    assert all(each._background is None for each in renderer.renderers)
 
 
-def test_references_among_named_cameras_and_kinds_of_checkpoints(
-    render, clip: RigClip, tmp_path: Path, stage_one_weights: Path
-) -> None:
-    options = ("--path", "circle", "--num_frames", 3, "--time", "fix:1", "--references", 3)
-    outcome = render(clip.root_dir, tmp_path / "a", *options, "--indices", 3, 0, 1).check()
-    record = json.loads((tmp_path / "a/options.json").read_text())["made_of"]
-    assert sorted(record["indices"]) == ["cam00", "cam01", "cam03"]
-    assert "cam02" not in outcome.stdout
-    render(clip.root_dir, tmp_path / "b", *options, ckpt=stage_one_weights).check()
-    fixed = ("--view", "fix:cam01", "--indices", "cam00", "cam02", "--references", 2)
-    render(clip.root_dir, tmp_path / "c", *fixed).check()
-    assert len(json.loads((tmp_path / "c/options.json").read_text())["made_of"]["references"]) == 3
-
-
-def test_impossible_numbers_of_references(render, clip: RigClip, tmp_path: Path) -> None:
-    for number in (0, 5, -1):
-        outcome = render(clip.root_dir, tmp_path / "out", "--path", "circle", "--references", number)
-        outcome.check_input_error("--references", "1 to 4")
-    twice = ("--references", 2, "--indices", 1, 1)
-    render(clip.root_dir, tmp_path / "out", "--path", "circle", *twice).check_input_error("--indices")
-    one = ("--references", 2, "--indices", 1)
-    render(clip.root_dir, tmp_path / "out", "--path", "circle", *one).check_input_error("indices")
+def test_released_planes_are_made_again_and_the_same(clip: RigClip, weights: Path) -> None:
+    path = walk(clip, 4)[1:3]
+    renderer = blended(clip, weights, path)
+    before, _ = views(renderer, path)
+    renderer.release()
+    assert all(each._background is None and each._frame is None for each in renderer.renderers)
+    after, _ = views(renderer, path)
+    assert torch.equal(before, after)

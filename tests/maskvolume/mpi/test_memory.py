@@ -11,7 +11,6 @@ import torch
 
 from maskvolume.mpi.memory import (
     GB,
-    WORK,
     Job,
     budget_of,
     cgroup_free,
@@ -86,10 +85,6 @@ def test_what_does_not_fit_is_one_line_with_what_to_do() -> None:
     original = replace(FULL_HD, arch="original", views=2)
     with pytest.raises(InputError, match="can't work in tiles"):
         make_plan(original, need(original, original.whole).total - 1, why="test")
-
-
-def test_every_architecture_has_been_measured() -> None:
-    assert set(WORK) == {(arch, precision) for arch in ARCHITECTURES for precision in ("fp32", "bf16")}
 
 
 def test_the_plan_is_one_line() -> None:
@@ -176,7 +171,7 @@ def test_a_background_from_many_more_cameras_may_take_more_than_a_frame() -> Non
     many = replace(FULL_HD, still_views=40)
     more = need(many, many.whole)
     assert more.total > alone.total
-    least = WORK["semiglobal", "bf16"].mpi.of(40) * 64 * 1128 * 2008
+    least = ARCHITECTURES["semiglobal"].work["bf16"].mpi.of(40) * 64 * 1128 * 2008
     assert least <= more.background + more.frame + more.networks <= 1.01 * least
     stage_one = replace(many, has_mask=False)
     assert need(stage_one, many.whole) == need(replace(stage_one, still_views=4), many.whole)

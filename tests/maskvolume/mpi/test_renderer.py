@@ -1,24 +1,42 @@
-"""Laws of the frustum's choice and of filling what no plane covers."""
+"""Laws of the frustum's choice and of views from one reference."""
+
+from __future__ import annotations
 
 import gc
+import threading
 import weakref
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import make_camera
 
 from maskvolume.clips.rig import RigClip
 from maskvolume.geometry.cameras import Camera, stack_cameras
+from maskvolume.geometry.paths import render_path
+from maskvolume.mpi.blending import BlendedRenderer
+from maskvolume.mpi.checkpoints import load_model
 from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
 from maskvolume.mpi.renderer import (
     MARGIN_MULTIPLE,
     MAX_MARGIN,
     ClipRenderer,
+    RenderSettings,
     choose_frustum,
 )
-from maskvolume.ops import Rendering, filling
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.mpi.session import make_backgrounds
+from maskvolume.rendering.loop import render_clip
+from maskvolume.rendering.output_folder import RenderFolder
+from maskvolume.rendering.shots import path_shots
+
+
+@pytest.fixture(scope="module")
+def clip(make_rig, tmp_path_factory: pytest.TempPathFactory) -> RigClip:
+    opened = RigClip.open(make_rig(tmp_path_factory.mktemp("rig") / "frames"))
+    make_backgrounds(opened, range(3), opened.background_dir, keep=True)
+    return opened
 
 
 def camera_at(x: float, size: tuple[int, int] = (36, 64)) -> Camera:
@@ -58,55 +76,6 @@ def test_the_margin_is_no_wider_than_what_a_source_sees_nor_than_the_limit() -> 
     assert frustum.left == frustum.right <= MAX_MARGIN * 64 + MARGIN_MULTIPLE
 
 
-@pytest.mark.parametrize("size", [(33, 47), (64, 64), (1, 5)])
-def test_filling_keeps_what_is_seen_and_invents_no_new_colour(size: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    color = torch.rand(3, *size) * 0.5 + 0.25
-    opacity = torch.ones(1, *size)
-    opacity[..., : size[1] // 3] = 0
-    filled = fill_unseen(Rendering(color * opacity, opacity, opacity * 0.5))
-    torch.testing.assert_close(filled.color * opacity, color * opacity)
-    assert filled.color.min() > 0.2
-    assert filled.color.max() < 0.8
-    torch.testing.assert_close(filled.disparity, torch.full_like(filled.disparity, 0.5), atol=1e-4, rtol=0)
-
-
-def test_filling_a_half_covered_pixel_does_not_darken_it() -> None:
-    opacity = torch.ones(1, 16, 16)
-    opacity[..., 8] = 0.5
-    filled = fill_unseen(Rendering(0.6 * opacity.expand(3, -1, -1), opacity, 0.2 * opacity))
-    torch.testing.assert_close(filled.color, torch.full((3, 16, 16), 0.6), atol=1e-3, rtol=0)
-
-
-def test_views_are_filled_each_by_itself() -> None:
-    torch.manual_seed(0)
-    color, opacity = torch.rand(3, 3, 18, 30), torch.ones(3, 1, 18, 30)
-    opacity[1, :, :, 20:] = 0
-    views = Rendering(color * opacity, opacity, 0.4 * opacity)
-    filled = fill_unseen(views)
-    for index in range(3):
-        alone = fill_unseen(Rendering(views.color[index], opacity[index], views.disparity[index]))
-        assert torch.equal(filled.color[index], alone.color)
-        assert torch.equal(filled.disparity[index], alone.disparity)
-    assert torch.equal(filled.color[0], color[0])
-
-
-@pytest.mark.parametrize("size", [(33, 47), (64, 64), (3, 5), (2, 7)])
-def test_filling_by_compiled_loops_is_that_of_plain_torch(
-    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    opacity = ((torch.rand(2, 1, *size, generator=generator) - 0.3) * 3).clamp(0, 1)
-    opacity[..., : size[1] // 2] = 0
-    views = Rendering(torch.rand(2, 3, *size, generator=generator) * opacity, opacity, opacity * 0.5)
-    assert filling._loops() is not None
-    fast = fill_unseen(views)
-    monkeypatch.setattr(filling, "_loops", lambda: None)
-    slow = fill_unseen(views)
-    torch.testing.assert_close(fast.color, slow.color, atol=1e-5, rtol=0)
-    torch.testing.assert_close(fast.disparity, slow.disparity, atol=1e-5, rtol=0)
-
-
 def test_a_renderer_that_nobody_holds_is_let_go_at_once(tiny_rig: Path) -> None:
     clip = RigClip.open(tiny_rig)
     targets = clip.cameras()
@@ -119,3 +88,114 @@ def test_a_renderer_that_nobody_holds_is_let_go_at_once(tiny_rig: Path) -> None:
         assert held() is None
     finally:
         gc.enable()
+
+
+class CountingClip:
+    """A clip that counts what is read of it."""
+
+    def __init__(self, clip: RigClip) -> None:
+        self.clip = clip
+        self.names, self.num_frames, self.size = clip.names, clip.num_frames, clip.size
+        self.cameras, self.near_far = clip.cameras, clip.near_far
+        self.frames: Counter[tuple[int, int]] = Counter()
+        self.backgrounds: Counter[int] = Counter()
+        self.threads: set[int] = set()
+
+    def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        self.frames[camera, frame] += 1
+        self.threads.add(threading.get_ident())
+        return self.clip.read(camera, frame, size)
+
+    def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        self.backgrounds[camera] += 1
+        return self.clip.read_background(camera, size)
+
+
+def test_only_what_is_used_is_decoded_and_everything_is_made_once(
+    clip: RigClip, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+    for name in ("background", "frame"):
+        real = getattr(MaskVolumeModel, name)
+
+        def counted(self, *args, real=real, name=name):
+            calls[name] += 1
+            return real(self, *args)
+
+        monkeypatch.setattr(MaskVolumeModel, name, counted)
+    counting = CountingClip(clip)
+    path = render_path(clip.poses, "circle", 4).scaled(clip.size)
+    shots = path_shots(path, "pingpong", 2)
+    renderer = ClipRenderer(counting, load_model(weights), (2, 1), targets=path)
+    report = render_clip(BlendedRenderer([renderer]), shots, RenderFolder(tmp_path), fps=10, crf=30)
+    assert (report.made, report.kept) == (8, 0)
+    assert calls == {"background": 1, "frame": 2}
+    assert counting.frames == {(camera, frame): 1 for camera in (2, 1) for frame in (0, 1)}
+    assert counting.backgrounds == {2: 1, 1: 1}
+    assert threading.get_ident() not in counting.threads
+
+
+def test_a_stage_one_model_needs_no_background(clip: RigClip, stage_one_weights: Path) -> None:
+    counting = CountingClip(clip)
+    renderer = ClipRenderer(counting, load_model(stage_one_weights), (0, 1), targets=clip.cameras())
+    view = renderer.render(0, clip.cameras()[1])
+    assert view.color.shape == (3, 48, 64)
+    assert not counting.backgrounds
+
+
+def test_the_view_of_the_reference_is_its_picture(clip: RigClip, weights: Path) -> None:
+    """Where an MPI is looked at from its own camera, it shows a mix of what the sources see there."""
+    renderer = ClipRenderer(clip, load_model(weights), (1, 0), targets=clip.cameras()[1:2])
+    view = renderer.render(1, clip.cameras()[1], with_mask=True)
+    assert float(view.opacity.min()) > 0.99
+    assert float(view.color.min()) >= 0
+    assert float(view.color.max()) <= 1 + 1e-4
+    assert view.mask is not None
+    assert float(view.mask.min()) >= 0
+    assert float(view.mask.max()) <= 1 + 1e-4
+    near, far = clip.near_far()
+    assert 1 / far * 0.99 <= float(view.disparity.min())
+    assert float(view.disparity.max()) <= 1 / near * 1.01
+
+
+def test_the_target_may_have_any_size_and_float_type(clip: RigClip, weights: Path) -> None:
+    renderer = ClipRenderer(clip, load_model(weights), (1, 0), RenderSettings((37, 51)), targets=clip.cameras())
+    target = clip.poses.cameras[2].scaled((29, 77))
+    assert target.K.dtype == torch.float64
+    assert renderer.render(0, target).color.shape == (3, 29, 77)
+
+
+def test_views_of_a_frame_rendered_at_once_are_those_rendered_one_by_one(
+    clip: RigClip, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = render_path(clip.poses, "spiral", 7).scaled(clip.size)[:7]
+    shots = path_shots(path, "fix:1", 3)
+    launches: list[tuple[int, ...]] = []
+    real = ClipRenderer.render
+
+    def counted(self, frame, target, **options):
+        launches.append(tuple(target.batch_shape))
+        return real(self, frame, target, **options)
+
+    monkeypatch.setattr(ClipRenderer, "render", counted)
+    for at_once in (1, 3):
+        monkeypatch.setattr(ClipRenderer, "views_at_once", lambda *_, at_once=at_once: at_once)
+        renderer = ClipRenderer(
+            clip, load_model(weights), (2, 1), RenderSettings(stored=True, masks=True), targets=path
+        )
+        folder = RenderFolder(tmp_path / str(at_once), with_disparity=True, with_mask=True)
+        render_clip(BlendedRenderer([renderer]), shots, folder, fps=10, crf=30)
+    assert launches == [(), (), (), (), (), (), (), (3,), (3,), ()]
+    files = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*.png"))
+    assert len(files) == 3 * 7
+    for file in files:
+        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "3" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(("arch", "multiple"), [("matching", 8), ("original", 1)])
+def test_local_networks_get_planes_on_their_grid(clip: RigClip, arch: str, multiple: int) -> None:
+    model = MaskVolumeModel(CheckpointMeta("mask", arch, num_planes=8))
+    targets = clip.cameras((43, 61))
+    camera = ClipRenderer(clip, model, (1, 0), RenderSettings((43, 61), margin=0), targets=targets[1:2]).camera
+    assert camera.size == ((48, 64) if multiple == 8 else (43, 61))
+    assert torch.equal(camera.K, targets[1].K)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from maskvolume.networks import ARCHITECTURES
-from maskvolume.networks.views import blend_views, pad_to_multiple
 
 OURS = [name for name, architecture in ARCHITECTURES.items() if architecture.gives_logits]
 SIZES = [(8, 16, 24), (5, 19, 30), (3, 9, 17)]
@@ -67,46 +66,6 @@ def test_the_plane_where_views_agree_is_found_before_any_training(arch: str) -> 
     torch.testing.assert_close(weights.sum(dim=0), torch.ones(24, 24))  # the farthest plane is opaque
 
 
-def test_matching_mask_is_low_where_nothing_changes_and_high_where_all_views_change() -> None:
-    network = ARCHITECTURES["matching"].mask()
-    background = torch.rand(1, 2, 3, 8, 16, 16) * 0.4
-    sweep = background.clone()
-    sweep[..., 8:] += 0.5
-    sweep[:, 0, ..., :4] += 0.5  # one view alone: hidden behind something, not moving
-    rgba = torch.zeros(1, 8, 4, 16, 16)
-    mask = network(sweep, background, rgba, rgba)[0, 0]
-    assert mask[..., 10:].min() > 0.9
-    assert mask[..., :6].max() < 0.1
-
-
-def test_matching_mask_leaves_what_an_opaque_mover_hides_to_the_background() -> None:
-    network = ARCHITECTURES["matching"].mask()
-    background = torch.rand(1, 2, 3, 8, 16, 16) * 0.4
-    sweep = background + 0.5  # it all changes
-    rgba = torch.zeros(1, 8, 4, 16, 16)
-    rgba[:, 5, 3, :, 8:] = 1.0  # on one half, a plane hides those behind it
-    rgba[:, 2, 3] = 1.0
-    mask = network(sweep, background, rgba, torch.zeros_like(rgba))[0, 0]
-    assert mask[5:, :, 8:].min() > 0.9
-    assert mask[:5, :, 8:].max() < 0.1
-    assert mask[2:, :, :8].min() > 0.9
-    assert mask[:2, :, :8].max() < 0.1
-
-
-def test_matching_mask_is_high_in_front_of_a_mover_too() -> None:
-    """Nothing else is there, whatever the background's planes say."""
-    network = ARCHITECTURES["matching"].mask()
-    background = torch.rand(1, 2, 3, 8, 16, 16) * 0.4
-    sweep = background.clone()
-    sweep[:, :, :, 3] += 0.5  # all views agree that it changed on one plane alone
-    rgba = torch.zeros(1, 8, 4, 16, 16)
-    rgba[:, 3, 3] = 1.0
-    mask = network(sweep, background, rgba, torch.zeros_like(rgba))[0, 0]
-    assert mask[3:].min() > 0.9
-    rgba[:, 3, 3] = 0.0  # no surface, no mover
-    assert network(sweep, background, rgba, torch.zeros_like(rgba))[0, 0, 4:].max() < 0.1
-
-
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_parameter_gets_a_gradient_after_a_step(arch: str) -> None:
     torch.manual_seed(0)
@@ -123,30 +82,6 @@ def test_every_parameter_gets_a_gradient_after_a_step(arch: str) -> None:
             optimizer.step()
         silent = [key for key, p in network.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
         assert silent == []
-
-
-def test_original_has_the_published_number_of_parameters() -> None:
-    original = ARCHITECTURES["original"]
-    count = [sum(p.numel() for p in build().parameters()) for build in (original.mpi, original.mask)]
-    assert count == [576_994, 593_241]
-
-
-def test_blend_views_ignores_views_without_data() -> None:
-    sweep = torch.full((1, 2, 3, 1, 1, 2), 0.25)
-    sweep[:, 1] = 0.75
-    sweep[:, 1, ..., 1] = -1
-    color, seen = blend_views(sweep, torch.zeros(1, 2, 1, 1, 1, 2))
-    torch.testing.assert_close(color[0, :, 0, 0], torch.tensor([[0.5, 0.25]] * 3))
-    assert seen.min() == 1
-    mixed, _ = blend_views(sweep, torch.zeros(1, 2, 1, 1, 1, 2), mix_no_data=True)
-    assert mixed[0, 0, 0, 0, 1] == pytest.approx((0.25 - 1) / 2)
-
-
-def test_padding_is_cropped_again() -> None:
-    x = torch.rand(1, 2, 5, 9, 11)
-    padded, crop = pad_to_multiple(x, (4, 8, 8))
-    assert padded.shape[-3:] == (8, 16, 16)
-    assert torch.equal(padded[crop], x)
 
 
 def test_half_precision_sweeps_run_under_autocast() -> None:

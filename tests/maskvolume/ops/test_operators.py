@@ -1,176 +1,37 @@
-"""The fused operations: what the reference makes, as torch operators, in every type and layout."""
+"""The operators: shapes for tracing, gradients, an implementation on every device."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 import torch
-import torch.nn.functional as F
 from helpers import make_camera
+from ops_helpers import smooth_planes
 from torch import Tensor
 
-from maskvolume import ops
 from maskvolume.geometry.cameras import Camera, stack_cameras
 from maskvolume.geometry.planes import disparity_planes
-from maskvolume.mpi.image import MultiplaneImage, blend
-from maskvolume.ops import Rendering
-from maskvolume.ops import operators as fused
-from maskvolume.ops import reference as plain
-from maskvolume.ops.reference import mpi_homographies
+from maskvolume.ops import dispatch, operators
+from maskvolume.ops.reference import costs, warps
+from maskvolume.ops.reference.warps import mpi_homographies
+from maskvolume.ops.types import PathPrices
 
-FIELDS = ("color", "opacity", "disparity")
-
-
-def smooth_planes(*shape: int, seed: int = 0) -> Tensor:
-    """Random planes that change by less than 0.1 a pixel."""
-    generator = torch.Generator().manual_seed(seed)
-    *batch, h, w = shape
-    noise = torch.rand(*batch, h + 8, w + 8, generator=generator)
-    return F.avg_pool2d(noise.reshape(-1, 1, h + 8, w + 8), 9, 1).reshape(shape)
+CPU = torch.device("cpu")
+IMPLEMENTATIONS = ["default", "compiled"]
 
 
-def turned_cameras(seed: int) -> tuple[Camera, Camera, Tensor]:
-    """Two MPIs and targets turned and moved far enough that some planes lie partly or wholly behind a target."""
-    cameras = stack_cameras([make_camera(seed + b, size=(61, 83)).to(torch.float32) for b in range(2)])
-    targets = [make_camera(seed + 90 + b, (45, 70), shift=1.5, turn=0.5).to(torch.float32) for b in range(2)]
-    return cameras, stack_cameras(targets), torch.stack([disparity_planes(0.5, 9.0, 7), disparity_planes(1.0, 20.0, 7)])
-
-
-def check_close(fast: Rendering, slow: Rendering, atol: float) -> None:
-    assert fast.opacity.max() > 0.5  # something is seen
-    for name in FIELDS:
-        torch.testing.assert_close(getattr(fast, name), getattr(slow, name), atol=atol, rtol=0)
-
-
-# --- against the reference ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("premultiplied", [True, False])
-@pytest.mark.parametrize("seed", range(6))
-def test_the_compiled_loops_render_what_the_reference_renders(seed: int, premultiplied: bool) -> None:
-    cameras, targets, depths = turned_cameras(seed)
-    rgba = smooth_planes(2, 7, 4, 61, 83, seed=seed)
-    fast, slow = (
-        ops.render_mpi(rgba, cameras, depths, targets, premultiplied=premultiplied, backend=backend)
-        for backend in ("compiled", "reference")
-    )
-    # Coordinates of two float32 roundings, on planes that change by less than 0.1 a pixel.
-    check_close(fast, slow, 1e-3)
-
-
-@pytest.mark.parametrize("premultiplied", [True, False])
-@pytest.mark.parametrize("seed", range(3))
-def test_the_blend_is_rendered_as_if_it_were_stored(seed: int, premultiplied: bool) -> None:
-    cameras, targets, depths = turned_cameras(seed)
-    dynamic, background = (
-        MultiplaneImage(smooth_planes(2, 7, 4, 61, 83, seed=seed + i), cameras, depths, premultiplied) for i in (0, 50)
-    )
-    mask = smooth_planes(2, 1, 7, 61, 83, seed=seed + 100)
-    stored = blend(mask, dynamic, background).render(targets, "reference")
-    for backend in ("compiled", "reference"):
-        fused_view = ops.render_blended(
-            mask, dynamic.rgba, background.rgba, cameras, depths, targets, premultiplied=premultiplied, backend=backend
-        )
-        check_close(fused_view, stored, 1e-3)
-
-
-@pytest.mark.parametrize("size", [(6, 7), (45, 70), (200, 300)])
-def test_a_view_from_afar_or_near_is_the_reference_s(size: tuple[int, int]) -> None:
-    """Few pixels see many texels of a plane at once, or many pixels few."""
-    camera = make_camera(3, size=(120, 180)).to(torch.float32)
-    depths = disparity_planes(1.0, 9.0, 5)
-    mpi = MultiplaneImage(smooth_planes(5, 4, 120, 180), camera, depths)
-    target = camera.scaled(size)
-    check_close(mpi.render(target, "compiled"), mpi.render(target, "reference"), 1e-3)
-
-
-def test_what_lies_behind_opaque_planes_does_not_show() -> None:
-    camera, depths = make_camera(0, size=(36, 300)).to(torch.float32), disparity_planes(1.0, 9.0, 4)
-    rgba = smooth_planes(4, 4, 36, 300)
-    rgba[2, 3] = 1.0
-    rgba[3, :, :, 150:] = 0.0  # nothing in front of a half
-    behind = rgba.clone()
-    behind[:2] = 0.7
-    views = [ops.render_mpi(x, camera, depths, camera, backend="compiled") for x in (rgba, behind)]
-    check_close(views[0], ops.render_mpi(rgba, camera, depths, camera, backend="reference"), 1e-4)
-    torch.testing.assert_close(views[0].color, views[1].color, atol=1e-4, rtol=0)
-
-
-def test_planes_prepared_for_many_views_look_the_same() -> None:
-    camera = make_camera(1).to(torch.float32)
-    mpi = MultiplaneImage(torch.rand(5, 4, 36, 64), camera, disparity_planes(1.0, 9.0, 5))
-    target = make_camera(2).to(torch.float32)
-    assert mpi.prepared().rgba.dtype == ops.stored_dtype(torch.device("cpu"))
-    check_close(mpi.prepared().render(target, "compiled"), mpi.render(target, "compiled"), 1e-3)
-
-
-def test_planes_of_any_memory_layout_are_read_alike() -> None:
-    camera, target = (make_camera(seed).to(torch.float32) for seed in (1, 2))
-    rgba, depths = torch.rand(5, 4, 36, 64), disparity_planes(1.0, 9.0, 5)
-    for other in (rgba.contiguous(memory_format=torch.channels_last), torch.rand(6, 4, 40, 70)[1:, :, 4:, :64]):
-        views = [ops.render_mpi(x, camera, depths, target, backend="compiled") for x in (other, other.contiguous())]
-        assert torch.equal(views[0].color, views[1].color)
-
-
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.uint8])
-@pytest.mark.parametrize("backend", ["compiled", "reference"])
-def test_planes_of_few_bits_are_rendered_as_their_values(kind: torch.dtype, backend: str) -> None:
-    camera, target = (make_camera(seed).to(torch.float32) for seed in (1, 2))
-    depths = disparity_planes(1.0, 9.0, 5)
-    rgba = smooth_planes(5, 4, 36, 64)
-    stored = (rgba * 255).round().to(kind) if kind == torch.uint8 else rgba.to(kind)
-    values = stored.float() / 255 if kind == torch.uint8 else stored.float()
-    view = ops.render_mpi(stored, camera, depths, target, backend=backend)
-    assert view.color.dtype == torch.float32
-    check_close(view, ops.render_mpi(values, camera, depths, target, backend="reference"), 2e-5)
-
-
-@pytest.mark.parametrize("backend", ["compiled", "reference"])
-def test_a_path_of_targets_is_rendered_as_one_by_one(backend: str) -> None:
-    camera, depths = make_camera(0).to(torch.float32), disparity_planes(1.0, 9.0, 5)
-    targets = stack_cameras([make_camera(seed).to(torch.float32) for seed in range(1, 4)])
-    mpi = MultiplaneImage(smooth_planes(5, 4, 36, 64), camera, depths)
-    path = mpi.render(targets, backend)
-    assert path.color.shape == (3, 3, 36, 64)
-    for i in range(3):
-        assert torch.equal(path.color[i], mpi.render(targets[i], backend).color)
-        assert torch.equal(path.disparity[i], mpi.render(targets[i], backend).disparity)
-    with pytest.raises(ValueError, match="target: batch axes"):
-        mpi.render(targets[None], backend)
-
-
-@pytest.mark.parametrize("sampling", ["exact", "original"])
-@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("seed", range(3))
-def test_the_compiled_loops_sweep_as_the_reference_does(seed: int, kind: torch.dtype, sampling: ops.Sampling) -> None:
-    reference = make_camera(seed, size=(37, 51)).to(torch.float32)
-    near = [make_camera(seed + 10 + i, size=(45, 140)).to(torch.float32) for i in range(2)]
-    behind = make_camera(seed + 20, size=(45, 140), shift=2.0, turn=1.0).to(torch.float32)
-    sources = stack_cameras([reference.scaled((45, 140)), *near, behind])
-    images = smooth_planes(4, 3, 45, 140, seed=seed).to(kind)
-    depths = disparity_planes(0.6, 9.0, 6)
-    fast, slow = (
-        ops.sweep_planes(images, sources, reference, depths, sampling=sampling, backend=backend)
-        for backend in ("compiled", "reference")
-    )
-    assert fast.dtype == kind
-    assert 0.1 < (fast[1:] > -0.5).float().mean() < 1
-    # A point on a picture's border is in or out by the last bit of its coordinate.
-    wrong = (fast.float() - slow.float()).abs() > {torch.float32: 1e-3}.get(kind, 1e-2)
-    assert wrong.float().mean() < 1e-3
-    if sampling == "exact":
-        assert ((fast == ops.NO_DATA) != (slow == ops.NO_DATA)).float().mean() < 1e-3
-
-
-def test_threads_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    cameras, targets, depths = turned_cameras(1)
-    rgba = smooth_planes(2, 7, 4, 61, 83)
-    alone = ops.render_mpi(rgba, cameras, depths, targets, backend="compiled")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    together = ops.render_mpi(rgba, cameras, depths, targets, backend="compiled")
-    assert torch.equal(alone.color, together.color)
-
-
-# --- as operators ---------------------------------------------------------------------------------
+@pytest.fixture(autouse=True)
+def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The compiled kernels, or, where a test asks for it, what an operator runs where no kernels are registered."""
+    dispatch.select_backend("compiled", CPU)
+    disabled = getattr(request, "param", "compiled") == "default"
+    with ExitStack() as stack:
+        for operator in (operators.render_planes, operators.render_blended, operators.sweep, operators.aggregate):
+            if disabled:
+                stack.enter_context(operator.set_kernel_enabled("cpu", enabled=False))
+        yield
 
 
 def inputs(kind: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -183,15 +44,16 @@ def inputs(kind: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, T
     return smooth_planes(1, 3, 9, 12, seed=2).to(kind), dynamic, background, H, inverse
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, indirect=True)
 @pytest.mark.parametrize("differentiable", [False, True])
 def test_the_operators_keep_the_rules_of_operators(differentiable: bool) -> None:
     mask, dynamic, background, H, inverse = inputs()
     for x in (mask, dynamic, background):
         x.requires_grad_(differentiable)
-    torch.library.opcheck(fused.render_planes, (dynamic, H, inverse, 7, 8, True))
-    torch.library.opcheck(fused.render_blended, (mask, dynamic, background, H, inverse, 7, 8, False))
+    torch.library.opcheck(operators.render_planes, (dynamic, H, inverse, 7, 8, True))
+    torch.library.opcheck(operators.render_blended, (mask, dynamic, background, H, inverse, 7, 8, False))
     images = smooth_planes(2, 3, 9, 12).requires_grad_(differentiable)
-    torch.library.opcheck(fused.sweep, (images, H[0], 7, 8, False))
+    torch.library.opcheck(operators.sweep, (images, H[0], 7, 8, False))
 
 
 def test_gradients_of_the_operators_are_those_of_the_reference() -> None:
@@ -203,10 +65,10 @@ def test_gradients_of_the_operators_are_those_of_the_reference() -> None:
         return list(torch.autograd.grad((make(*leaves) * weight).sum(), leaves))
 
     def stored(m: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return plain.render_planes(plain.blend_planes(m[:, None], a, b), H, inverse, (7, 8), True)
+        return warps.render_planes(warps.blend_planes(m[:, None], a, b), H, inverse, (7, 8), True)
 
     def at_once(m: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return fused.render_blended(m, a, b, H, inverse, 7, 8, True)
+        return operators.render_blended(m, a, b, H, inverse, 7, 8, True)
 
     for found, wanted in zip(gradients(at_once), gradients(stored), strict=True):
         assert wanted.abs().max() > 0
@@ -217,26 +79,35 @@ def test_a_compiled_graph_holds_the_operators() -> None:
     _, rgba, _, H, inverse = inputs()
 
     def view(planes: Tensor) -> Tensor:
-        return fused.render_planes(planes * 0.5, H, inverse, 7, 8, True) + 1
+        return operators.render_planes(planes * 0.5, H, inverse, 7, 8, True) + 1
 
     made = torch.compile(view, backend="aot_eager", fullgraph=True)(rgba)
     torch.testing.assert_close(made, view(rgba))
 
 
-def test_the_compiled_loops_are_not_chosen_where_a_gradient_is_wanted() -> None:
-    camera, depths = make_camera(0).to(torch.float32), disparity_planes(1.0, 9.0, 2)
-    rgba = torch.rand(2, 4, 36, 64, requires_grad=True)
-    with pytest.raises(ValueError, match="gradient"):
-        ops.render_mpi(rgba, camera, depths, camera, backend="compiled")
-    assert ops.render_mpi(rgba, camera, depths, camera).color.requires_grad  # by itself it takes one that has
-    with pytest.raises(ValueError, match="float64"):
-        ops.render_mpi(rgba.detach().double(), camera, depths, camera, backend="compiled")
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, indirect=True)
+def test_costs_are_aggregated_by_an_operator_on_every_device() -> None:
+    generator = torch.Generator().manual_seed(1)
+    cost, guide = torch.rand(2, 3, 4, 5, generator=generator), torch.rand(2, 4, 5, generator=generator)
+    prices = 0.05, 0.8, 20.0, 0.075
+    torch.library.opcheck(operators.aggregate, (cost, guide, *prices))
+    wanted = costs.aggregate(cost, guide, PathPrices(*prices))
+    torch.testing.assert_close(torch.ops.maskvolume.aggregate(cost, guide, *prices), wanted, atol=1e-5, rtol=0)
+    shapes = torch.ops.maskvolume.aggregate(cost.to("meta"), guide.to("meta"), *prices)
+    assert shapes.shape == cost.shape
 
 
-def test_blended_inputs_must_fit_each_other() -> None:
-    camera, depths = make_camera(0).to(torch.float32), disparity_planes(1.0, 9.0, 2)
-    rgba, mask = torch.rand(2, 4, 36, 64), torch.rand(1, 2, 36, 64)
-    with pytest.raises(ValueError, match="background"):
-        ops.render_blended(mask, rgba, rgba[:1], camera, depths, camera)
-    with pytest.raises(ValueError, match="mask"):
-        ops.render_blended(mask[0], rgba, rgba, camera, depths, camera)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, indirect=True)
+@pytest.mark.parametrize("original", [False, True])
+def test_every_implementation_of_an_operator_is_within_its_tolerance(original: bool) -> None:
+    mask, dynamic, background, H, inverse = inputs()
+    views = warps.render_planes(dynamic, H, inverse, (7, 8), original)
+    torch.testing.assert_close(
+        torch.ops.maskvolume.render_planes(dynamic, H, inverse, 7, 8, original), views, atol=1e-3, rtol=0
+    )
+    layers = mask, dynamic, background
+    views = warps.render_blended_planes(*layers, H, inverse, (7, 8), original)
+    found = torch.ops.maskvolume.render_blended(*layers, H, inverse, 7, 8, original)
+    torch.testing.assert_close(found, views, atol=1e-3, rtol=0)
+    swept = torch.ops.maskvolume.sweep(dynamic[:, 0], H[:, 0], 7, 8, original)
+    torch.testing.assert_close(swept, warps.sweep(dynamic[:, 0], H[:, 0], (7, 8), original), atol=1e-3, rtol=0)

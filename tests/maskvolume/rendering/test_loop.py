@@ -1,242 +1,164 @@
-"""Which pose looks at which frame, what is made once, and the threads around the computing."""
+"""The loop from a clip to files, with a method of a few lines: a view is the picture of the camera nearest to it."""
 
 from __future__ import annotations
 
-import threading
-import time
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from maskvolume.clips.rig import RigClip
-from maskvolume.geometry.paths import render_path
-from maskvolume.io.images import write_image
+from maskvolume.io.images import read_image, write_image
 from maskvolume.io.video import VideoFrames
-from maskvolume.mpi.checkpoints import load_model
-from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
-from maskvolume.mpi.renderer import ClipRenderer
-from maskvolume.rendering.loop import encode_video, make_backgrounds, render_clip
+from maskvolume.rendering.loop import RenderReport, encode_video, render_clip, share_of
 from maskvolume.rendering.output_folder import RenderFolder
-from maskvolume.rendering.pictures import (
-    color_map,
-    disparity_to_uint16,
-    read_disparity,
-    to_bytes,
-    to_steps,
-    to_uint8,
-)
-from maskvolume.rendering.shots import (
-    fixed_camera,
-    fixed_shots,
-    path_shots,
-    time_order,
-)
-from maskvolume.runtime.errors import InputError
+from maskvolume.rendering.pictures import read_disparity
+from maskvolume.rendering.renderer import Moment, Renderer, Source, View
+from maskvolume.rendering.shots import Shots
 from maskvolume.runtime.prefetch import WAITING, Writers
+from maskvolume.runtime.processes import Processes
 
 
-@pytest.fixture
-def clip(tiny_rig: Path) -> RigClip:
-    opened = RigClip.open(tiny_rig)
-    make_backgrounds(opened, range(3), opened.background_dir, keep=True)
-    return opened
+@dataclass(frozen=True)
+class PickedMoment(Moment):
+    """A moment with the nearest camera of each of its shots."""
+
+    cameras: Mapping[int, int]
 
 
-def test_time_order() -> None:
-    assert time_order("loop", 3) == (0, 1, 2)
-    assert time_order("pingpong", 4) == (0, 1, 2, 3, 2, 1)
-    assert time_order("pingpong", 1) == (0,)
-    assert time_order("pingpong", 2) == (0, 1)
-    assert time_order("fix:2", 3) == (2,)
+class NearestPicture:
+    """Shows the recorded picture of the camera nearest to each shot; between two frames their mix."""
+
+    device = torch.device("cpu")
+    has_masks = False
+
+    def __init__(self, clip: RigClip, depth: float = 4.0) -> None:
+        self.clip, self.depth = clip, depth
+        self.depth_range = clip.near_far()
+        self.indices = tuple(range(len(clip.names)))
+        self.read_sources: Counter[Source] = Counter()
+        self._pictures: dict[int, Tensor] = {}
+
+    def begin(self, shots: Shots, numbers: Sequence[int]) -> list[PickedMoment]:
+        nearest = torch.cdist(shots.targets.center, self.clip.cameras().center).argmin(dim=1).tolist()
+        moments = []
+        for time, members in shots.by_time(numbers):
+            picked = {number: nearest[number] for number in members}
+            cameras, frames = sorted(set(picked.values())), sorted({math.floor(time), math.ceil(time)})
+            sources = tuple((camera, frame) for camera in cameras for frame in frames)
+            batches = tuple(tuple(n for n in members if picked[n] == camera) for camera in cameras)
+            moments.append(PickedMoment(time, sources, batches, picked))
+        return moments
+
+    def views_at_once(self, size: tuple[int, int]) -> int:
+        return 2
+
+    def read(self, source: Source) -> np.ndarray:
+        self.read_sources[source] += 1
+        return self.clip.read(*source)
+
+    def prepare(self, moment: PickedMoment, pictures: Mapping[Source, np.ndarray]) -> None:
+        before, after, share = math.floor(moment.time), math.ceil(moment.time), moment.time % 1
+        tensors = {source: torch.from_numpy(picture).permute(2, 0, 1) / 255 for source, picture in pictures.items()}
+        self._pictures = {
+            camera: (1 - share) * tensors[camera, before] + share * tensors[camera, after] for camera, _ in tensors
+        }
+
+    def render(self, moment: PickedMoment, numbers: Sequence[int], *, with_mask: bool = False) -> View:
+        color = torch.stack([self._pictures[moment.cameras[number]] for number in numbers])
+        ones = torch.ones_like(color[:, :1])
+        view = View(color, ones / self.depth, ones)
+        return view if len(numbers) > 1 else View(color[0], view.disparity[0], ones[0])
 
 
-@pytest.mark.parametrize("mode", ["fix", "fix:", "fix:-1", "fix:3", "fix:x", "bounce", ""])
-def test_an_impossible_time_is_an_input_error(mode: str) -> None:
-    with pytest.raises(InputError, match="time: "):
-        time_order(mode, 3)
+@pytest.fixture(scope="module")
+def clip(make_rig, tmp_path_factory: pytest.TempPathFactory) -> RigClip:
+    return RigClip.open(make_rig(tmp_path_factory.mktemp("rig") / "frames"))
 
 
-def test_a_path_wraps_time_around_the_clip(clip: RigClip) -> None:
-    path = clip.cameras()[[0, 1, 2, 1, 0, 1, 2]]
-    assert path_shots(path, "loop", 3).frames == (0, 1, 2, 0, 1, 2, 0)
-    assert path_shots(path, "pingpong", 3).frames == (0, 1, 2, 1, 0, 1, 2)
-    assert path_shots(path, "fix:1", 3).frames == (1,) * 7
-    assert path_shots(path, "loop", 3, count=2).frames == (0, 1)
-    assert len(path_shots(path, "loop", 3, count=99)) == 7
+@pytest.fixture(scope="module")
+def shots(clip: RigClip) -> Shots:
+    """Six views from the three cameras, at recorded times and between them."""
+    return Shots(clip.cameras()[[0, 2, 0, 0, 1, 2]], (0.0, 1.5, 0.0, 0.0, 2.0, 0.25))
 
 
-def test_a_fixed_view_lasts_one_pass_through_time_or_as_long_as_asked(clip: RigClip) -> None:
-    camera = clip.cameras()[1]
-    shots = fixed_shots(camera, "loop", 3)
-    assert shots.frames == (0, 1, 2)
-    assert torch.equal(shots.targets[2].T_cam_world, camera.T_cam_world)
-    assert fixed_shots(camera, "pingpong", 3).frames == (0, 1, 2, 1)
-    assert fixed_shots(camera, "loop", 3, count=5).frames == (0, 1, 2, 0, 1)
+def run(clip: RigClip, shots: Shots, folder: RenderFolder) -> tuple[RenderReport, Counter[Source]]:
+    method = NearestPicture(clip)
+    renderer: Renderer[PickedMoment] = method
+    for path in folder.files_of(0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return render_clip(renderer, shots, folder, fps=10, crf=20), method.read_sources
 
 
-def test_view_names_a_camera_by_name_or_number(clip: RigClip) -> None:
-    assert fixed_camera("path", clip) is None
-    assert fixed_camera("fix:cam02", clip) == 2
-    assert fixed_camera("fix:1", clip) == 1
-    for view in ("fix:7", "fix:", "fix", "cam01", "fix:cam09"):
-        with pytest.raises(InputError):
-            fixed_camera(view, clip)
-
-
-class CountingClip:
-    """A clip that counts what is read of it."""
-
-    def __init__(self, clip: RigClip) -> None:
-        self.clip = clip
-        self.size = clip.size
-        self.cameras, self.near_far = clip.cameras, clip.near_far
-        self.frames: Counter[tuple[int, int]] = Counter()
-        self.backgrounds: Counter[int] = Counter()
-        self.threads: set[int] = set()
-
-    def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        self.frames[camera, frame] += 1
-        self.threads.add(threading.get_ident())
-        return self.clip.read(camera, frame, size)
-
-    def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        self.backgrounds[camera] += 1
-        return self.clip.read_background(camera, size)
-
-
-def test_only_what_is_used_is_decoded_and_everything_is_made_once(
-    clip: RigClip, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_method_of_a_few_lines_is_rendered_to_pictures_and_videos(
+    clip: RigClip, shots: Shots, tmp_path: Path
 ) -> None:
-    calls: Counter[str] = Counter()
-    for name in ("background", "frame"):
-        real = getattr(MaskVolumeModel, name)
-
-        def counted(self, *args, real=real, name=name):
-            calls[name] += 1
-            return real(self, *args)
-
-        monkeypatch.setattr(MaskVolumeModel, name, counted)
-    counting = CountingClip(clip)
-    path = render_path(clip.poses, "circle", 4).scaled(clip.size)
-    shots = path_shots(path, "pingpong", 2)
-    renderer = ClipRenderer(counting, load_model(weights), (2, 1), targets=path)
-    report = render_clip(renderer, shots, RenderFolder(tmp_path), fps=10, crf=30)
-    assert (report.made, report.kept) == (8, 0)
-    assert calls == {"background": 1, "frame": 2}
-    assert counting.frames == {(camera, frame): 1 for camera in (2, 1) for frame in (0, 1)}
-    assert counting.backgrounds == {2: 1, 1: 1}
-    assert threading.get_ident() not in counting.threads
+    folder = RenderFolder(tmp_path / "out", with_disparity=True)
+    report, read = run(clip, shots, folder)
+    assert (report.made, report.kept, report.times) == (6, 0, shots.times)
+    assert report.indices == (0, 1, 2)
+    for number in (0, 2, 3):
+        np.testing.assert_array_equal(read_image(folder.frame(number)), clip.read(0, 0))
+    np.testing.assert_array_equal(read_image(folder.frame(4)), clip.read(1, 2))
+    for number, share, frame in ((1, 0.5, 1), (5, 0.25, 0)):
+        mix = (1 - share) * clip.read(2, frame).astype(float) + share * clip.read(2, frame + 1)
+        assert np.abs(read_image(folder.frame(number)) - mix).max() <= 0.5 + 1e-3
+    near, _ = clip.near_far()
+    np.testing.assert_allclose(read_disparity(folder.disparity(1)), near / 4, atol=1e-5)
+    assert VideoFrames(folder.video).count == VideoFrames(folder.disparity_video).count == 6
+    # Each picture that some view shows was read once for each of its moments, and no other one.
+    assert read == {(0, 0): 1, (2, 0): 1, (2, 1): 2, (2, 2): 1, (1, 2): 1}
 
 
-def test_a_stage_one_model_needs_no_background(clip: RigClip, stage_one_weights: Path) -> None:
-    counting = CountingClip(clip)
-    renderer = ClipRenderer(counting, load_model(stage_one_weights), (0, 1), targets=clip.cameras())
-    view = renderer.render(0, clip.cameras()[1])
-    assert view.color.shape == (3, 48, 64)
-    assert not counting.backgrounds
+def test_what_is_missing_is_rendered_from_its_own_pictures_alone(clip: RigClip, shots: Shots, tmp_path: Path) -> None:
+    folder = RenderFolder(tmp_path / "out", with_disparity=True)
+    run(clip, shots, folder)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    folder.frame(1).unlink()
+    folder.disparity(4).unlink()
+    report, read = run(clip, shots, folder)
+    assert (report.made, report.kept) == (2, 4)
+    assert read == {(2, 1): 1, (2, 2): 1, (1, 2): 1}
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_the_view_of_the_reference_is_its_picture(clip: RigClip, weights: Path) -> None:
-    """Where an MPI is looked at from its own camera, it shows a mix of what the sources see there."""
-    renderer = ClipRenderer(clip, load_model(weights), (1, 0), targets=clip.cameras()[1:2])
-    view = renderer.render(1, clip.cameras()[1], with_mask=True)
-    assert float(view.opacity.min()) > 0.99
-    assert float(view.color.min()) >= 0
-    assert float(view.color.max()) <= 1 + 1e-4
-    assert view.mask is not None
-    assert float(view.mask.min()) >= 0
-    assert float(view.mask.max()) <= 1 + 1e-4
-    near, far = clip.near_far()
-    assert 1 / far * 0.99 <= float(view.disparity.min())
-    assert float(view.disparity.max()) <= 1 / near * 1.01
+def test_each_moment_is_announced_once_and_in_order(clip: RigClip, shots: Shots, tmp_path: Path) -> None:
+    times: list[float] = []
+
+    def note(time: float, writers: Writers) -> None:
+        times.append(time)
+
+    render_clip(NearestPicture(clip), shots, RenderFolder(tmp_path), fps=10, crf=30, with_moment=note)
+    assert times == [0.0, 0.25, 1.5, 2.0]
 
 
-def test_the_target_may_have_any_size_and_float_type(clip: RigClip, weights: Path) -> None:
-    renderer = ClipRenderer(clip, load_model(weights), (1, 0), targets=clip.cameras(), size=(37, 51))
-    target = clip.poses.cameras[2].scaled((29, 77))
-    assert target.K.dtype == torch.float64
-    assert renderer.render(0, target).color.shape == (3, 29, 77)
+def test_masks_are_not_asked_of_a_method_without(clip: RigClip, shots: Shots, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="masks"):
+        render_clip(NearestPicture(clip), shots, RenderFolder(tmp_path, with_mask=True), fps=10, crf=30)
 
 
-def submit_until_it_raises(writers: Writers, function: Callable[[], None]) -> None:
-    for _ in range(1000):
-        writers.submit(function)
-        time.sleep(0.001)
-
-
-def test_writers_raise_the_error_of_a_thread() -> None:
-    def fail() -> None:
-        raise OSError("no room")
-
-    with pytest.raises(OSError, match="no room"), Writers() as writers:
-        writers.submit(fail)
-    with Writers() as writers:
-        with pytest.raises(OSError, match="no room"):
-            submit_until_it_raises(writers, fail)
-        writers.submit(int)
-
-
-def test_writers_are_joined_and_bounded() -> None:
-    release, finished = threading.Event(), []
-
-    def work(number: int) -> None:
-        release.wait(10)
-        finished.append(number)
-
-    with Writers() as writers:
-        for number in range(WAITING):
-            writers.submit(work, number)
-        blocked = threading.Thread(target=writers.submit, args=(work, WAITING))
-        blocked.start()
-        blocked.join(0.1)
-        assert blocked.is_alive(), "more calls wait than are allowed"
-        release.set()
-        blocked.join(10)
-    assert sorted(finished) == list(range(WAITING + 1))
-
-
-def test_an_interruption_drops_what_waits_but_joins_what_runs() -> None:
-    finished = []
-
-    def work(number: int) -> None:
-        time.sleep(0.05)
-        finished.append(number)
-
-    def submit_and_interrupt() -> None:
-        with Writers() as writers:
-            for number in range(WAITING):
-                writers.submit(work, number)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        submit_and_interrupt()
-    left = len(finished)
-    assert left < WAITING
-    time.sleep(0.1)
-    assert len(finished) == left
-
-
-def test_disparity_survives_the_file(tmp_path: Path) -> None:
-    near = 1.35
-    disparity = torch.linspace(0.05, 1 / near, 48 * 64).reshape(1, 48, 64)
-    write_image(tmp_path / "d.png", disparity_to_uint16(disparity, near))
-    read = read_disparity(tmp_path / "d.png") / near
-    np.testing.assert_allclose(read, disparity[0].numpy(), atol=0.51 / near / 65535)
-    colors = color_map(read_disparity(tmp_path / "d.png"), lowest=0.05 * near)
-    assert colors.shape == (48, 64, 3)
-    brightness = colors.astype(int).sum(-1).ravel()
-    assert brightness[0] < 30
-    assert brightness[-1] > 600
-
-
-def test_to_uint8_clamps_and_rounds() -> None:
-    image = torch.tensor([-0.5, 0.0, 0.5, 1.0, 1.7]).expand(3, 1, 5)
-    assert to_uint8(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
-    assert to_uint8(image[:1]).shape == (1, 5)
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 9), max_size=30), st.integers(1, 9))
+def test_each_pose_is_the_share_of_one_process(sizes: list[int], world: int) -> None:
+    groups: list[tuple[float, list[int]]] = []
+    first = 0
+    for frame, size in enumerate(sizes):
+        groups.append((frame, list(range(first, first + size))))
+        first += size
+    shares = [share_of(groups, Processes(rank, world)) for rank in range(world)]
+    assert sorted(pose for share in shares for pose in share) == list(range(first))
+    for _, members in groups:  # what the shots of a moment share is made by one of them
+        assert sum(bool(set(members) & set(share)) for share in shares) == 1
+    even = first / world
+    assert all(abs(len(share) - even) <= max(sizes, default=0) for share in shares)
 
 
 def test_a_video_holds_all_pictures_in_order(tmp_path: Path) -> None:
@@ -249,52 +171,3 @@ def test_a_video_holds_all_pictures_in_order(tmp_path: Path) -> None:
     assert video.size == (34, 48)
     for i in range(video.count):
         assert abs(float(video.read(i).mean()) - 10 * i) < 4
-
-
-def test_views_of_a_frame_rendered_at_once_are_those_rendered_one_by_one(
-    clip: RigClip, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = render_path(clip.poses, "spiral", 7).scaled(clip.size)[:7]
-    shots = path_shots(path, "fix:1", 3)
-    launches: list[tuple[int, ...]] = []
-    real = ClipRenderer.render
-
-    def counted(self, frame, target, **options):
-        launches.append(tuple(target.batch_shape))
-        return real(self, frame, target, **options)
-
-    monkeypatch.setattr(ClipRenderer, "render", counted)
-    for at_once in (1, 3):
-        monkeypatch.setattr(ClipRenderer, "views_at_once", lambda *_, at_once=at_once: at_once)
-        renderer = ClipRenderer(clip, load_model(weights), (2, 1), targets=path, stored=True, masks=True)
-        folder = RenderFolder(tmp_path / str(at_once), with_disparity=True, with_mask=True)
-        render_clip(renderer, shots, folder, fps=10, crf=30)
-    assert launches == [(), (), (), (), (), (), (), (3,), (3,), ()]
-    files = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*.png"))
-    assert len(files) == 3 * 7
-    for file in files:
-        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "3" / file).read_bytes(), file
-
-
-def test_pixels_of_views_on_a_device_are_those_of_each_view() -> None:
-    """What is asked of bytes and steps, said in another way; and that a batch changes nothing."""
-    torch.manual_seed(0)
-    near = 1.35
-    images, disparities = torch.rand(4, 3, 9, 11) * 1.4 - 0.2, torch.rand(4, 1, 9, 11) / near * 1.1
-    pixels, steps = to_bytes(images).numpy(), to_steps(disparities, near).numpy().view(np.uint16)
-    for image, disparity, got, got_steps in zip(images, disparities, pixels, steps, strict=True):
-        np.testing.assert_array_equal(got, to_uint8(image))
-        np.testing.assert_array_equal(got, np.round(image.clamp(0, 1).numpy() * np.float32(255)).transpose(1, 2, 0))
-        np.testing.assert_array_equal(got_steps, disparity_to_uint16(disparity, near))
-        exact = np.clip(disparity[0].numpy().astype(np.float64) * near, 0, 1) * 65535
-        np.testing.assert_array_equal(got_steps, np.round(exact))
-    assert steps.max() == 65535
-
-
-@pytest.mark.parametrize(("arch", "multiple"), [("matching", 8), ("original", 1)])
-def test_local_networks_get_planes_on_their_grid(clip: RigClip, arch: str, multiple: int) -> None:
-    model = MaskVolumeModel(CheckpointMeta("mask", arch, num_planes=8))
-    targets = clip.cameras((43, 61))
-    camera = ClipRenderer(clip, model, (1, 0), targets=targets[1:2], size=(43, 61), margin=0).camera
-    assert camera.size == ((48, 64) if multiple == 8 else (43, 61))
-    assert torch.equal(camera.K, targets[1].K)

@@ -17,8 +17,7 @@ from torch.utils._pytree import tree_leaves
 from maskvolume.geometry.cameras import Camera, relative_pose
 from maskvolume.mpi.blending import along_one_axis, blend_renderings
 from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
-from maskvolume.ops import Rendering
-from maskvolume.ops.filling import fill_unseen
+from maskvolume.ops import Rendering, fill_unseen
 from maskvolume.rendering.pictures import to_bytes, to_steps
 from maskvolume.runtime.transfers import Downloader, HostRuntime, Uploader
 

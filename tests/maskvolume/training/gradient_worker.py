@@ -8,23 +8,24 @@ from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT))
+TESTS = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
-from maskvolume.mpi.stages import new_model  # noqa: E402
-from maskvolume.training import batch_plan, open_processes  # noqa: E402
-from maskvolume.training.loop import _LossOf  # noqa: E402
-from train_mpi.train import MPITask, MPITrainOptions  # noqa: E402
+from training_helpers import NearestPicture, PictureTask  # noqa: E402
+
+from maskvolume.training import TrainOptions, batch_plan, open_processes  # noqa: E402
+from maskvolume.training.task import TaskLoss  # noqa: E402
 
 if __name__ == "__main__":
     out, batch_size = Path(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(1)
-    options = MPITrainOptions(img_hw=(48, 64), num_planes=8, margin=8, batch_size=batch_size, precision="fp32", seed=3)
-    with open_processes(torch.device("cpu")) as (processes, device):
-        torch.manual_seed(processes.rank)  # the first process's weights must count
-        task, model = MPITask(options, device), new_model(options)
+    options = TrainOptions(batch_size=batch_size)
+    with open_processes(torch.device("cpu")) as (processes, _):
+        torch.manual_seed(processes.rank)
+        task, model = PictureTask(), NearestPicture()
+        torch.nn.init.uniform_(model.shares)  # the first process's weights must count
         batch = next(iter(task.source.batches(batch_plan(options, processes).draws(5))))
-        module: torch.nn.Module = _LossOf(task, model)
+        module: torch.nn.Module = TaskLoss(task, model)
         if processes.world > 1:
             module = DistributedDataParallel(module)
         loss, _ = module(batch)

@@ -6,10 +6,8 @@ import torch
 from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.paths import render_path
 from maskvolume.geometry.poses import RigPoses
-from maskvolume.mpi.image import MultiplaneImage
 from maskvolume.ops import Rendering
 from maskvolume.web.viewpoints import ALIKE, SCALES, Viewpoints
-from maskvolume.web.visibility import Visibility
 
 SIZE = (48, 64)
 
@@ -68,28 +66,3 @@ def test_limits_shrink_until_layers_show_what_planes_show() -> None:
     most = 10 ** (-ALIKE / 20)
     assert viewpoints.good_scale(off_by(0), off_by(0.95 * most)) == 1
     assert viewpoints.good_scale(off_by(0), off_by(most / 0.85)) == 0.8
-
-
-def test_only_what_some_viewpoint_sees_is_visible() -> None:
-    viewpoints = Viewpoints.of(make_poses(), SIZE)
-    camera = viewpoints.center()[0]
-    depths = (10.0, 2.0)
-    layers = np.zeros((2, *SIZE, 4), dtype=np.uint8)
-    layers[0] = 255
-    layers[1, :, 12:52] = 255  # hides the middle of what is behind it, but for what shows at its sides
-    seen = Visibility(camera, depths, viewpoints.all_over()).of(layers)
-    assert seen.shape == (2, *SIZE)
-    assert seen[1].min() > 0.9
-    assert seen[0, 24, 32] < 0.05
-    assert seen[0, 24, 2] > 0.9
-    # A pixel of the farther layer shows beside the nearer one, as the renderer says.
-    marked = torch.zeros(2, 4, *SIZE)
-    marked[1] = torch.from_numpy(layers[1]).permute(2, 0, 1) / 255
-    marked[1, :3] = 0
-    mpi = MultiplaneImage(marked, camera.to(torch.float32), torch.tensor(depths))
-    border = viewpoints.border().to(torch.float32)
-    for column in (14, 20, 32):
-        mpi.rgba[0] = 0
-        mpi.rgba[0, :, 20:28, column - 1 : column + 2] = 1
-        shows = mpi.render(border).color.amax() > 0.5
-        assert bool(shows) == bool(seen[0, 24, column] > 0.5)

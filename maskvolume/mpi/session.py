@@ -1,0 +1,250 @@
+"""From the options of a program to renderers that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+import maskvolume
+from maskvolume.clips import backgrounds
+from maskvolume.clips.rig import RigClip
+from maskvolume.geometry.cameras import Camera, nearest_cameras
+from maskvolume.geometry.paths import join_paths
+from maskvolume.mpi.blending import BlendedRenderer
+from maskvolume.mpi.checkpoints import load_model
+from maskvolume.mpi.memory import GB, SHARE, budget_of, make_plan
+from maskvolume.mpi.model import MaskVolumeModel
+from maskvolume.mpi.options import DEFAULT_STILL_SOURCES, MPIOptions
+from maskvolume.mpi.references import choose_references
+from maskvolume.mpi.renderer import ClipRenderer, RenderSettings
+from maskvolume.ops import available_backends, missing_backends
+from maskvolume.rendering.output_folder import RenderFolder, digest
+from maskvolume.rendering.shots import Shots
+from maskvolume.runtime.devices import resolve_precision
+from maskvolume.runtime.errors import InputError
+from maskvolume.runtime.processes import Processes
+
+DEFAULT_SOURCES = 4  # cameras, where the architecture takes any number
+BACKGROUND_FRAMES = 100  # of a clip, evenly spaced, that a background is the median of; as in collect_data
+
+
+@dataclass(frozen=True)
+class Session:
+    """A clip, a model on a device, and how renderers are made of them; made by :meth:`open`.
+
+    Attributes:
+        options: of the program.
+        clip: its ``background_dir`` is where backgrounds are or will be.
+        model: with the precision and the backend that were chosen.
+        settings: of all renderers; ``size`` is set.
+        makes_backgrounds: whether the clip has no backgrounds, so that :meth:`make_backgrounds` has to make them.
+    """
+
+    options: MPIOptions
+    clip: RigClip
+    model: MaskVolumeModel
+    settings: RenderSettings
+    makes_backgrounds: bool
+
+    @classmethod
+    def open(
+        cls, options: MPIOptions, clip: RigClip, settings: RenderSettings, folder: RenderFolder, device: torch.device
+    ) -> Session:
+        """Load the checkpoint, and settle where backgrounds are.
+
+        Args:
+            options: of the program.
+            clip: opened by ``maskvolume.clips.recordings.open_clip``.
+            settings: of all renderers.
+            folder: of the output, for the backgrounds of a clip that has none.
+            device: where to compute.
+
+        Raises:
+            InputError: a backend that is unavailable, or a checkpoint that can't be read or has no masks to show.
+        """
+        model = load_checkpoint(options, device)
+        if settings.masks and not model.has_mask:
+            raise InputError(
+                f"{options.ckpt_path}: a stage-one checkpoint has no mask; leave out --save_mask, or give one of stage "
+                "two"
+            )
+        if model.has_mask and options.bg_dir is None:
+            clip = replace(clip, background_dir=background_folder(clip, folder))
+        makes_backgrounds = model.has_mask and clip.background_dir == folder.background
+        return cls(options, clip, model, replace(settings, size=settings.size or clip.size), makes_backgrounds)
+
+    def renderer(self, targets: Camera, *, references: int = 1, reach: Camera | None = None) -> BlendedRenderer:
+        """The renderer of targets ``[N]``, from the cameras that are named in the options, or that suit the targets.
+
+        Args:
+            targets: all that will be looked from.
+            references: how many references a view is made from; see ``choose_references`` for more than one.
+            reach: ``[M]`` more cameras that planes of a single reference have to reach.
+
+        Raises:
+            InputError: no such camera, one that is named twice, or too few or too many of them.
+        """
+        clip, model, limit = self.clip, self.model, self.model.arch.max_views
+        named = self._named_cameras()
+        still = self._still_sources(named)
+        if references > 1:
+            chosen = choose_references(
+                clip.cameras(self.settings.size),
+                targets,
+                *clip.near_far(),
+                count=references,
+                max_sources=limit or (DEFAULT_SOURCES if named is None else len(named)),
+                max_still_sources=still,
+                candidates=named,
+            )
+            return BlendedRenderer.of(clip, model, chosen, self.settings, targets=targets)
+        nearest = nearest_cameras(clip.cameras(), targets, max(limit or DEFAULT_SOURCES, still))
+        indices = named or nearest[: limit or DEFAULT_SOURCES]
+        others = tuple(index for index in nearest if index not in indices)[: max(still - len(indices), 0)]
+        wide = targets if reach is None else join_paths([targets, reach])
+        alone = ClipRenderer(clip, model, indices, self.settings, targets=wide, still_indices=others)
+        return BlendedRenderer([alone])
+
+    def fit(self, renderer: BlendedRenderer, shots: Shots, processes: Processes) -> str:
+        """Choose the tiles that a renderer works in, the same in all processes; returns a line that tells the plan.
+
+        Raises:
+            InputError: not even small tiles fit, or the renderer can't show a time of the shots.
+        """
+        device, memory_gb = renderer.device, self.options.memory_gb
+        job = renderer.job_of(shots)
+        budget, why = budget_of(device, processes.local_world), f"{SHARE:.0%} of what is free"
+        if memory_gb is not None:
+            budget, why = round(memory_gb * GB), "--memory_gb"
+        known = [each for each in processes.gather(budget) if each is not None]
+        if not known:
+            return (
+                f"memory: how much is free on {device.type} isn't known; frames are made whole, or as --memory_gb says"
+            )
+        plan = make_plan(job, min(known), why=why)
+        if not plan.tiling.is_whole:
+            renderer.use_tiles(plan.tiling)
+        return str(plan)
+
+    def make_backgrounds(self, cameras: Sequence[int], *, keep: bool) -> None:
+        """Make the backgrounds of cameras where the clip has none; see the function of this name."""
+        if self.makes_backgrounds:
+            make_backgrounds(self.clip, cameras, self.clip.background_dir, keep=keep)
+
+    def pixels_made_of(self, renderer: BlendedRenderer, targets: Camera) -> dict[str, object]:
+        """What decides the pixels of views from targets ``[N]``, by name, for a later run that is to continue.
+
+        The pictures of the clip are not compared, only where they lie and how many they are.
+        """
+        clip, model, poses = self.clip, self.model, self.clip.poses
+        return {
+            "version": maskvolume.__version__,
+            "root_dir": str(clip.root_dir.resolve()),
+            "bg_dir": str(clip.background_dir.resolve()) if model.has_mask else None,
+            "clip_frames": clip.num_frames,
+            "poses": digest(poses.cameras.T_cam_world, poses.cameras.K, poses.bounds),
+            "ckpt_path": digest(Path(self.options.ckpt_path)),
+            "path": digest(targets.T_cam_world, targets.K),
+            "indices": self._names(renderer.indices),
+            "backgrounds": self._names(renderer.background_indices) if model.has_mask else None,
+            "references": None if renderer.references is None else self._references(renderer),
+            "img_wh": [renderer.size[1], renderer.size[0]],
+            "num_planes": len(renderer.depths),
+            "margin": self.settings.margin,
+            "device": renderer.device.type,
+            "precision": model.precision,
+            "backend": model.backend,
+        }
+
+    def describe_sources(self, renderer: BlendedRenderer) -> list[str]:
+        """Lines that tell the cameras of the background and of the references, where these are not the sources."""
+        lines = []
+        others = [index for index in renderer.background_indices if index not in renderer.indices]
+        if others:
+            lines.append(f"background also from {', '.join(self._names(others))}")
+        if renderer.references is not None:
+            sources = self._references(renderer)[1:]
+            lines.append(f"references (and their sources): {', '.join(map(str, sources))}")
+        return lines
+
+    def describe_computing(self, processes: Processes) -> str:
+        """A line that tells where and how the networks run."""
+        model, device = self.model, next(self.model.parameters()).device
+        shared = f" in {processes.world} processes" if processes.world > 1 else ""
+        return f"on {device.type}{shared}: networks in {model.precision}, planes by the {model.backend!r} backend"
+
+    def _named_cameras(self) -> tuple[int, ...] | None:
+        names = self.options.indices
+        if names is None:
+            return None
+        numbers = tuple(self.clip.index(name) for name in names)
+        if len(set(numbers)) != len(numbers):
+            raise InputError(f"--indices: different cameras are needed, got {' '.join(names)}")
+        return numbers
+
+    def _still_sources(self, named: tuple[int, ...] | None) -> int:
+        """From how many cameras the background is made, at least; 0: from the sources alone."""
+        count, clip = self.options.background_cameras, self.clip
+        if count is not None:
+            if self.model.arch.max_views is not None or not self.model.has_mask:
+                raise InputError(
+                    f"--background_cameras: {self.options.ckpt_path} makes no background from more cameras than a "
+                    "frame; leave it out"
+                )
+            return count
+        all_there = self.makes_backgrounds or all(map(clip.has_background, range(len(clip.names))))
+        return DEFAULT_STILL_SOURCES if named is None and all_there else 0
+
+    def _names(self, cameras: Iterable[int]) -> list[str]:
+        return [self.clip.names[index] for index in cameras]
+
+    def _references(self, renderer: BlendedRenderer) -> list[object]:
+        """How many references a view is made from, then each reference with its other sources: cam02 (cam03 cam07)."""
+        count = 1 if renderer.references is None else renderer.references.count
+        sources = (self._names(each.indices) for each in renderer.renderers)
+        return [count, *(f"{first} ({' '.join(others)})" for first, *others in sources)]
+
+
+def load_checkpoint(options: MPIOptions, device: torch.device) -> MaskVolumeModel:
+    """The model on a device; a stage-one checkpoint renders each frame without mask and background.
+
+    Raises:
+        InputError: a backend that is unavailable, or a checkpoint that can't be read.
+    """
+    backends = available_backends(device)
+    if options.backend is not None and options.backend not in backends:
+        raise InputError(
+            f"--backend: {options.backend} can't run on {device.type}; choose one of {', '.join(backends)}"
+        )
+    precision = resolve_precision(options.precision, device)
+    return load_model(options.ckpt_path, device, precision, backend=options.backend or backends[0])
+
+
+def describe_missing(device: torch.device) -> list[str]:
+    """Lines that tell which faster backends are unavailable, and why."""
+    return [
+        f"backend {name!r}, which is faster, is unavailable: {reason}"
+        for name, reason in missing_backends(device).items()
+    ]
+
+
+def background_folder(clip: RigClip, folder: RenderFolder) -> Path:
+    """Where the backgrounds of a clip are: its own folder of them, or the output's, to be filled."""
+    return clip.background_dir if clip.background_dir.is_dir() else folder.background
+
+
+def make_backgrounds(clip: RigClip, cameras: Sequence[int], folder: Path, *, keep: bool) -> None:
+    """Write the median over time of each of the cameras as ``camNN.png``.
+
+    Args:
+        clip: the recording.
+        cameras: their numbers.
+        folder: the output.
+        keep: leave pictures that are there as they are.
+    """
+    frames = backgrounds.evenly_spaced(clip.num_frames, BACKGROUND_FRAMES)
+    notice = f"{folder}: making backgrounds, the median over {len(frames)} frames, since the clip has none"
+    backgrounds.make_backgrounds(clip.layout, cameras, folder, frames, overwrite=not keep, notice=notice)

@@ -1,0 +1,67 @@
+"""What the networks do with volumes and views: padding, sizes, types, blending."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskvolume.ops import valid_views
+
+
+def blend_views(
+    sweep: Tensor,  # [B, V, 3, D, H, W]
+    logits: Tensor,  # [B, V, 1, D, H, W]
+    *,
+    mix_no_data: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Colour of each plane as a softmax-weighted mean of the views that have data there.
+
+    Args:
+        sweep: colours, -1 for no data.
+        logits: weight of each view before the softmax.
+        mix_no_data: take the -1 as a colour like any other (what the original does).
+
+    Returns:
+        ``color [B, 3, D, H, W]``, 0 where no view has data, and ``seen [B, 1, D, H, W]``, 1 where one has.
+    """
+    if mix_no_data:
+        weights = torch.softmax(logits, dim=1)
+        return (weights * sweep).sum(dim=1), torch.ones_like(logits[:, 0])
+    valid = valid_views(sweep)
+    # Not softmax(-inf): where no view has data that is NaN, in the gradient too.
+    weights = torch.softmax(logits.masked_fill(~valid, -1e4), dim=1) * valid
+    total = weights.sum(dim=1, keepdim=True).clamp_min(1e-6)
+    seen = valid.any(dim=1).to(logits.dtype)
+    return (weights / total * sweep.clamp_min(0)).sum(dim=1), seen
+
+
+def pad_to_multiple(x: Tensor, multiples: tuple[int, int, int]) -> tuple[Tensor, tuple[slice, ...]]:
+    """Replicate the end of D, H, W up to a multiple; returns the index that crops it again."""
+    sizes = x.shape[-3:]
+    pads = [-size % multiple for size, multiple in zip(sizes, multiples, strict=True)]
+    crop = (..., *(slice(0, size) for size in sizes))
+    if not any(pads):
+        return x, crop  # type: ignore[return-value]
+    padded = F.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]), mode="replicate")
+    return padded, crop  # type: ignore[return-value]
+
+
+def double_size(x: Tensor) -> Tensor:
+    """Nearest neighbour to twice the size along D, H and W."""
+    if x.device.type != "mps":
+        return F.interpolate(x, scale_factor=2, mode="nearest")
+    b, c, d, h, w = x.shape  # no 3D interpolation there
+    repeated = x[:, :, :, None, :, None, :, None].expand(b, c, d, 2, h, 2, w, 2)
+    return repeated.reshape(b, c, 2 * d, 2 * h, 2 * w)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """A volume as convolutions read it fastest."""
+    layout = torch.contiguous_format if x.device.type == "mps" else torch.channels_last_3d
+    return x.contiguous(memory_format=layout)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The type that convolutions run in: autocast's where it is on."""
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype

@@ -1,0 +1,98 @@
+"""The tests mirror the code: ``FOLDER/x.py`` has ``tests/FOLDER/test_x.py``, and each test file names its module."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests"
+CODE = (
+    *("maskvolume", "preprocessing", "data_tools", "train_mpi", "train_mask", "render", "scenes"),
+    *("examples", "benchmarks"),
+)
+
+# Modules that have no test file of their own, and why. A folder stands for all that lies in it.
+UNTESTED_ALONE = {
+    "scenes/courtyard": "models of Blender: its programs' tests make a tiny clip of them where bpy is installed",
+    "scenes/livingroom": "the same; its prints, which need no bpy, are tested with make_raw_rig",
+}
+
+# Test files that are about more than one module: a whole folder, or programs one after the other.
+ABOUT_MORE = {
+    "tests/test_architecture.py": "who may import whom",
+    "tests/test_mirror.py": "this file",
+    "tests/test_docs.py": "the pages of docs/",
+    "tests/test_docs_commands.py": "the commands that the pages show",
+    "tests/test_gpu_pipeline.py": "from a clip to pictures on a GPU",
+    "tests/preprocessing/test_end_to_end.py": "from text files to weights",
+    "tests/render/test_parity.py": "frames of the original's program",
+    "tests/render/test_player.py": "render/viewer in a browser",
+    "tests/render/test_player_bundled.py": "render/viewer and the renderer on the bundled clip",
+    "tests/render/test_player_geometry.py": "render/viewer/camera.js beside geometry/",
+    "tests/render/test_render_sh.py": "render/render.sh",
+}
+
+# Folders whose tests are still being sorted.
+PENDING: tuple[str, ...] = (
+    *(f"maskvolume/{part}" for part in ("ops", "networks", "training", "options", "data", "losses")),
+    *(f"maskvolume/{part}" for part in ("rendering", "clips", "mpi")),
+    *("train_mpi", "train_mask", "render"),
+)
+
+
+def within(path: str, folders: tuple[str, ...]) -> bool:
+    """Whether a path is one of the folders or files, or lies in one of them."""
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
+
+
+def modules() -> list[str]:
+    """Paths of all modules from the root, those of packages' faces left out: what they hold lies in other modules."""
+    found = [path for folder in CODE for path in (ROOT / folder).rglob("*.py") if path.name != "__init__.py"]
+    return sorted(path.relative_to(ROOT).as_posix() for path in found if "__pycache__" not in path.parts)
+
+
+def files_of_tests() -> list[str]:
+    found = [path for path in TESTS.rglob("test_*.py") if "__pycache__" not in path.parts]
+    return sorted(path.relative_to(ROOT).as_posix() for path in found)
+
+
+def mirror_of(module: str) -> str:
+    """The test file of a module."""
+    folder, _, name = module.rpartition("/")
+    return f"tests/{folder}/test_{name}"
+
+
+def faces() -> set[str]:
+    """Test files of packages' faces: ``tests/A/B/test_B.py`` for ``A/B/__init__.py``."""
+    packages = {path.parent.relative_to(ROOT) for folder in CODE for path in (ROOT / folder).rglob("__init__.py")}
+    return {f"tests/{package.as_posix()}/test_{package.name}.py" for package in packages}
+
+
+def test_every_module_has_its_test_file() -> None:
+    there = {*files_of_tests()}
+    spared = (*UNTESTED_ALONE, *PENDING)
+    missing = [f"{module}: {mirror_of(module)}" for module in modules() if not within(module, spared)]
+    missing = [line for line in missing if line.split(": ")[1] not in there]
+    assert not missing
+
+
+def test_every_test_file_has_its_module() -> None:
+    known = {*map(mirror_of, modules()), *faces(), *ABOUT_MORE}
+    pending = tuple(f"tests/{folder}" for folder in PENDING)
+    assert not [path for path in files_of_tests() if path not in known and not within(path, pending)]
+
+
+@pytest.mark.parametrize("listed", [*UNTESTED_ALONE, *ABOUT_MORE, *PENDING])
+def test_the_exceptions_are_there(listed: str) -> None:
+    assert (ROOT / listed).exists(), "an exception for what is gone"
+
+
+def test_no_test_file_is_empty() -> None:
+    for path in files_of_tests():
+        nodes = [*ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))]
+        assert any(isinstance(node, ast.FunctionDef) and node.name.startswith("test_") for node in nodes), path
+        raises = any(isinstance(node, ast.Attribute) and node.attr == "raises" for node in nodes)
+        assert raises or any(isinstance(node, ast.Assert) for node in nodes), f"{path} asserts nothing"

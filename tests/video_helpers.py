@@ -1,0 +1,60 @@
+"""Videos of unusual forms, made with PyAV, since a user's machine may lack the ffmpeg program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+B_FRAMES = {"bf": "3", "g": "30", "crf": "20", "x264-params": "b-adapt=0:open-gop=1"}
+
+
+def encode_frames(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    rate: int | Fraction = 30,
+    options: Mapping[str, str] = B_FRAMES,
+    movflags: str = "+faststart",
+    ticks: Sequence[int] | None = None,
+) -> Path:
+    """Encode uint8 ``[H, W, 3]`` RGB frames with libx264, at given ticks of 1/3000 s if not at a constant rate."""
+    with av.open(str(path), "w", container_options={"movflags": movflags}) as container:
+        stream = None
+        for number, frame in enumerate(frames):
+            if stream is None:
+                stream = container.add_stream("libx264", rate=rate, options=dict(options))
+                stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], "yuv420p"
+                stream.codec_context.time_base = 1 / Fraction(rate) if ticks is None else Fraction(1, 3000)
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
+            picture.pts = number if ticks is None else ticks[number]
+            picture.time_base = stream.codec_context.time_base
+            container.mux(stream.encode(picture))
+        assert stream is not None
+        container.mux(stream.encode(None))
+    return path
+
+
+def copy_packets(source: Path, target: Path, movflags: str = "", start: Fraction | None = None, loops: int = 1) -> Path:
+    """Copy the packets into another file, from a time in seconds on, which an edit list then makes 0, or repeatedly."""
+    with av.open(str(source)) as reader, av.open(str(target), "w", container_options=_flags(movflags)) as writer:
+        stream = reader.streams.video[0]
+        copy = writer.add_stream_from_template(stream)
+        length = stream.duration
+        for loop in range(loops):
+            reader.seek(0 if start is None else int(start / stream.time_base), stream=stream)
+            shift = loop * length - (0 if start is None else int(start / stream.time_base))
+            for packet in reader.demux(stream):
+                if packet.pts is None:
+                    continue
+                packet.pts += shift
+                packet.dts += shift
+                packet.stream = copy
+                writer.mux(packet)
+    return target
+
+
+def _flags(movflags: str) -> dict[str, str]:
+    return {"movflags": movflags} if movflags else {}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.quality.finished_units import FinishedUnits, UnitResult
 
+from benchmarks.quality.finished_units import FinishedUnits, UnitResult
 from maskvolume.runtime.errors import InputError
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -55,5 +55,5 @@ def test_nothing_is_left_when_the_result_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"key": "key", "units": 3}'])
 def test_a_damaged_file_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "result.partial.json").write_text(content)
-    with pytest.raises(InputError, match=r"result\.partial\.json: not what an interrupted run keeps; .*--no-resume"):
+    with pytest.raises(InputError, match=r"result\.partial\.json: not the file of an interrupted run; .*--no-resume"):
         FinishedUnits(tmp_path / "result.json", "key", resume=True)

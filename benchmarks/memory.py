@@ -1,7 +1,7 @@
 """The memory that the networks use while they run, and the accuracy of memory plans for whole frames.
 
 Each figure is the peak memory of a separate process, minus its memory before the work. ``maskvolume/mpi/memory.py``
-plans with the bytes per voxel printed here.
+plans with the bytes per voxel printed here; an architecture's entry in ``maskvolume/networks/registry.py`` holds them.
 """
 
 from __future__ import annotations

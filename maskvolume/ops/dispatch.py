@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from importlib import import_module
 
 import torch
@@ -14,32 +13,36 @@ from maskvolume.ops.types import Backend
 
 # Names, and for those that may be missing the module that makes them and the device they are for; the best one first.
 _MODULES = {"triton": ("maskvolume.ops.triton.backend", "cuda"), "compiled": ("maskvolume.ops.cpu.backend", "cpu")}
-_REFERENCE = ReferenceBackend()
-NAMES = (*_MODULES, "reference")
 
 
-@cache
-def _load(name: str) -> Backend | str:
-    """The backend of that name, or the reason why this machine has none.
+# The backends, or the reasons why this machine has none.
+_LOADED: dict[str, Backend | str] = {"reference": ReferenceBackend()}
+
+
+@torch.compiler.assume_constant_result  # torch.compile asks for it once, instead of tracing imports
+def _is_there(name: str) -> bool:
+    """Whether this machine has the backend of that name.
 
     It is imported only where it is wanted: Numba takes a second, and isn't needed where there is a GPU.
     """
-    try:
-        return import_module(_MODULES[name][0]).BACKEND
-    except (ImportError, RuntimeError) as error:  # the latter where there is no place to keep compiled loops
-        return str(error)
+    if name not in _LOADED:
+        try:
+            _LOADED[name] = import_module(_MODULES[name][0]).BACKEND
+        except (ImportError, RuntimeError) as error:  # the latter where there is no place to keep compiled loops
+            _LOADED[name] = str(error)
+    return not isinstance(_LOADED[name], str)
 
 
 def available_backends(device: torch.device) -> list[str]:
     """Names of the backends that run on a device, the preferred one first."""
-    made = [name for name, (_, device_type) in _MODULES.items() if device_type == device.type]
-    return [*(name for name in made if not isinstance(_load(name), str)), "reference"]
+    usable = [name for name, (_, device_type) in _MODULES.items() if device_type == device.type and _is_there(name)]
+    return [*usable, "reference"]
 
 
 def missing_backends(device: torch.device) -> dict[str, str]:
     """The backends that are made for a device but that this machine lacks, and why."""
-    made = {name: _load(name) for name, (_, device_type) in _MODULES.items() if device_type == device.type}
-    return {name: reason for name, reason in made.items() if isinstance(reason, str)}
+    missing = [name for name, (_, kind) in _MODULES.items() if kind == device.type and not _is_there(name)]
+    return {name: str(_LOADED[name]) for name in missing}
 
 
 def select_backend(name: str | None, device: torch.device) -> Backend:
@@ -52,7 +55,7 @@ def select_backend(name: str | None, device: torch.device) -> Backend:
     chosen = usable[0] if name is None else name
     if chosen not in usable:
         raise ValueError(f"backend: {name!r} can't run on {device.type}; available: {', '.join(usable)}")
-    backend = _REFERENCE if chosen == "reference" else _load(chosen)
+    backend = _LOADED[chosen]
     assert not isinstance(backend, str)
     return backend
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import record
-from benchmarks.record import REPO_ROOT, default_checkpoint, markdown_table, run_record, shown_path, write_result
+from benchmarks.record import REPO_ROOT, default_checkpoint, display_path, markdown_table, run_record, write_result
 from maskvolume.runtime.errors import InputError
 
 
@@ -30,8 +30,8 @@ def test_a_record_tells_the_commit_and_the_machine() -> None:
 
 
 def test_paths_inside_are_shown_from_the_root_and_others_by_name(tmp_path: Path) -> None:
-    assert shown_path(REPO_ROOT / "examples" / "rig") == "examples/rig"
-    assert shown_path(tmp_path / "mine.safetensors") == "mine.safetensors"
+    assert display_path(REPO_ROOT / "examples" / "rig") == "examples/rig"
+    assert display_path(tmp_path / "mine.safetensors") == "mine.safetensors"
 
 
 def test_a_result_appears_whole_or_not_at_all(tmp_path: Path) -> None:

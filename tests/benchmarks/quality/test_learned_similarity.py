@@ -53,7 +53,7 @@ def test_wrong_weights_of_lpips_are_one_line(weights: Path, tmp_path: Path) -> N
     broken, foreign = tmp_path / "broken.pth", tmp_path / "foreign.pth"
     broken.write_bytes(weights.read_bytes()[:1000])
     torch.save({"weight": torch.zeros(3)}, foreign)
-    for path, words in ((broken, "can be read"), (foreign, "none of the networks")):
+    for path, words in ((broken, "not a readable weights file"), (foreign, "not the weights of a network")):
         with pytest.raises(InputError, match=words) as caught:
             LearnedSimilarity(path, torch.device("cpu"))
         assert str(caught.value).startswith(f"--lpips_weights: {path}")

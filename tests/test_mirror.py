@@ -40,7 +40,7 @@ ABOUT_MORE = {
 }
 
 # Folders whose tests are still being sorted.
-PENDING: tuple[str, ...] = (*(f"maskvolume/{part}" for part in ("data", "losses", "mpi", "ops", "options")),)
+PENDING: tuple[str, ...] = (*(f"maskvolume/{part}" for part in ("data", "losses", "mpi", "options")),)
 
 
 def within(path: str, folders: tuple[str, ...]) -> bool:

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with atomic_path(out / "demo.webp") as path:
         iio.imwrite(
             path,
-            np.stack(frames),
+            np.stack([np.asarray(frame) for frame in frames]),
             extension=".webp",
             duration=round(1000 / options.fps),
             loop=0,

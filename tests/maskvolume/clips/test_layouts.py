@@ -136,7 +136,7 @@ def test_opening_decodes_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     layout.source.read(1, 2)
     assert decoded == [("cam02", 2)]
     assert isinstance(layout.source, frames_module.Videos)
-    assert [video._capture is not None for video in layout.source.videos] == [False, True, False]
+    assert [video._decoder is not None for video in layout.source.videos] == [False, True, False]
 
 
 def test_folder_that_is_missing_or_a_file(tmp_path: Path) -> None:

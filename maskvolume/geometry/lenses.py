@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -216,7 +215,7 @@ def shifted(K: np.ndarray, shift: float) -> np.ndarray:
     return K + np.array([[0, 0, shift], [0, 0, shift], [0, 0, 0]])
 
 
-def fit_lens(lens: Lens, size: tuple[int, int], path: str | Path) -> Lens:
+def fit_lens(lens: Lens, size: tuple[int, int], path: object) -> Lens:
     """Scale a lens to the size of the pictures that it is used for.
 
     Args:

@@ -12,6 +12,25 @@ import numpy as np
 B_FRAMES = {"bf": "3", "g": "30", "crf": "20", "x264-params": "b-adapt=0:open-gop=1"}
 
 
+SIZE = (32, 64)  # of numbered frames
+BITS = 8
+
+
+def numbered_frame(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A picture with its number in it: black and white bars, one per bit."""
+    frame = np.full((*size, 3), (40, 120, 60), np.uint8)
+    width = size[1] // BITS
+    for bit in range(BITS):
+        frame[: size[0] // 2, bit * width : (bit + 1) * width] = 255 * ((number >> bit) & 1)
+    return frame
+
+
+def number_of(frame: np.ndarray) -> int:
+    h, width = frame.shape[0], frame.shape[1] // BITS
+    bars = [frame[2 : h // 2 - 2, b * width + 2 : (b + 1) * width - 2].mean() for b in range(BITS)]
+    return sum((bar > 127) << bit for bit, bar in enumerate(bars))
+
+
 def encode_frames(
     path: Path,
     frames: Iterable[np.ndarray],

@@ -20,6 +20,7 @@ RECORD_AGAIN = "copy or record it again"
 _HDR_TRANSFERS = (16, 18)  # PQ and HLG
 _SIMILAR_PRIMARIES = (1, 2, 4, 5, 6, 7)  # unspecified ones, and those so near to BT.709 that no player tells them apart
 _QUARTER_TURN = 90
+_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # of MP4 and QuickTime files
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,19 @@ class VideoIndex:
 
 
 class Decoder:
-    """An open video."""
+    """An open video.
+
+    Attributes:
+        container: the file.
+        stream: its pictures.
+        turned: whether the frames decoded so far are shown a quarter turn from how they are stored.
+    """
 
     def __init__(self, path: Path, threads: int = DECODER_THREADS) -> None:
-        self._container = open_container(path)
-        self.stream = video_stream(self._container, path)
+        self._path = path
+        self.container = open_container(path)
+        self.stream = video_stream(self.container, path)
+        self.turned = False
         self.stream.codec_context.thread_count = threads
         self.stream.thread_type = "AUTO"
 
@@ -63,8 +72,8 @@ class Decoder:
         """
         try:
             if key is not None:
-                self._container.seek(key, stream=self.stream)
-            for number, packet in enumerate(self._container.demux(self.stream)):
+                self.container.seek(key, stream=self.stream)
+            for number, packet in enumerate(self.container.demux(self.stream)):
                 if key is not None and number == 0 and (packet.pts is None or packet.pts > key):
                     return
                 for frame in self._decode(packet):
@@ -74,6 +83,30 @@ class Decoder:
         except av.error.FFmpegError:
             return  # the file ends too soon
 
+    def packet_rows(self) -> Iterator[tuple[int, bool, bool]]:
+        """Time stamp of each packet, whether it is a key frame, and whether it is shown: edit lists hide some.
+
+        Raises:
+            InputError: the file ends within a packet.
+        """
+        self.stream.codec_context.thread_count = 1  # the first frame comes as soon as it can
+        first: list[av.VideoFrame] = []
+        for packet in self.container.demux(self.stream):
+            if packet.is_corrupt:
+                raise InputError(f"{self._path}: the video is cut short; {RECORD_AGAIN}")
+            if packet.pts is None:
+                continue
+            yield packet.pts, packet.is_keyframe, not packet.is_discard
+            if not first:
+                first = self._decode(packet)
+                self.turned = any(_quarter_turns(frame) % 2 == 1 for frame in first)
+
+    def frame_rows(self) -> Iterator[tuple[int, bool, bool]]:
+        """What ``packet_rows`` gives, by decoding all frames."""
+        for frame in self.frames():
+            self.turned = _quarter_turns(frame) % 2 == 1
+            yield time_stamp(frame), frame.key_frame, True
+
     def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
         try:
             return self.stream.decode(packet)
@@ -82,7 +115,7 @@ class Decoder:
 
     def close(self) -> None:
         """Free the decoder and the file."""
-        self._container.close()
+        self.container.close()
 
 
 class RgbConverter:
@@ -101,8 +134,7 @@ class RgbConverter:
                 picture = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC)
         except av.error.FFmpegError:
             return None
-        turns = round(frame.rotation / _QUARTER_TURN)
-        return np.ascontiguousarray(np.rot90(picture.to_ndarray(), turns))
+        return np.ascontiguousarray(np.rot90(picture.to_ndarray(), _quarter_turns(frame)))
 
     def _map(self, frame: av.VideoFrame) -> av.VideoFrame:
         """Convert transfer and primaries too, by a filter: before PyAV 18 a reformatter changes only their tags."""
@@ -121,36 +153,34 @@ class RgbConverter:
 
 
 def read_index(path: Path) -> VideoIndex:
-    """Read the packets of a video, of which only the first frame is decoded where packets tell all.
+    """Read the packets of a video, of which only those of the first frame are decoded where packets tell all.
 
     Raises:
         InputError: the file is missing, cut short or not a video.
     """
     decoder = Decoder(path)
     try:
-        first = next(decoder.frames(), None)
+        if _is_cut_short(path):
+            raise InputError(f"{path}: the video is cut short; {RECORD_AGAIN}")
+        # One packet is one frame in MP4 and QuickTime alone: others have packets of frames that are never shown.
+        rows = list(decoder.packet_rows() if "mp4" in decoder.container.format.name else decoder.frame_rows())
+        stream, turned = decoder.stream, decoder.turned
+        size = (stream.width, stream.height) if turned else (stream.height, stream.width)
+        tick, start, rate = float(stream.time_base or 0), stream.start_time or 0, float(stream.average_rate or 0)
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path}: the video is damaged ({error.strerror}); {RECORD_AGAIN}") from error
     finally:
         decoder.close()
-    if _is_cut_short(path):
-        raise InputError(f"{path}: the video is cut short; {RECORD_AGAIN}")
-    with open_container(path) as container:
-        stream = video_stream(container, path)
-        # One packet is one frame in MP4 and QuickTime alone: others have packets of frames that are never shown.
-        rows = _packet_rows(container, stream, path) if "mp4" in container.format.name else _frame_rows(path)
-        table = np.array(list(rows), np.int64).reshape(-1, 3)
-        size = (stream.height, stream.width)
-        tick, start, rate = float(stream.time_base or 0), stream.start_time or 0, stream.average_rate or 0
+    table = np.array(rows, np.int64).reshape(-1, 3)
     is_key, is_shown = table[:, 1] == 1, table[:, 2] == 1
-    times, keys = np.sort(table[is_shown, 0]), np.sort(table[is_key, 0])
-    is_upright = first is None or round(first.rotation / _QUARTER_TURN) % 2 == 0
-    return VideoIndex(times, keys, tick, start, size if is_upright else size[::-1], float(rate))
+    return VideoIndex(np.sort(table[is_shown, 0]), np.sort(table[is_key, 0]), tick, start, size, rate)
 
 
 def _is_cut_short(path: Path) -> bool:
     """Whether an MP4 ends before its last box does, which FFmpeg tolerates, and then guesses at what is missing."""
     end, position = path.stat().st_size, 0
     with open(path, "rb") as file:
-        if file.read(8)[4:] != b"ftyp":
+        if file.read(8)[4:] not in _FIRST_BOXES:
             return False
         while position + 8 <= end:
             file.seek(position)
@@ -164,28 +194,9 @@ def _is_cut_short(path: Path) -> bool:
     return False
 
 
-def _packet_rows(
-    container: av.container.InputContainer, stream: av.VideoStream, path: Path
-) -> Iterator[tuple[int, bool, bool]]:
-    """Time stamp of each packet, whether it is a key frame, and whether it is shown: edit lists hide some."""
-    try:
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                raise InputError(f"{path}: the video is cut short; {RECORD_AGAIN}")
-            if packet.pts is not None:
-                yield packet.pts, packet.is_keyframe, not packet.is_discard
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: the video is damaged ({error.strerror}); {RECORD_AGAIN}") from error
-
-
-def _frame_rows(path: Path) -> Iterator[tuple[int, bool, bool]]:
-    """What ``_packet_rows`` gives, by decoding all frames."""
-    decoder = Decoder(path)
-    try:
-        for frame in decoder.frames():
-            yield time_stamp(frame), frame.key_frame, True
-    finally:
-        decoder.close()
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """How many quarter turns, counterclockwise, a stored frame is from upright."""
+    return round(frame.rotation / _QUARTER_TURN)
 
 
 def time_stamp(frame: av.VideoFrame) -> int:

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
-from video_helpers import copy_packets, encode_frames
+from video_helpers import SIZE, copy_packets, encode_frames, number_of, numbered_frame
 
 from maskvolume.io import decoding
 from maskvolume.io import video as video_module
@@ -27,24 +27,7 @@ from maskvolume.io.images import resize_image
 from maskvolume.io.video import FrameStream, VideoFrames, VideoWriter
 from maskvolume.runtime.errors import InputError
 
-SIZE = (32, 64)
-BITS = 8
 COUNT = 150
-
-
-def numbered_frame(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A picture with its number in it: black and white bars, one per bit."""
-    frame = np.full((*size, 3), (40, 120, 60), np.uint8)
-    width = size[1] // BITS
-    for bit in range(BITS):
-        frame[: size[0] // 2, bit * width : (bit + 1) * width] = 255 * ((number >> bit) & 1)
-    return frame
-
-
-def number_of(frame: np.ndarray) -> int:
-    h, width = frame.shape[0], frame.shape[1] // BITS
-    bars = [frame[2 : h // 2 - 2, b * width + 2 : (b + 1) * width - 2].mean() for b in range(BITS)]
-    return sum((bar > 127) << bit for bit, bar in enumerate(bars))
 
 
 @pytest.fixture(scope="module")
@@ -452,52 +435,3 @@ def test_stream_of_no_video(tmp_path: Path, content: bytes | None) -> None:
         (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.mp4: (no such video|the video is empty|cannot be opened)"):
         FrameStream(tmp_path / "a.mp4")
-
-
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_a_turned_recording_is_shown_upright(clips: dict[str, Path], tmp_path: Path, degrees: int) -> None:
-    """The display matrix of the track's header says how players turn the pictures."""
-    data = bytearray(clips["front.mp4"].read_bytes())
-    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
-    header = data.index(b"tkhd") + 4
-    struct.pack_into(">9i", data, header + 40, *(n << 16 for n in (cos, sin, 0, -sin, cos, 0, 0, 0)), 1 << 30)
-    (tmp_path / "a.mp4").write_bytes(data)
-    turned, upright = VideoFrames(tmp_path / "a.mp4"), VideoFrames(clips["front.mp4"])
-    expected = np.rot90(upright.read(5), -degrees // 90)
-    assert turned.size == expected.shape[:2]
-    np.testing.assert_array_equal(turned.read(5), expected)
-
-
-@pytest.mark.parametrize(("matrix", "full"), [("ITU601", False), ("ITU709", False), ("ITU709", True)])
-def test_recorded_colours_by_their_tags(tmp_path: Path, matrix: str, full: bool) -> None:
-    colors = np.array([(200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (128, 128, 128)], np.uint8)
-    frame = np.ascontiguousarray(np.broadcast_to(colors.repeat(16, axis=0), (32, 80, 3)))
-    color_range = ColorRange.JPEG if full else ColorRange.MPEG
-    with av.open(str(tmp_path / "a.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"crf": "2"})
-        stream.height, stream.width, stream.pix_fmt = 32, 80, "yuv420p"
-        stream.codec_context.color_range = color_range
-        stream.codec_context.colorspace = 6 if matrix == "ITU601" else 1
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=matrix, dst_color_range=color_range
-        )
-        container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    read = VideoFrames(tmp_path / "a.mp4").read(0)
-    assert np.abs(read[16, 8::16].astype(int) - colors).max() <= 4
-
-
-def test_a_cover_picture_is_not_the_video(clips: dict[str, Path], tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.mp4"), "w") as writer, av.open(str(clips["front.mp4"])) as reader:
-        cover = writer.add_stream("mjpeg", rate=1)
-        cover.height, cover.width, cover.pix_fmt = 128, 128, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
-        copy = writer.add_stream_from_template(reader.streams.video[0])
-        writer.mux(cover.encode(av.VideoFrame(128, 128, "yuvj420p")))
-        for packet in reader.demux(reader.streams.video[0]):
-            if packet.pts is not None:
-                packet.stream = copy
-                writer.mux(packet)
-    video = VideoFrames(tmp_path / "a.mp4")
-    assert (video.count, video.size) == (COUNT, SIZE)
-    assert number_of(video.read(100)) == 100

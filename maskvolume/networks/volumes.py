@@ -53,7 +53,8 @@ def pad_to_multiple(x: Tensor, multiples: tuple[int, int, int]) -> tuple[Tensor,
     crop = (..., *(slice(0, size) for size in sizes))
     if not any(pads):
         return x, crop  # type: ignore[return-value]
-    padded = F.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]), mode="replicate")
+    # Autocast on a CPU pads in float32, for which the loops of float16 sweeps are none.
+    padded = F.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]), mode="replicate").to(x.dtype)
     return padded, crop  # type: ignore[return-value]
 
 

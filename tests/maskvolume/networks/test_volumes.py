@@ -30,3 +30,11 @@ def test_each_voxel_becomes_eight() -> None:
     assert wide.shape == (1, 2, 6, 8, 10)
     for offset in range(2):
         assert torch.equal(wide[:, :, offset::2, offset::2, 1 - offset :: 2], x)
+
+
+def test_padding_under_autocast_keeps_the_type() -> None:
+    x = torch.rand(1, 2, 5, 9, 11).half()
+    with torch.autocast("cpu", torch.bfloat16):
+        padded, crop = pad_to_multiple(x, (4, 8, 8))
+    assert padded.dtype == x.dtype
+    assert torch.equal(padded[crop], x)

@@ -19,6 +19,7 @@ from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
 from maskvolume.networks import ARCHITECTURES
 from maskvolume.ops import dispatch
 from maskvolume.ops.reference import ReferenceBackend
+from maskvolume.runtime.devices import Precision
 
 CPU = torch.device("cpu")
 COSTS = ops.CostSettings(cap=0.6, unsure=0.35, window=9, window_fine=3)
@@ -121,6 +122,16 @@ def test_a_model_with_the_reference_runs_no_compiled_loop(arch: str, no_compiled
         background = model.background(images, sources, camera, depths)
         rendering = model.frame(images, sources, background).render(camera, model.backend)
         ops.fill_unseen(rendering, backend=model.backend)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_with_compiled_loops_runs_any_size(precision: Precision) -> None:
+    model = MaskVolumeModel(CheckpointMeta("mask", "semiglobal"), precision, backend="compiled").requires_grad_(False)
+    camera, depths = make_camera(0, (9, 18)).to(torch.float32), disparity_planes(1.0, 9.0, 5)
+    sources = Camera(camera.T_cam_world.expand(2, 4, 4), camera.K.expand(2, 3, 3), camera.size)
+    images = torch.rand(2, 3, 9, 18)
+    background = model.background(images, sources, camera, depths)
+    assert model.frame(images, sources, background).mask.shape == (1, 5, 9, 18)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

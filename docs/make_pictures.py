@@ -12,6 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import imageio.v3 as iio
+import numpy as np
 from PIL import Image
 
 from maskvolume.clips.layouts import list_pictures
@@ -44,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = (options.width, round(options.width * frames[0].height / frames[0].width))
     frames = [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
     with atomic_path(out / "demo.webp") as path:
-        frames[0].save(
+        iio.imwrite(
             path,
-            save_all=True,
-            append_images=frames[1:],
+            np.stack([np.asarray(frame) for frame in frames]),
+            extension=".webp",
             duration=round(1000 / options.fps),
             loop=0,
             quality=options.quality,

@@ -195,6 +195,11 @@ def time_stamp(frame: av.VideoFrame) -> int:
 
 
 def open_container(path: Path) -> av.container.InputContainer:
+    """Open a video file.
+
+    Raises:
+        InputError: the file is missing, empty or not a video.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such video; check the path")
     if path.stat().st_size == 0:

@@ -116,7 +116,7 @@ def run_training(
         torch.manual_seed(options.seed)
         model = make_model()
         model.precision = resolve_precision(options.precision, device)
-        model.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        model.to(device).to(memory_format=torch.channels_last_3d)
         path = train(make_task(device, processes), model, options, processes)
     return path if processes.is_first else None
 

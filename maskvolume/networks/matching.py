@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskvolume import ops
-from maskvolume.networks.volumes import channels_last, compute_dtype, double_size, pad_to_multiple
+from maskvolume.networks.volumes import Network, channels_last, compute_dtype, double_size, pad_to_multiple
 from maskvolume.ops import CostSettings, PlaneSettings
 
 COST_CAP = 0.6  # a larger difference (summed over colours) says no more than "different"
@@ -90,16 +90,11 @@ class ResidualUNet(nn.Module):
         return self.head(x0)
 
 
-class MatchingMPINet(nn.Module):
-    """Plane sweep volume of any number of views to premultiplied RGBA planes.
-
-    Attributes:
-        backend: of the operations; None for the best of the inputs (``maskvolume.ops``).
-    """
+class MatchingMPINet(Network):
+    """Plane sweep volume of any number of views to premultiplied RGBA planes."""
 
     FEATURES = ops.MATCHING_FEATURES
     COSTS = slice(8, 16)  # of these
-    backend: str | None = None
 
     def __init__(self, channels: tuple[int, int, int] = (16, 32, 48)) -> None:
         super().__init__()
@@ -158,20 +153,16 @@ class MatchingMPINet(nn.Module):
         return PlaneSettings(LOGIT_CAP, VIEW_LOGIT_CAP, COST_CAP, self.trust())
 
 
-class MatchingMaskNet(nn.Module):
+class MatchingMaskNet(Network):
     """Frame and background to the volume of what moves.
 
     The residual of the U-Net goes on top of what differs; what lies behind an opaque mover is the background's in
     any case. There the frame's MPI has no more than smears of the mover, for no reference ray gets that far.
-
-    Attributes:
-        backend: of the operations; None for the best of the inputs (``maskvolume.ops``).
     """
 
     FEATURES = ops.MASK_FEATURES
     SLOPE, THRESHOLD = 30.0, 0.1  # of the prior: sigmoid(slope * (difference - threshold))
     HIDDEN = 0.05  # where less of a ray than this is left, it begins to be the background's
-    backend: str | None = None
 
     def __init__(self, channels: tuple[int, int, int] = (8, 16, 32)) -> None:
         super().__init__()

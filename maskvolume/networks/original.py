@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from maskvolume.networks.volumes import blend_views, double_size, pad_to_multiple
+from maskvolume.networks.volumes import Network, blend_views, double_size, pad_to_multiple
 
 STRIDE = 8  # three convolutions of stride 2
 NF = 8  # channels of the first layer
@@ -36,7 +36,7 @@ class Output(nn.Module):
         return self.model(x)
 
 
-class Trunk(nn.Module):
+class Trunk(Network):
     """The 3D U-Net that both networks share."""
 
     def __init__(self, c_in: int, c_out: int) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from maskvolume.networks import semiglobal
 from maskvolume.networks.matching import MatchingMaskNet, MatchingMPINet
 from maskvolume.networks.original import OriginalMaskNet, OriginalMPINet
 from maskvolume.networks.semiglobal import SemiglobalMPINet
+from maskvolume.networks.volumes import Network
 from maskvolume.runtime.devices import Precision
 
 StateDict = Mapping[str, Tensor]
@@ -96,8 +97,8 @@ class Architecture:
             mask networks must be the same.
     """
 
-    mpi: Callable[[], nn.Module]
-    mask: Callable[[], nn.Module]
+    mpi: Callable[[], Network]
+    mask: Callable[[], Network]
     premultiplied: bool
     max_views: int | None
     uses_margin: bool

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskvolume.ops import valid_views
+
+
+class Network(nn.Module):
+    """A network of an architecture.
+
+    Attributes:
+        backend: of the operations that it calls; None for the best of the inputs (``maskvolume.ops``).
+    """
+
+    backend: str | None = None
 
 
 def blend_views(

@@ -36,7 +36,7 @@ def sources_digest() -> str:
 
 def source_of(module: str) -> str:
     """The text of a module, which need not be imported."""
-    loader = getattr(find_spec(module), "loader", None)
+    loader: Any = getattr(find_spec(module), "loader", None)
     return loader.get_source(module) or ""
 
 
@@ -63,7 +63,7 @@ def compiled(signature: str) -> Any:
     """
 
     def decorate(function: Callable[..., None]) -> Any:
-        loop = njit(nogil=True, fastmath=_FAST, error_model="numpy")(function)
+        loop: Any = njit(nogil=True, fastmath=_FAST, error_model="numpy")(function)
         loop._cache = _Cache(function)
 
         @wraps(function)

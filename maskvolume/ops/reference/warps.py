@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -133,7 +133,7 @@ def render_blended_backward(
     homographies: Tensor,
     inverse_depths: Tensor,
     premultiplied: bool,
-    needs: tuple[bool, bool, bool],
+    needs: Sequence[bool],  # of mask, dynamic, background
 ) -> tuple[Tensor | None, ...]:
     """Gradients of mask ``[B, D, H, W]`` and planes, of those that need one; the views are made again."""
     weight, moving, still = mask[:, :, None].to(work_dtype(mask)), plane_values(dynamic), plane_values(background)

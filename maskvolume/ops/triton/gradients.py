@@ -9,6 +9,7 @@ the stored one, up to each plane of a segment. No division; exact where planes a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ def render_blended_backward(
     homographies: Tensor,  # [B, N, D, 3, 3]
     inverse_depths: Tensor,  # [B, D]
     premultiplied: bool,
-    needs: tuple[bool, bool, bool],
+    needs: Sequence[bool],  # of mask, dynamic, background
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of the mask, the dynamic and the background planes of ``render_blended``.
 

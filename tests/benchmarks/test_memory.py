@@ -10,9 +10,10 @@ import pytest
 from benchmarks import memory
 from benchmarks.memory import MARK, MemoryOptions, frame_memory, network_memory
 from maskvolume.mpi.model import MaskVolumeModel
+from maskvolume.options import Size
 from maskvolume.runtime.errors import InputError
 
-OPTIONS = MemoryOptions(arch="matching", precision="fp32", num_planes=8, img_wh=(64, 48))
+OPTIONS = MemoryOptions(arch="matching", precision="fp32", num_planes=8, img_wh=Size(h=48, w=64))
 
 
 def test_a_network_takes_no_less_than_its_planes(model: MaskVolumeModel) -> None:

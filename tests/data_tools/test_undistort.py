@@ -272,7 +272,7 @@ def test_boards_of_one_folder_hold_for_all_cameras(tmp_path):
         (["--board", "7", "2"], "--board: 3 or more expected, got 2"),
         (["--board", "7", "5", "--square", "0"], "--square: above 0 expected, got 0"),
         (["--calibration", "a.json", "--focal", "-1"], "--focal: above 0 expected, got -1"),
-        (["--calibration", "a.json", "--focal", "5", "--keep_all"], "and no --keep_all with it"),
+        (["--calibration", "a.json", "--focal", "5", "--keep_all"], "--focal 5: no --keep_all with it"),
     ],
 )
 def test_options_that_do_not_go_together(tmp_path, options, message):

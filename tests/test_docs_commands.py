@@ -28,6 +28,7 @@ PAGES = (
 )
 PAGES_WITH_COMMANDS = (
     README,
+    "docs/programs.md",
     "docs/formats.md",
     "docs/rendering.md",
     "docs/training.md",

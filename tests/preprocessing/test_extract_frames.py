@@ -238,7 +238,7 @@ def test_what_fails_is_said_and_the_others_go_on(
     report = report_of(out)
     assert {name for name, entry in report.items() if entry["state"] == "done"} == {"good"}
     for name, why in (
-        ("absent", r"absent-\w+\.mp4: no such video; the report of download_data\.py"),
+        ("absent", r"absent-\w+\.mp4: no such video; see the report of download_data\.py"),
         ("cut", r"cut-\w+\.mp4: the video is cut short"),
         ("text", "cannot be opened as a video"),
         ("empty", "the video is empty"),

@@ -68,7 +68,7 @@ def test_a_cover_picture_is_not_the_video(clip: Path, tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w") as writer, av.open(str(clip)) as reader:
         cover = writer.add_stream("mjpeg", rate=1)
         cover.height, cover.width, cover.pix_fmt = 128, 128, "yuvj420p"
-        cover.disposition = int(av.stream.Disposition.attached_pic)
+        cover.disposition = av.stream.Disposition.attached_pic.value
         copy = writer.add_stream_from_template(reader.streams.video[0])
         writer.mux(cover.encode(av.VideoFrame(128, 128, "yuvj420p")))
         for packet in reader.demux(reader.streams.video[0]):

@@ -1,1 +1,1 @@
-"""The method: multiplane images of every frame and of the background, blended by a 3D mask volume."""
+"""The method: multiplane images of each frame and of the background, blended by a 3D mask volume."""

@@ -1,7 +1,7 @@
-"""The renderer of this family: views blended from the multiplane images of one reference camera or several.
+"""The renderer of multiplane images (MPIs): blends views from the MPIs of one or more reference cameras.
 
-A ``BlendedRenderer`` holds a ``ClipRenderer`` for each reference camera of a path. Of a frame it makes only those
-multiplane images that some pose at this frame needs.
+A ``BlendedRenderer`` holds one ``ClipRenderer`` per reference camera of a path. For each frame it computes only the
+MPIs that the poses at that frame need.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from maskvolume.rendering.renderer import Moment, Source, View
 from maskvolume.rendering.shots import Shots
 from maskvolume.runtime.errors import InputError
 
-SURE_SHARE = 0.2  # of a reference, from which on it fills what the others don't see; with less it does so in part
+SURE_SHARE = 0.2  # weight from which a reference fully fills what the others don't see; below it, proportionally
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class BlendedMoment(Moment):
     """The shots of one recorded frame.
 
     Attributes:
-        frame: its number.
-        references: numbers of the references that have a weight for some of the shots.
+        frame: frame number.
+        references: numbers of the references with a non-zero weight for any of these shots.
         targets: cameras ``[N]`` of all shots of the rendering, on the device.
-        weights: ``[N, R]`` of each reference for each of them, on the device.
-        served_by: the references that have a weight for each of them.
+        weights: ``[N, R]``, weight of each reference for each target, on the device.
+        served_by: for each target, the references with a non-zero weight.
     """
 
     frame: int
@@ -51,21 +51,24 @@ class BlendedMoment(Moment):
 
 
 class BlendedRenderer:
-    """Renders views of a clip from one reference camera or several.
+    """Renders views of a clip from one or more reference cameras.
 
     Args:
-        renderers: one for each reference, of one clip, model, size and number of planes.
-        references: tells how much each reference counts for a target; None for one alone.
+        renderers: one per reference, all with the same clip, model, size and number of planes.
+        references: gives the weight of each reference for a target; None for a single reference.
+
+    Raises:
+        ValueError: the number of renderers differs from the number of references.
     """
 
     def __init__(self, renderers: Sequence[ClipRenderer], references: References | None = None) -> None:
         if len(renderers) != (1 if references is None else len(references.sources)):
             raise ValueError("renderers: one for each reference expected")
         self.renderers, self.references = tuple(renderers), references
-        # The cameras whose pictures are read, the reference that serves most first.
+        # Cameras whose pictures are read, the most used reference first.
         self.indices = tuple(dict.fromkeys(index for each in renderers for index in each.indices))
         more = (index for each in renderers for index in each.still_indices)
-        self.background_indices = tuple(dict.fromkeys((*self.indices, *more)))  # those whose backgrounds are
+        self.background_indices = tuple(dict.fromkeys((*self.indices, *more)))  # cameras whose backgrounds are read
 
     @classmethod
     def of(
@@ -77,14 +80,17 @@ class BlendedRenderer:
         *,
         targets: Camera,
     ) -> BlendedRenderer:
-        """A renderer for each reference, its frustum as wide as the targets need that it serves; see ``ClipRenderer``.
+        """Build a ``ClipRenderer`` per reference, each with a frustum wide enough for the targets it serves.
 
         Args:
-            clip: where pictures come from.
-            model: on the device that does the work.
-            references: of the path.
-            settings: the same for all of them.
-            targets: ``[N]`` those that the references were chosen for.
+            clip: the pictures and cameras.
+            model: the networks, on the device to compute on.
+            references: the reference cameras of the path.
+            settings: shared by all renderers.
+            targets: ``[N]``, the cameras that the references were chosen for.
+
+        Returns:
+            The renderer of all references.
         """
         is_served = references.weights(targets) > 0
         renderers = [
@@ -99,27 +105,27 @@ class BlendedRenderer:
 
     @property
     def model(self) -> MaskVolumeModel:
-        """The model of all of them."""
+        """The model that all references share."""
         return self.renderers[0].model
 
     @property
     def device(self) -> torch.device:
-        """Where they compute."""
+        """The device that the renderers compute on."""
         return self.renderers[0].device
 
     @property
     def depths(self) -> Tensor:
-        """``[D]`` of the planes."""
+        """``[D]``, depths of the planes in scene units, the farthest first."""
         return self.renderers[0].depths
 
     @property
     def depth_range(self) -> tuple[float, float]:
-        """Depths of the nearest and the farthest plane."""
+        """Depths of the nearest and the farthest plane, in scene units."""
         return float(self.depths.min()), float(self.depths.max())
 
     @property
     def has_masks(self) -> bool:
-        """Whether there is a mask network."""
+        """Whether the model has a mask network."""
         return self.model.has_mask
 
     @property
@@ -128,16 +134,23 @@ class BlendedRenderer:
         return self.renderers[0].size
 
     def weights(self, targets: Camera) -> Tensor:
-        """How much each reference counts for each target: ``[N, R]`` float32, on the processor."""
+        """Weight of each reference for each target ``[N]``: ``[N, R]`` float32 on the CPU."""
         if self.references is None:
             return torch.ones(len(targets), 1)
         return self.references.weights(targets).float()
 
     def begin(self, shots: Shots, numbers: Sequence[int]) -> list[BlendedMoment]:
-        """Divide shots into frames, and make the backgrounds' MPIs of all references that they need.
+        """Group shots by frame and compute the background MPIs of the references they need.
+
+        Args:
+            shots: all shots of the rendering.
+            numbers: the shots to render now.
+
+        Returns:
+            One moment per frame, in rendering order.
 
         Raises:
-            InputError: a time between two frames, or a background that can't be read.
+            InputError: a time lies between two frames, or a background can't be read.
         """
         weights = self.weights(shots.targets)
         groups = [(recorded_frame(time), members) for time, members in shots.by_time(numbers)]
@@ -164,17 +177,17 @@ class BlendedRenderer:
         return moments
 
     def read(self, source: Source) -> np.ndarray:
-        """The picture of a camera and a frame, uint8 [H, W, 3]; may run in another thread."""
+        """Read the picture of a camera and a frame, uint8 ``[H, W, 3]`` RGB; thread-safe."""
         return self.renderers[0].read_camera(*source)
 
     def prepare(self, moment: BlendedMoment, pictures: Mapping[Source, np.ndarray]) -> None:
-        """Make the MPIs of a frame that its shots need; see ``make``."""
+        """Compute the MPIs that the shots of a frame need; see ``make``."""
         self.make(moment.frame, moment.references, {camera: picture for (camera, _), picture in pictures.items()})
 
     def render(self, moment: BlendedMoment, numbers: Sequence[int], *, with_mask: bool = False) -> View:
-        """The views of shots that have the same references, ``[N, ...]``; without the leading axis for a single one."""
+        """Render shots that share their references: views ``[N, ...]``, without the leading axis for a single shot."""
         if len(numbers) == 1:
-            # Indices of type int alone: lists of them would be copied to the device.
+            # Integer indices only: an index list would be copied to the device.
             target, weights = moment.targets[numbers[0]], moment.weights[numbers[0]]
         else:
             target = stack_cameras([moment.targets[number] for number in numbers])
@@ -182,21 +195,21 @@ class BlendedRenderer:
         return self.view(moment.frame, target, moment.served_by[numbers[0]], weights, with_mask=with_mask)
 
     def background(self, references: Iterable[int]) -> None:
-        """Make the backgrounds' MPIs of these references, which are then kept."""
+        """Compute and keep the background MPIs of these references."""
         for number in references:
             self.renderers[number].background()
 
     def cameras_of(self, references: Sequence[int]) -> set[int]:
-        """The cameras that some of the references read."""
+        """The cameras that any of these references reads."""
         return {index for number in references for index in self.renderers[number].indices}
 
     def make(self, frame: int, references: Sequence[int], pictures: Mapping[int, np.ndarray]) -> None:
-        """Make the MPIs of a frame that these references need, and release those of other frames.
+        """Compute the MPIs of a frame for these references, and release those of other frames.
 
         Args:
-            frame: number of the frame.
-            references: numbers of references.
-            pictures: uint8 [H, W, 3] of each camera of ``cameras_of(references)``.
+            frame: frame number.
+            references: numbers of the references.
+            pictures: uint8 ``[H, W, 3]`` for each camera of ``cameras_of(references)``.
         """
         for number, renderer in enumerate(self.renderers):
             if number not in references:
@@ -206,7 +219,7 @@ class BlendedRenderer:
             renderer.frame_mpi(frame, [pictures[index] for index in renderer.indices])
 
     def release(self) -> None:
-        """Release all planes that are kept; what is asked for later is made again."""
+        """Release all cached planes; later calls compute them again."""
         for renderer in self.renderers:
             renderer.release()
 
@@ -220,17 +233,17 @@ class BlendedRenderer:
         *,
         with_mask: bool = False,
     ) -> View:
-        """The view of one frame from a target camera of any size, or from N of them.
+        """Render one frame from a target camera of any size, or from N of them.
 
         Args:
-            frame: number of the frame.
-            target: one camera, or N.
-            references: those with a weight, for all of the targets the same; no other MPI is made.
-            weights: of all R references for each target, as ``weights`` gives them.
-            with_mask: show the mask volume too.
+            frame: frame number.
+            target: one camera, or ``[N]``.
+            references: the references with a non-zero weight, the same for all targets; only their MPIs are used.
+            weights: ``[..., R]``, weights of all references for each target, as returned by ``weights``.
+            with_mask: render the mask volume too.
 
         Returns:
-            The views; disparity is along the mean of the references' axes by weight.
+            The views; disparity is measured along the weighted mean of the references' axes.
         """
         if len(references) == 1:
             return self.renderers[references[0]].render(frame, target, with_mask=with_mask)
@@ -243,24 +256,24 @@ class BlendedRenderer:
         return self.renderers[0].finish(rendering, blend_renderings(masks, shares).color if masks else None)
 
     def views_at_once(self, size: tuple[int, int]) -> int:
-        """How many views of this size to ask ``view`` for at once."""
+        """Number of views of size ``(h, w)`` to pass to ``view`` in one call."""
         return max(1, min(each.views_at_once(size) for each in self.renderers) // len(self.renderers))
 
     def job_of(self, shots: Shots) -> Job:
-        """What memory is planned for, to render these shots.
+        """The memory-relevant description of rendering these shots.
 
         Raises:
-            InputError: a time between two frames.
+            InputError: a time lies between two frames.
         """
         groups = [(recorded_frame(time), members) for time, members in shots.by_time(range(len(shots)))]
         return self.job(shots.targets.size, references_of_frames(self.weights(shots.targets), groups).values())
 
     def job(self, target_size: tuple[int, int], needed: Collection[Collection[int]]) -> Job:
-        """What memory is planned for: all backgrounds that are needed, and the largest MPI for each that lives at once.
+        """The input of the memory plan: all backgrounds in use, and the largest MPI for each one alive at a time.
 
         Args:
             target_size: ``(h, w)`` of the views.
-            needed: the references of each frame.
+            needed: the references that each frame uses.
         """
         used = [self.renderers[number] for number in sorted({number for each in needed for number in each})]
         jobs = [each.job(target_size) for each in used]
@@ -274,14 +287,14 @@ class BlendedRenderer:
         )
 
     def use_tiles(self, tiling: Tiling) -> None:
-        """Make all MPIs in tiles of this size; see ``ClipRenderer``."""
+        """Compute all MPIs in tiles of this size; see ``ClipRenderer.use_tiles``."""
         for renderer in self.renderers:
             h, w = renderer.camera.size
             renderer.use_tiles(Tiling((h, w), (min(tiling.tile[0], h), min(tiling.tile[1], w))))
 
 
 def recorded_frame(time: float) -> int:
-    """The frame that was recorded at a time.
+    """The number of the frame recorded at a time, which is in frames.
 
     Raises:
         InputError: the time lies between two frames.
@@ -299,17 +312,20 @@ def references_of_frames(
     weights: Tensor,  # [N, R]
     groups: Iterable[tuple[int, Sequence[int]]],
 ) -> dict[int, list[int]]:
-    """The references that have a weight for some shot of each frame.
+    """The references with a non-zero weight for any shot of each frame.
 
     Args:
-        weights: of each reference for each shot.
-        groups: frames, each with the numbers of its shots.
+        weights: ``[N, R]``, weight of each reference for each shot.
+        groups: pairs of a frame and the numbers of its shots.
+
+    Returns:
+        Reference numbers by frame.
     """
     return {frame: (weights[list(members)] > 0).any(dim=0).nonzero()[:, 0].tolist() for frame, members in groups}
 
 
 def _alike(members: Sequence[int], served_by: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """Shots in groups that have the same references."""
+    """Group shots that share their references."""
     in_order = sorted(members, key=lambda number: served_by[number])
     return tuple(tuple(group) for _, group in itertools.groupby(in_order, lambda number: served_by[number]))
 
@@ -318,11 +334,18 @@ def blend_renderings(
     renderings: Sequence[Rendering],  # [..., C, h, w] each
     weights: Sequence[Tensor],  # [..., 1, 1, 1] each
 ) -> Rendering:
-    """What several references show of a target, each by its weight and by how much it covers of a pixel.
+    """Blend the renderings of several references, weighted by reference and by opacity per pixel.
 
-    Colour and disparity are the means of what is covered. The opacity is that of the renderings one over the other,
-    those whose weight is below ``SURE_SHARE`` counting in part: so what one does not see is taken from the others, and
-    it fades in as their weight grows.
+    Colour and disparity are opacity-weighted means. The opacity is that of the renderings composited over each other,
+    where a rendering with a weight below ``SURE_SHARE`` counts proportionally: the other references fill what one
+    does not see, and fade in as their weight grows.
+
+    Args:
+        renderings: ``[..., C, h, w]``, one per reference.
+        weights: ``[..., 1, 1, 1]``, one per reference; they sum to 1.
+
+    Returns:
+        The blended rendering, ``[..., C, h, w]``.
     """
     color, disparity, covered = (
         sum(weight * x for weight, x in zip(weights, layers, strict=True))
@@ -342,10 +365,19 @@ def along_one_axis(
     target: Camera,  # [...]
     weights: Sequence[Tensor],  # [..., 1, 1, 1] each
 ) -> list[Rendering]:
-    """The renderings with disparities along one axis: the weighted mean of the references', each of which has its own.
+    """Convert each rendering's disparity from its reference's own axis to the weighted mean of all axes.
 
-    A point of a pixel at depth ``t`` in the target has the depth ``a + t b`` in a reference, and the weighted means of
-    ``a`` and ``b`` give its depth along the mean axis. So a reference with all of the weight keeps its own.
+    A point at depth ``t`` along a target pixel's ray has depth ``a + t b`` in a reference, and the weighted means of
+    ``a`` and ``b`` give its depth along the mean axis. A reference with all the weight keeps its disparity.
+
+    Args:
+        renderings: ``[..., C, h, w]``, one per reference.
+        references: ``[]``, the reference cameras.
+        target: ``[...]``, the cameras that the renderings are seen from.
+        weights: ``[..., 1, 1, 1]``, one per reference; they sum to 1.
+
+    Returns:
+        The renderings with converted disparity; colour and opacity are unchanged.
     """
     h, w = target.size
     target = target.to(references[0].K.device, references[0].K.dtype)

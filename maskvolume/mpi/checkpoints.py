@@ -1,8 +1,8 @@
-"""Checkpoints: strict save and load, and the import of the original's.
+"""Checkpoints: strict save and load, and import of checkpoints of the original implementation.
 
-Native form: ``.safetensors`` whose header holds, under the key "maskvolume", the JSON of a ``CheckpointMeta``.
-The original's: Lightning ``.ckpt`` (``state_dict`` -> ``models.mpi_net.*``, ``models.mask_net.*``, ``loss.*``) or a
-bare dict of the same keys, read without executing anything that is in it.
+Native format: ``.safetensors`` whose header holds the JSON of a ``CheckpointMeta`` under the key "maskvolume".
+Original format: Lightning ``.ckpt`` (``state_dict`` -> ``models.mpi_net.*``, ``models.mask_net.*``, ``loss.*``) or a
+bare dict of the same keys, read without executing any code in it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ HEADER_KEY = "maskvolume"
 FORMAT_VERSION = 1
 ORIGINAL_PREFIX = "models."
 IGNORED_PREFIXES = ("loss.",)  # the frozen VGG that the original keeps in its checkpoints
-# Packages whose objects Lightning leaves in checkpoints: its callbacks and options, and numpy's numbers.
+# Packages whose objects Lightning stores in checkpoints: its callbacks and options, and NumPy scalars.
 INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "numpy.")
-KEYS_SHOWN = 4  # of a long list of keys, in a message
+KEYS_SHOWN = 4  # most keys listed in an error message
 
 
 def save_checkpoint(path: Path | str, model: MaskVolumeModel) -> None:
-    """Write the networks and their ``meta``; the file appears whole or not at all."""
+    """Write the networks and their ``meta`` as ``.safetensors``, atomically."""
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     header = json.dumps({"version": FORMAT_VERSION, **asdict(model.meta)}, sort_keys=True)
@@ -53,15 +53,22 @@ def load_model(
     stage: Stage | None = None,
     backend: str | None = None,
 ) -> MaskVolumeModel:
-    """Read a checkpoint, native or the original's, and build its model in eval mode.
+    """Read a native or original checkpoint and build its model, frozen and in eval mode.
 
     Args:
-        stage: what is needed: "mask" refuses a stage-one checkpoint; "mpi" takes both and drops the mask network;
-            None takes what is there.
+        path: the checkpoint.
+        device: where the model goes.
+        precision: of the networks.
+        stage: the stage to load: "mask" rejects a stage-one checkpoint; "mpi" accepts both and drops the mask network;
+            None loads all networks in the file.
+        backend: implementation of the operations; None for the fastest on the device.
+
+    Returns:
+        The model, without gradients.
 
     Raises:
-        InputError: missing or damaged file, keys that are missing or unexpected, wrong stage, or a pickle that holds
-            more than tensors and plain values.
+        InputError: the file is missing or damaged, keys are missing or unexpected, the stage is wrong, or a pickle
+            holds more than tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
@@ -109,7 +116,7 @@ def _read_native(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
 def _read_original(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
     try:
         with torch.serialization.safe_globals(_harmless_globals(path)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols: what can't be read is refused below
+            warnings.simplefilter("ignore")  # about pickle protocols; unreadable files are rejected below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
@@ -132,7 +139,7 @@ def _read_original(path: Path) -> tuple[CheckpointMeta, dict[str, Tensor]]:
 
 
 class _Inert:
-    """Stands for an object that Lightning keeps beside the weights: takes everything, does nothing."""
+    """Placeholder for an object that Lightning stores beside the weights: accepts any arguments, does nothing."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -142,16 +149,16 @@ class _Inert:
 
 
 def _harmless_globals(path: Path) -> list[Any]:
-    """What the pickle may name: tensors (always), and inert stand-ins for Lightning's and numpy's own objects.
+    """Globals that the pickle may name besides tensors: inert stand-ins for objects of Lightning and NumPy.
 
-    Nothing of these packages is imported or called. A name of any other package makes ``torch.load`` refuse the file.
+    None of these packages is imported or called. ``torch.load`` rejects a file that names any other package.
     """
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except (ValueError, RuntimeError):  # no archive of torch.save: torch.load will say what it is
+    except (ValueError, RuntimeError):  # not written by torch.save: torch.load reports the reason
         names = []
     harmless = [name for name in names if name.startswith(INERT_PREFIXES)]
-    # Lightning's options are a kind of dictionary; torch fills none but Python's own.
+    # Lightning stores its options in a dict subclass; torch only restores Python's own dict types.
     stands_for = {name: OrderedDict if name.endswith(".AttributeDict") else _Inert for name in harmless}
     return [argparse.Namespace, *((kind, name) for name, kind in stands_for.items())]
 

@@ -1,10 +1,10 @@
-"""Which views contradict the depths that costs of planes tell: the left-right check of stereo, for any number of views.
+"""Detects views that contradict the depths given by a cost volume: the stereo left-right check for any number of views.
 
-Each pixel of the reference claims a plane, that of its lowest cost. The same costs, seen from another view, tell which
-plane that view sees where the claimed point would appear (Hirschmueller 2008, section 2.3, finds the second disparity
-image in this way too). If it is nearer, something hides the point from the view, whose colours there tell nothing of
-the pixel. If all other views look through the point to what is farther, the claim is wrong: it was made of colours that
-are alike by chance, as beside the edges of things, whose background the reference alone sees.
+Each pixel of the reference claims the plane of its lowest cost. Rendering the same costs from another view gives the
+plane that this view sees where the claimed point projects (as Hirschmueller 2008, section 2.3, derives the second
+disparity image). If that plane is nearer, the point is occluded in the view, and the view's colours there say nothing
+about the pixel. If all other views see past the point to a farther plane, the claim is wrong: the colours matched by
+chance, which happens beside object edges, where only the reference sees the background.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from maskvolume.geometry.homography import (
 )
 from maskvolume.ops import NO_DATA
 
-TOLERANCE = 2  # planes: what is no farther from the claim is the same surface
-NEARER_GAIN, FARTHER_GAIN = 0.05, 0.1  # how much lower the view's cost has to be than that of the claim
-NOWHERE = 1e3  # a cost that no plane has
+TOLERANCE = 2  # planes; a plane within this distance of the claim is the same surface
+NEARER_GAIN, FARTHER_GAIN = 0.05, 0.1  # how much lower than the claim's the view's cost must be
+NOWHERE = 1e3  # above any cost of a plane
 
 
 def contradicted(
@@ -33,16 +33,18 @@ def contradicted(
     mpi_camera: Camera,  # [B]
     depths: Tensor,  # [B, D]
 ) -> Tensor:
-    """Where views contradict the costs of planes: bool ``[B, V, h, w]``.
-
-    The first view, the reference, never does, and no view does where the reference sees nothing.
+    """Find the pixels where views contradict the plane costs.
 
     Args:
-        costs: of the planes in the MPI's camera, half as large as its picture, which they may go beyond at the bottom
-            and at the right.
-        sources: the views.
-        mpi_camera: the camera of the MPI, in full size.
-        depths: of the planes, the farthest first.
+        costs: ``[B, D, h, w]``, plane costs in the MPI's camera at half its resolution; they may extend beyond its
+            picture at the bottom and on the right.
+        sources: ``[B, V]``, the views, the reference first.
+        mpi_camera: ``[B]``, the camera of the MPI at full resolution.
+        depths: ``[B, D]``, plane depths in scene units, the farthest first.
+
+    Returns:
+        Bool ``[B, V, h, w]``: true where a view contradicts. Always false for the reference, and for all views where
+        the claimed point lies outside the reference's picture.
     """
     h, w = costs.shape[-2:]
     half = mpi_camera.cropped(0, 0, (2 * h, 2 * w)).scaled((h, w))
@@ -67,18 +69,21 @@ def contradicted(
             seen.append(inside)
         hidden, through, inside = torch.stack(nearer), torch.stack(farther), torch.stack(seen)
         wrong = (hidden | through | ~inside).all(dim=0) & inside.any(dim=0)
-        # Beyond the reference's picture nothing would be left where all others are left out.
+        # Outside the reference's picture, excluding all other views would leave no data.
         own = _claimed_grid(sweep_homographies(sources[b, 0], half[b], depths[b]).float(), claimed, sources.size)
         found[b, 1:] = (hidden | wrong) & (own.abs() <= 1).all(dim=-1)
     return found
 
 
 def leave_out(sweep: Tensor, views: Tensor) -> Tensor:
-    """A plane sweep volume ``[B, V, 3, D, H, W]``, in place, without data where ``views [B, V, h, w]`` is true.
+    """Mark a plane sweep volume as having no data where ``views`` is true. Modifies ``sweep`` in place.
 
     Args:
-        sweep: of H x W pixels, or fewer than twice as many as ``views`` has.
-        views: half as large.
+        sweep: ``[B, V, 3, D, H, W]``, with H <= 2 h and W <= 2 w.
+        views: bool ``[B, V, h, w]`` at half the resolution.
+
+    Returns:
+        ``sweep``.
     """
     h, w = sweep.shape[-2:]
     wide = views.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :h, :w]
@@ -86,7 +91,7 @@ def leave_out(sweep: Tensor, views: Tensor) -> Tensor:
 
 
 def _claimed_grid(H: Tensor, claimed: Tensor, size: tuple[int, int]) -> Tensor:
-    """``homography_grid`` of one plane a pixel: ``H [D, 3, 3]``, planes ``[h, w]`` to ``[h, w, 2]``."""
+    """``homography_grid`` with one plane per pixel: ``H [D, 3, 3]`` and plane numbers ``[h, w]`` to ``[h, w, 2]``."""
     y, x = (torch.arange(side, dtype=H.dtype, device=H.device) + 0.5 for side in claimed.shape)
     rows = H[claimed]  # [h, w, 3, 3]
     point = rows[..., 0] * x[None, :, None] + rows[..., 1] * y[:, None, None] + rows[..., 2]
@@ -96,7 +101,7 @@ def _claimed_grid(H: Tensor, claimed: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _seen_from(volume: Tensor, camera: Camera, mpi_camera: Camera, depths: Tensor) -> tuple[Tensor, Tensor]:
-    """The lowest of the costs ``[D, h, w]`` along each ray of a camera, and its plane: ``[hs, ws]`` both."""
+    """The lowest of the costs ``[D, h, w]`` along each ray of a camera, and its plane number: both ``[hs, ws]``."""
     H = render_homographies(mpi_camera, depths, camera).float()
     grid = homography_grid(H, camera.size, (volume.shape[-2], volume.shape[-1]))
     costs = F.grid_sample(volume[:, None], grid, padding_mode="border", align_corners=False)[:, 0]

@@ -1,4 +1,4 @@
-"""Multiplane images: planes of colour and opacity in the frustum of a camera of their own."""
+"""Multiplane images: planes of colour and opacity in the frustum of a camera."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class MultiplaneImage:
     """Planes of colour and opacity.
 
     Attributes:
-        rgba: ``[..., D, 4, H, W]``, plane 0 the farthest.
-        camera: ``[...]`` the MPI's own camera, of size (H, W): any pose, any frustum.
-        depths: ``[..., D]`` of the planes in that camera, scene units.
-        premultiplied: whether colours are multiplied by their opacity; the original's are not.
+        rgba: ``[..., D, 4, H, W]`` in 0..1, plane 0 the farthest.
+        camera: ``[...]``, the MPI's own camera of size (H, W), with any pose and frustum.
+        depths: ``[..., D]``, plane depths in that camera, in scene units.
+        premultiplied: whether colours are multiplied by opacity; those of the original implementation are not.
     """
 
     rgba: Tensor
@@ -28,26 +28,26 @@ class MultiplaneImage:
     premultiplied: bool = True
 
     def prepared(self) -> MultiplaneImage:
-        """The same MPI in the type that many views are rendered fastest from: half precision, where it is there.
+        """A copy in the type that renders fastest on the device: half precision where the device supports it.
 
-        Colours and opacities in 0..1 keep 11 bits.
+        Colours and opacities in 0..1 keep 11 bits in half precision.
         """
         return replace(self, rgba=self.rgba.to(ops.stored_dtype(self.rgba.device)).contiguous())
 
     def cropped(self, top: int, left: int, size: tuple[int, int]) -> MultiplaneImage:
-        """The window of ``size`` (h, w) whose top left pixel is (top, left), within the planes; shares their memory."""
+        """The window of ``size`` (h, w) whose top left pixel is (top, left); shares memory with the planes."""
         h, w = size
         window = self.rgba[..., top : top + h, left : left + w]
         return replace(self, rgba=window, camera=self.camera.cropped(top, left, size))
 
     def render(self, target: Camera, backend: str | None = None) -> Rendering:
-        """The view of a target camera of any size, or of N of them: one axis more than the MPI's."""
+        """Render the view of a target camera of any size, or of ``[N]``, which adds a batch axis to the result."""
         return ops.render_mpi(
             self.rgba, self.camera, self.depths, target, premultiplied=self.premultiplied, backend=backend
         )
 
     def composite(self, backend: str | None = None) -> Rendering:
-        """The view of the MPI's own camera."""
+        """Over-composite the planes in the MPI's own camera, ``[..., C, H, W]``."""
         return ops.composite(self.rgba, self.depths, premultiplied=self.premultiplied, backend=backend)
 
 
@@ -56,10 +56,21 @@ def blend(
     dynamic: MultiplaneImage,
     background: MultiplaneImage,
 ) -> MultiplaneImage:
-    """``mask * dynamic + (1 - mask) * background``, colour and opacity alike (Lin et al., ICCV 2021, eq. 2).
+    """Blend two MPIs: ``mask * dynamic + (1 - mask) * background`` for colour and opacity (Lin et al. 2021, eq. 2).
 
-    Both must lie on the same planes of the same camera. Between premultiplied MPIs, colours are thereby weighted
-    by their opacity, so that the colour of an empty place never shows.
+    Both MPIs must have the same camera and planes. Premultiplied colours are thereby weighted by opacity, so the colour
+    of empty space never shows.
+
+    Args:
+        mask: ``[..., 1, D, H, W]`` in 0..1.
+        dynamic: the MPI of the frame.
+        background: the MPI of the background.
+
+    Returns:
+        The blended MPI.
+
+    Raises:
+        ValueError: only one of the MPIs is premultiplied.
     """
     _check_alike(dynamic, background)
     rgba = ops.blend_planes(mask, dynamic.rgba, background.rgba)
@@ -73,7 +84,11 @@ def render_blended(
     target: Camera,
     backend: str | None = None,
 ) -> Rendering:
-    """The view that a target camera has of ``blend``, which is not stored."""
+    """Render ``blend(mask, dynamic, background)`` from a target camera without storing the blended MPI.
+
+    Raises:
+        ValueError: only one of the MPIs is premultiplied.
+    """
     _check_alike(dynamic, background)
     return ops.render_blended(
         mask, dynamic.rgba, background.rgba, dynamic.camera, dynamic.depths, target,

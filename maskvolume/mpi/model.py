@@ -1,4 +1,4 @@
-"""Views and backgrounds in, multiplane images out: the two networks and how they are run."""
+"""The model: turns views and backgrounds into multiplane images with the MPI and mask networks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Stage = Literal["mpi", "mask"]
 
 @dataclass(frozen=True)
 class CheckpointMeta:
-    """What a checkpoint says of itself.
+    """Metadata of a checkpoint.
 
     Attributes:
-        stage: "mpi" for stage one (the MPI network alone), "mask" for stage two (both networks).
-        arch: a name of ``maskvolume.networks.ARCHITECTURES``.
-        sampling: the convention of the plane sweep that the networks were trained with.
-        num_planes: the number of planes they were trained with, the default for rendering.
-        info: how it was made: command, steps, metrics, commit. Free form, JSON.
+        stage: "mpi" for stage one (MPI network only), "mask" for stage two (both networks).
+        arch: a key of ``maskvolume.networks.ARCHITECTURES``.
+        sampling: the plane sweep convention that the networks were trained with.
+        num_planes: the number of planes in training, the default for rendering.
+        info: training record (command, steps, metrics, commit) as free-form JSON.
     """
 
     stage: Stage
@@ -41,10 +41,10 @@ class CheckpointMeta:
 
 @dataclass(frozen=True)
 class Background:
-    """What the background of a clip contributes, made once per clip.
+    """The inputs of frames that come from the background, computed once per clip.
 
     Attributes:
-        sweep: ``[..., V, 3, D, H, W]`` plane sweep volume of the background pictures.
+        sweep: ``[..., V, 3, D, H, W]``, plane sweep volume of the background pictures.
         mpi: the background's multiplane image.
     """
 
@@ -54,12 +54,12 @@ class Background:
 
 @dataclass(frozen=True)
 class FrameMPI:
-    """A frame's multiplane image, as what it is blended from.
+    """A frame's multiplane image, kept as the inputs of its blend.
 
     Attributes:
-        mask: ``[..., 1, D, H, W]`` in 0..1, 1 where the frame's own MPI is taken.
+        mask: ``[..., 1, D, H, W]`` in 0..1; 1 selects the frame's own MPI.
         dynamic: the frame's own MPI.
-        background: the clip's.
+        background: the background MPI of the clip.
     """
 
     mask: Tensor
@@ -68,32 +68,32 @@ class FrameMPI:
 
     @property
     def mpi(self) -> MultiplaneImage:
-        """The full MPI, ``mask * dynamic + (1 - mask) * background``; blended anew each time."""
+        """The full MPI, ``mask * dynamic + (1 - mask) * background``; computed on each access."""
         return blend(self.mask, self.dynamic, self.background)
 
     def render(self, target: Camera, backend: str | None = None) -> Rendering:
-        """The view of a target camera; the full MPI is not stored."""
+        """Render the view of a target camera without storing the full MPI."""
         return render_blended(self.mask, self.dynamic, self.background, target, backend)
 
     def stored(self, *, with_mask: bool = False) -> StoredFrame:
-        """The same with the full MPI in memory, ready for many views; what it was blended from is let go."""
+        """The frame with its full MPI in memory, ready for many views; its inputs are released."""
         return StoredFrame(self.mpi.prepared(), self.mask if with_mask else None)
 
 
 @dataclass(frozen=True)
 class StoredFrame:
-    """A frame's multiplane image in full.
+    """A frame's full multiplane image.
 
     Attributes:
         mpi: the full MPI.
-        mask: ``[..., 1, D, H, W]`` that it was blended by; None where it isn't kept, or was none.
+        mask: ``[..., 1, D, H, W]`` in 0..1, the mask of its blend; None if it isn't kept or there was none.
     """
 
     mpi: MultiplaneImage
     mask: Tensor | None = None
 
     def render(self, target: Camera, backend: str | None = None) -> Rendering:
-        """The view of a target camera."""
+        """Render the view of a target camera."""
         return self.mpi.render(target, backend)
 
 
@@ -101,9 +101,12 @@ class MaskVolumeModel(nn.Module):
     """The two networks of a checkpoint. Every method takes optional leading batch axes.
 
     Args:
-        meta: architecture and conventions; a mask network is made for stage "mask" alone.
+        meta: architecture and conventions; only stage "mask" has a mask network.
         precision: "bf16" runs the networks under autocast and keeps sweeps in float16; MPIs stay float32.
-        backend: of the operations, also those of the networks; None for the best of the device.
+        backend: implementation of all operations, including those of the networks; None for the fastest.
+
+    Raises:
+        ValueError: the architecture is unknown.
     """
 
     def __init__(self, meta: CheckpointMeta, precision: Precision = "fp32", backend: str | None = None) -> None:
@@ -122,7 +125,7 @@ class MaskVolumeModel(nn.Module):
 
     @property
     def has_mask(self) -> bool:
-        """Whether there is a mask network (a stage-two checkpoint)."""
+        """Whether the model has a mask network (a stage-two checkpoint)."""
         return self.mask_net is not None
 
     def sweep(
@@ -132,9 +135,20 @@ class MaskVolumeModel(nn.Module):
         mpi_camera: Camera,  # [...]
         depths: Tensor,  # [..., D]
     ) -> Tensor:
-        """Plane sweep volume ``[..., V, 3, D, H, W]`` in the checkpoint's sampling convention.
+        """Compute the plane sweep volume in the checkpoint's sampling convention.
 
-        It is float16 where the networks run in bfloat16: colours in 0..1 keep 11 bits, in half the memory.
+        Args:
+            images: ``[..., V, 3, Hs, Ws]`` in 0..1.
+            sources: ``[..., V]``, the cameras of the images.
+            mpi_camera: ``[...]``, the camera of the MPI, of size (H, W).
+            depths: ``[..., D]``, plane depths in scene units, the farthest first.
+
+        Returns:
+            ``[..., V, 3, D, H, W]``; float16 if the networks run in bfloat16: colours in 0..1 keep 11 bits in half the
+            memory.
+
+        Raises:
+            ValueError: the architecture does not take this number of views.
         """
         limit = self.arch.max_views
         if images.shape[-4] < 2 or (limit is not None and images.shape[-4] > limit):
@@ -147,14 +161,17 @@ class MaskVolumeModel(nn.Module):
     def mpi_from_sweep(
         self, sweep: Tensor, mpi_camera: Camera, depths: Tensor, context: Tensor | None = None
     ) -> MultiplaneImage:
-        """Stage one: ``sweep [..., V, 3, D, H, W]`` to the MPI of what it shows.
+        """Stage one: predict the MPI of a plane sweep volume.
 
         Args:
-            sweep: plane sweep volume.
-            mpi_camera: the camera that it was swept to.
-            depths: of its planes.
-            context: ``[..., D, H / 2, W / 2]`` where the sweep is of a part of a picture: this part of what the
-                architecture looks at of the whole (``Architecture.context``).
+            sweep: ``[..., V, 3, D, H, W]``, the plane sweep volume.
+            mpi_camera: ``[...]``, the camera of the sweep.
+            depths: ``[..., D]``, plane depths in scene units, the farthest first.
+            context: ``[..., D, H / 2, W / 2]``, the context of this window if the sweep covers only a part of the
+                picture (``Architecture.context``).
+
+        Returns:
+            The MPI, float32.
         """
         batch = sweep.shape[:-5]
         extra = {"mix_no_data": True} if self.meta.sampling == "original" else {}
@@ -162,19 +179,19 @@ class MaskVolumeModel(nn.Module):
             if context is not None:
                 context = context.reshape(-1, *context.shape[-3:])
             rgba = self.mpi_net(sweep.reshape(-1, *sweep.shape[-5:]), context, **extra)
-        rgba = rgba.float().contiguous().reshape(*batch, *rgba.shape[1:])  # what the networks padded is cut off
+        rgba = rgba.float().contiguous().reshape(*batch, *rgba.shape[1:])  # crops the networks' padding
         return MultiplaneImage(rgba, mpi_camera, depths, self.arch.premultiplied)
 
     def dynamic(self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor) -> MultiplaneImage:
-        """Stage one on pictures ``[..., V, 3, Hs, Ws]``: the MPI of one instant."""
+        """Stage one: predict the MPI of one instant from pictures ``[..., V, 3, Hs, Ws]`` in 0..1."""
         return self.mpi_from_sweep(self.sweep(images, sources, mpi_camera, depths), mpi_camera, depths)
 
     def dynamic_with_logits(
         self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor
     ) -> tuple[MultiplaneImage, Tensor]:
-        """``dynamic`` of pictures ``[B, V, 3, Hs, Ws]``, and the logits ``[B, D, H, W]`` of its planes in its own view.
+        """``dynamic`` of pictures ``[B, V, 3, Hs, Ws]``, and the plane logits ``[B, D, H, W]`` in the MPI's own view.
 
-        Only networks that make a distribution over planes have these (``arch.gives_logits``).
+        Requires networks that predict a distribution over planes (``arch.gives_logits``).
         """
         sweep = self.sweep(images, sources, mpi_camera, depths)
         with self._autocast(sweep.device):
@@ -184,24 +201,27 @@ class MaskVolumeModel(nn.Module):
     def background(
         self, images: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor, views: int | None = None
     ) -> Background:
-        """Sweep and MPI of the background pictures ``[..., B, 3, Hs, Ws]``: once per clip.
+        """Compute the sweep and the MPI of the background; called once per clip.
 
-        Where the networks have costs of the whole picture (``Architecture.context``), the MPI leaves out the views that
+        If the architecture provides costs of the whole picture (``Architecture.context``), the MPI ignores views that
         contradict them (``maskvolume.mpi.consistency``).
 
         Args:
-            images: of the cameras that the frames are seen by, then of more of them, if there are.
-            sources: their cameras ``[..., B]``.
-            mpi_camera: the camera of the MPI.
-            depths: of its planes.
-            views: number V of the cameras that the frames are seen by, whose sweep is kept; all by default.
+            images: ``[..., B, 3, Hs, Ws]`` in 0..1: the V cameras of the frames first, then any additional cameras.
+            sources: ``[..., B]``, the cameras of the images.
+            mpi_camera: ``[...]``, the camera of the MPI.
+            depths: ``[..., D]``, plane depths in scene units, the farthest first.
+            views: V, the number of cameras whose sweep is kept; all by default.
+
+        Returns:
+            The sweep of the first V views, and the MPI of all of them.
         """
         count = images.shape[-4] if views is None else views
         sweep = self.sweep(images, sources, mpi_camera, depths)
         if self.arch.context is not None:
             sweep = self._without_contradicted(sweep, sources, mpi_camera, depths)
             mpi = self.mpi_from_sweep(sweep, mpi_camera, depths)
-            del sweep  # a sweep takes less time than a copy takes memory
+            del sweep  # sweeping again is cheap; a copy would cost memory
             kept = (*(slice(None) for _ in images.shape[:-4]), slice(count))
             sweep = self.sweep(images[kept], sources[kept], mpi_camera, depths)
             return Background(sweep, mpi)
@@ -212,7 +232,7 @@ class MaskVolumeModel(nn.Module):
 
     @torch.no_grad()
     def _without_contradicted(self, sweep: Tensor, sources: Camera, mpi_camera: Camera, depths: Tensor) -> Tensor:
-        """The sweep ``[..., V, 3, D, H, W]`` without data where a view can't see what is claimed; changes it."""
+        """Remove data from the sweep ``[..., V, 3, D, H, W]`` where a view contradicts the costs; in place."""
         flat = sweep.reshape(-1, *sweep.shape[-5:])
         assert self.arch.context is not None
         costs = self.arch.context.of(flat, self.backend)[:, : flat.shape[-3]]
@@ -223,7 +243,11 @@ class MaskVolumeModel(nn.Module):
         return leave_out(flat, found).reshape(sweep.shape)
 
     def frame(self, images: Tensor, sources: Camera, background: Background) -> FrameMPI:
-        """Stage two on the pictures ``[..., V, 3, Hs, Ws]`` of an instant, on the background's planes."""
+        """Stage two: predict the frame of pictures ``[..., V, 3, Hs, Ws]`` in 0..1, on the background's planes.
+
+        Raises:
+            ValueError: the model has no mask network.
+        """
         still = background.mpi
         sweep = self.sweep(images, sources, still.camera, still.depths)
         dynamic = self.mpi_from_sweep(sweep, still.camera, still.depths)
@@ -231,7 +255,11 @@ class MaskVolumeModel(nn.Module):
         return FrameMPI(mask, dynamic, still)
 
     def mask_from_sweeps(self, sweep: Tensor, background: Background, dynamic: MultiplaneImage) -> Tensor:
-        """The mask volume ``[..., 1, D, H, W]`` of a frame whose sweep and MPI are known."""
+        """Predict the mask volume ``[..., 1, D, H, W]`` in 0..1 of a frame from its sweep and MPI.
+
+        Raises:
+            ValueError: the model has no mask network.
+        """
         if self.mask_net is None:
             raise ValueError("a stage-one checkpoint has no mask network")
         batch, inner = sweep.shape[:-5], sweep.shape[-5:]

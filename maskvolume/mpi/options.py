@@ -1,4 +1,4 @@
-"""The options that every program shares that renders a clip from multiplane images."""
+"""The options shared by all programs that render a clip from multiplane images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Literal
 
 from maskvolume.options import Size, option, required
 
-MIN_SIDE = 16  # pixels; below it the networks see nothing
-DEFAULT_STILL_SOURCES = 6  # cameras of the background, which is made once a clip
+MIN_SIDE = 16  # pixels; smaller pictures are useless to the networks
+DEFAULT_STILL_SOURCES = 6  # cameras of the background, which is computed once per clip
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""The operations that have more than one implementation: one signature each, behind one dispatch.
+"""Operations with more than one implementation, behind one dispatch.
 
 Axes: B batch, V view, D plane (0 = farthest), H and W pixels; leading ``...`` are any batch axes. ``backend=None``
-takes the best implementation for the device and the types of the inputs, and for a gradient where one is needed. A name
-takes that one: ``"reference"`` is plain torch for every operation, the others inherit from it what they don't speed up.
-Every operation raises ValueError where a shape doesn't fit, and where the named backend is unknown or can't run on
-these inputs.
+selects the best implementation for the device and dtypes of the inputs, and for gradients if they are needed; a name
+selects that backend. ``"reference"`` is plain torch; the others fall back to it for what they do not speed up. Every
+operation raises ValueError on mismatched shapes, an unknown backend, or a backend that cannot run on the inputs.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ __all__ = [
 
 
 def stored_dtype(device: torch.device) -> torch.dtype:
-    """The type of planes that many views are rendered of fastest on a device."""
+    """Return the dtype in which a device renders many views of the same planes fastest."""
     return select_backend(None, device).stored_dtype
 
 
@@ -84,22 +83,20 @@ def sweep_planes(
     sampling: Sampling = "exact",
     backend: str | None = None,
 ) -> Tensor:
-    """Plane sweep volume ``[..., V, C, D, H, W]``: every source warped to every plane of the reference.
+    """Warp every source to every plane of the reference: a plane sweep volume ``[..., V, C, D, H, W]``.
 
     Args:
-        images: colours in 0..1, pictures of the sources; float32 or bfloat16 (warped in float32).
-        sources: cameras of the pictures, of the pictures' size.
-        reference: the camera whose frustum is swept; its size is the volume's H, W.
+        images: source pictures, colours in 0..1; float32 or bfloat16 (warped in float32).
+        sources: cameras of the pictures, with the same size.
+        reference: the camera whose frustum is swept; its size is H, W of the volume.
         depths: depths of the planes in the reference, scene units, > 0.
-        sampling: ``"exact"`` samples at pixel centres; ``"original"`` repeats the half-pixel error of the
-            original implementation (``align_corners=True`` on the same coordinates).
+        sampling: ``"exact"`` samples at pixel centres; ``"original"`` has the half-pixel error of the original.
 
     Returns:
-        The dtype of ``images``. Where a point falls outside a source or behind it, every channel of that view is
-        -1 ("no data").
+        The volume in the dtype of ``images``; -1 ("no data") in every channel of a view that does not see the point.
 
-    Convention: inverse warp, bilinear, pixel centres at +0.5. Under ``"exact"`` a point has data if it falls
-    within the picture's rectangle; under ``"original"`` the border is mixed with -1.
+    Convention: inverse warp, bilinear, pixel centres at +0.5. With ``"exact"``, a point has data if it is within the
+    picture rectangle; with ``"original"``, the border is mixed with -1.
     """
     if images.ndim < 4:
         raise ValueError(f"images: [..., V, C, H, W] expected, got {list(images.shape)}")
@@ -124,21 +121,21 @@ def render_mpi(
     premultiplied: bool = True,
     backend: str | None = None,
 ) -> Rendering:
-    """Render a multiplane image from a target camera, or from N of them at once.
+    """Render a multiplane image from one target camera or from N at once.
 
     Args:
-        rgba: planes of colour and opacity (0..1), plane 0 the farthest; uint8 stands for value * 255.
-        camera: the camera of the MPI, of the planes' size.
+        rgba: planes of colour and opacity (0..1), plane 0 the farthest; uint8 stores value * 255.
+        camera: the camera of the MPI, with the size of the planes.
         depths: depths of the planes in ``camera``.
-        target: where to look from; any size.
-        premultiplied: whether the colour of ``rgba`` is already multiplied by its opacity. Colours are sampled as
-            they are given: sampling straight colours darkens plane borders, as the original does.
+        target: the camera to render from; any size.
+        premultiplied: whether the colour of ``rgba`` is already multiplied by its opacity. Colours are sampled
+            unchanged: sampling straight colours darkens plane borders, as in the original.
 
     Returns:
-        Colour over black, opacity, and disparity (1 / depth in ``camera``, weighted by opacity).
+        Colour over black, opacity, and disparity (1 / depth in ``camera``, weighted by opacity), ``[..., C, h, w]``.
 
-    Convention: inverse warp by one homography a plane, bilinear, ``align_corners=False``, zero padding;
-    planes behind the target don't show.
+    Convention: inverse warp with one homography per plane, bilinear, ``align_corners=False``, zero padding; planes
+    behind the target are invisible.
     """
     check_mpi("rgba", rgba, camera, depths, target)
     chosen = choose(backend, "render_mpi", (rgba,))
@@ -156,10 +153,10 @@ def render_blended(
     premultiplied: bool = True,
     backend: str | None = None,
 ) -> Rendering:
-    """Render ``mask * dynamic + (1 - mask) * background``, colour and opacity alike, without storing it.
+    """Render ``mask * dynamic + (1 - mask) * background``, for colour and opacity, without storing the blend.
 
-    Blended texel by texel, then rendered as ``render_mpi`` does; see there for the arguments. Worth it for a view or
-    two of an MPI: for more, blend once (``maskvolume.mpi.image.blend``) and render that.
+    Blends texel by texel, then renders like ``render_mpi``, with the same arguments and result. This pays off for one
+    or two views of an MPI; for more, blend once (``maskvolume.mpi.image.blend``) and render the blend.
     """
     check_mpi("dynamic", dynamic, camera, depths, target)
     if background.shape != dynamic.shape:
@@ -178,7 +175,7 @@ def blend_planes(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """``mask * dynamic + (1 - mask) * background`` of planes, colour and opacity alike: ``[..., D, 4, H, W]``."""
+    """Return ``mask * dynamic + (1 - mask) * background``, for colour and opacity: ``[..., D, 4, H, W]``."""
     return choose(backend, "blend_planes", (dynamic, background, mask)).blend_planes(mask, dynamic, background)
 
 
@@ -189,7 +186,7 @@ def composite(
     premultiplied: bool = True,
     backend: str | None = None,
 ) -> Rendering:
-    """Over-composite planes as they lie, plane 0 the farthest: the view of the MPI's own camera.
+    """Over-composite unwarped planes, plane 0 the farthest: the view from the camera of the MPI.
 
     w_i = alpha_i * prod over nearer j of (1 - alpha_j); colour = sum w_i c_i; opacity = sum w_i;
     disparity = sum w_i / depth_i.
@@ -199,18 +196,14 @@ def composite(
 
 
 def fill_unseen(rendering: Rendering, *, backend: str | None = None) -> Rendering:
-    """Give pixels that no plane covers the colour of their surroundings (pull-push over a pyramid).
+    """Fill pixels that no plane covers with the colour of their surroundings (pull-push over a pyramid).
 
-    Colour and disparity are divided by the opacity where there is some; what is missing comes from ever
-    coarser levels. Gortler et al., "The Lumigraph", 1996, section 3.6.
-
-    Args:
-        rendering: one view or any batch of them.
-        backend: see the module.
+    Divides colour and disparity by the opacity where it is not 0, and fills the rest from coarser and coarser levels.
+    Gortler et al., "The Lumigraph", 1996, section 3.6.
 
     Returns:
-        Colour and disparity in float32 as if every pixel were opaque, and the opacity as it was. A view that is covered
-        everywhere stays what it is.
+        Colour and disparity in float32 as if every pixel were opaque, and the original opacity. A fully covered view
+        is returned unchanged.
     """
     inputs = rendering.color, rendering.disparity, rendering.opacity
     return choose(backend, "fill_unseen", inputs).fill_unseen(rendering)
@@ -227,13 +220,13 @@ def matching_evidence(
     dtype: torch.dtype = torch.float32,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """How well views agree on each plane at each pixel. Without gradients.
+    """Measure how well views agree on each plane at each pixel. Without gradients.
 
     Args:
         sweep: plane sweep volume, ``NO_DATA`` where a view sees nothing; H and W are even.
-        settings: how views are compared.
-        channels: of the features; those after the ``MATCHING_FEATURES`` first are left to the caller.
-        dtype: of the features.
+        settings: how to compare views.
+        channels: number of features; the caller fills those after the first ``MATCHING_FEATURES``.
+        dtype: dtype of the features.
         backend: see the module. Implementations are within 1e-6 of each other.
 
     Returns:
@@ -252,17 +245,17 @@ def mask_evidence(
     dtype: torch.dtype = torch.float32,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What differs between a frame and the background, on each plane at each pixel. Without gradients.
+    """Measure how a frame differs from the background, on each plane at each pixel. Without gradients.
 
-    A point of a moving surface differs in every view that sees it; one that stands still only in views where something
-    that moves hides it. So the evidence is the smallest difference over the views, there or where the ray ends.
+    A point on a moving surface differs in every view that sees it; a static point differs only in views where a mover
+    hides it. The evidence is therefore the smallest difference over the views, at the point or where its ray ends.
 
     Args:
         sweep: plane sweep volume of the frame; H and W are even.
-        background: that of the background.
-        opacities: of the frame's MPI and of the background's, float32 in 0..1.
-        settings: how views are compared.
-        dtype: of the features.
+        background: plane sweep volume of the background.
+        opacities: opacities of the frame MPI and the background MPI, float32 in 0..1.
+        settings: how to compare views.
+        dtype: dtype of the features.
         backend: see the module. Implementations are within 1e-6 of each other.
 
     Returns:
@@ -281,18 +274,18 @@ def robust_costs(
     *,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Costs of planes that a view from which the point is hidden doesn't spoil. Without gradients.
+    """Compute plane costs that are robust to views in which the point is hidden. Without gradients.
 
-    Brightness, its gradient and colour of each view are compared with the first view that sees the point, and only the
-    smaller half of the differences counts.
+    Compares brightness, its gradient and colour of each view with the first view that sees the point, and counts only
+    the smaller half of the differences.
 
     Args:
         sweep: plane sweep volume; H and W are even.
-        settings: how views are compared.
+        settings: how to compare views.
         backend: see the module.
 
     Returns:
-        ``[B, D, H / 2, W / 2]`` twice in float32: the cost, and the difference of the two views that are most alike.
+        The cost and the difference of the two most similar views, each ``[B, D, H / 2, W / 2]`` in float32.
     """
     check_sweep(sweep)
     return choose(backend, "robust_costs", (sweep,)).robust_costs(sweep, settings)
@@ -305,15 +298,15 @@ def aggregate(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """Costs of planes, carried along paths in eight directions; the mean of these, ``[B, D, h, w]``. Without gradients.
+    """Average plane costs accumulated along paths in eight directions, ``[B, D, h, w]``. Without gradients.
 
-    A path's cost at a pixel is the pixel's own and the least of the path's at the pixel before: on the same plane, on
-    the next for the price of a step, or on any other for that of a jump (Hirschmueller 2008, eq. 13).
+    The path cost at a pixel is its own cost plus the lowest path cost at the previous pixel: on the same plane, on a
+    neighbouring plane plus the price of a step, or on any other plus that of a jump (Hirschmueller 2008, eq. 13).
 
     Args:
-        cost: of each plane at each pixel, float32.
-        guide: brightness, float32; jumps cost less where it changes.
-        prices: of steps and jumps.
+        cost: cost of each plane at each pixel, float32.
+        guide: brightness, float32; jumps are cheaper where it changes.
+        prices: prices of steps and jumps.
         backend: see the module. Implementations are within 1e-5 of each other.
     """
     if cost.ndim != 4:
@@ -324,7 +317,7 @@ def aggregate(
 
 
 def remaining_transmittance(opacity: Tensor, *, backend: str | None = None) -> Tensor:
-    """How much of each reference ray the planes in front of a plane leave, from opacities ``[B, D, H, W]``."""
+    """Return the transmittance of each reference ray in front of each plane, from opacities ``[B, D, H, W]``."""
     return choose(backend, "remaining_transmittance", (opacity,)).remaining_transmittance(opacity)
 
 
@@ -340,10 +333,7 @@ def make_planes(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """Premultiplied planes ``[B, d, 4, h, w]``; see ``make_planes_with_logits``, whose first result it is.
-
-    The compiled loops take no gradient; where one is needed, ``backend=None`` takes the reference.
-    """
+    """Return the premultiplied planes ``[B, d, 4, h, w]`` of ``make_planes_with_logits``, with the same arguments."""
     trust = () if settings.trust is None else (settings.trust,)
     chosen = choose(backend, "make_planes", (sweep, unet_output, penalty, *trust), unet_output.dtype)
     return chosen.make_planes(unet_output, penalty, sweep, settings, size)
@@ -358,19 +348,17 @@ def make_planes_with_logits(
     *,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Premultiplied planes from a residual of their logits, and the logits. Differentiable.
+    """Compute premultiplied planes and their logits from residual logits. Differentiable.
 
-    The opacity along a ray is made by stick breaking: with w the softmax over planes of the logits,
-    alpha_d = w_d / (sum of w over d and all farther planes), so the weights that compositing gives the
-    planes in the reference view are w itself, and the farthest plane is opaque.
+    Opacities come from stick breaking: with w the softmax of the logits over planes, alpha_d = w_d / (sum of w over d
+    and all farther planes). Compositing in the reference view then weights plane d by w_d; the farthest is opaque.
 
     Args:
-        unet_output: for each 2 x 2 pixels the residuals of the logits, then logits of the first view against each other
-            one.
-        penalty: what is taken off the logits.
-        sweep: the colours, ``NO_DATA`` where a view sees nothing.
-        settings: how planes are colored.
-        size: ``(d, h, w)`` of the result, what is left of D, H and W: networks pad.
+        unet_output: for each 2 x 2 pixels, four residual logits, then four logits of the first view against the others.
+        penalty: subtracted from the logits.
+        sweep: colours, ``NO_DATA`` where a view sees nothing.
+        settings: how to colour planes.
+        size: ``(d, h, w)`` of the result, cropped from the padded D, H and W.
         backend: see the module.
 
     Returns:
@@ -391,17 +379,20 @@ def make_mask(
     size: tuple[int, int, int],
     backend: str | None = None,
 ) -> Tensor:
-    """The mask ``[B, 1, d, h, w]`` in 0..1, ``sigmoid(residual + slope * (evidence - threshold))``, low behind movers.
+    """Compute the mask ``sigmoid(residual + slope * (evidence - threshold))``, low behind movers.
 
     Args:
-        unet_output: the residuals of each 2 x 2 pixels.
-        evidence: of what moves.
-        opacity: of the frame's MPI.
-        slope: of the prior.
-        threshold: evidence that counts as much for as against.
-        hidden: where less of a ray than this is left behind movers, it begins to be the background's.
-        size: ``(d, h, w)`` of the result, what is left of D, H and W.
-        backend: see the module. The compiled loops take no gradient; where one is needed, None takes the reference.
+        unet_output: four residuals for each 2 x 2 pixels.
+        evidence: evidence of motion.
+        opacity: opacity of the frame MPI.
+        slope: slope of the prior.
+        threshold: evidence at which the prior is 0.5.
+        hidden: transmittance behind movers below which the background takes over.
+        size: ``(d, h, w)`` of the result, cropped from the padded D, H and W.
+        backend: see the module.
+
+    Returns:
+        The mask ``[B, 1, d, h, w]`` in 0..1.
     """
     chosen = choose(backend, "make_mask", (unet_output, evidence, opacity, slope), unet_output.dtype)
     return chosen.make_mask(unet_output, evidence, opacity, slope, threshold, hidden, size)

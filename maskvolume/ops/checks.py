@@ -1,4 +1,4 @@
-"""Shapes of what the operations take, checked at their face; each raises ValueError that names the argument."""
+"""Shape checks for arguments of the operations; each raises a ValueError that names the argument."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from maskvolume.geometry.cameras import Camera
 
 
 def check_sweep(sweep: Tensor) -> None:
-    """A sweep that evidence is looked for in."""
+    """Check the shape of a plane sweep volume ``[B, V, 3, D, H, W]``."""
     if sweep.ndim != 6 or sweep.shape[2] != 3 or sweep.shape[-2] % 2 or sweep.shape[-1] % 2:
         raise ValueError(f"sweep: [B, V, 3, D, H, W] with even H and W expected, got {list(sweep.shape)}")
 
 
 def check_planes(name: str, rgba: Tensor, depths: Tensor) -> None:
-    """Planes and their depths."""
+    """Check the shapes of planes ``[..., D, 4, H, W]`` and their depths ``[..., D]``."""
     if rgba.ndim < 4 or rgba.shape[-3] != 4:
         raise ValueError(f"{name}: [..., D, 4, H, W] expected, got {list(rgba.shape)}")
     if depths.shape != rgba.shape[:-3]:
@@ -23,7 +23,7 @@ def check_planes(name: str, rgba: Tensor, depths: Tensor) -> None:
 
 
 def check_mpi(name: str, rgba: Tensor, camera: Camera, depths: Tensor, target: Camera) -> None:
-    """Planes, their camera, and one target or several."""
+    """Check the shapes of planes, their camera and one or several targets."""
     check_planes(name, rgba, depths)
     if tuple(rgba.shape[-2:]) != tuple(camera.size):
         raise ValueError(f"{name}: the camera's size {camera.size} expected, got {list(rgba.shape[-2:])}")
@@ -34,6 +34,6 @@ def check_mpi(name: str, rgba: Tensor, camera: Camera, depths: Tensor, target: C
 
 
 def check_batch(name: str, got: torch.Size, expected: torch.Size) -> None:
-    """Batch axes."""
+    """Check that the batch axes of an argument are as expected."""
     if got != expected:
         raise ValueError(f"{name}: batch axes {list(expected)} expected, got {list(got)}")

@@ -1,4 +1,4 @@
-"""Which implementation runs an operation: the one place that knows them all. ``maskvolume.ops`` is its face."""
+"""Choice of the backend that runs an operation. ``maskvolume.ops`` is the public interface."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from torch import Tensor
 from maskvolume.ops.reference import ReferenceBackend
 from maskvolume.ops.types import Backend
 
-# Names, and for those that may be missing the module that makes them and the device they are for; the best one first.
+# Optional backends by name, best first: the module that defines each one and its device type.
 _MODULES = {"triton": ("maskvolume.ops.triton.backend", "cuda"), "compiled": ("maskvolume.ops.cpu.backend", "cpu")}
 
 
-# The backends, or the reasons why this machine has none.
+# Loaded backends, or the reason why a backend is missing.
 _LOADED: dict[str, Backend | str] = {"reference": ReferenceBackend()}
 
 
-@torch.compiler.assume_constant_result  # torch.compile asks for it once, instead of tracing imports
+@torch.compiler.assume_constant_result  # so that torch.compile does not trace imports
 def _is_there(name: str) -> bool:
-    """Whether this machine has the backend of that name.
+    """Return whether this machine has the named backend.
 
-    It is imported only where it is wanted: Numba takes a second, and isn't needed where there is a GPU.
+    Imports are lazy: Numba takes a second to import and is not needed on a GPU.
     """
     if name not in _LOADED:
         try:
             _LOADED[name] = import_module(_MODULES[name][0]).BACKEND
-        except (ImportError, RuntimeError) as error:  # the latter where there is no place to keep compiled loops
+        except (ImportError, RuntimeError) as error:  # RuntimeError: no writable cache for compiled loops
             _LOADED[name] = str(error)
     return not isinstance(_LOADED[name], str)
 
 
 def available_backends(device: torch.device) -> list[str]:
-    """Names of the backends that run on a device, the preferred one first."""
+    """Return the names of the backends that run on a device, the preferred one first."""
     usable = [name for name, (_, device_type) in _MODULES.items() if device_type == device.type and _is_there(name)]
     return [*usable, "reference"]
 
 
 def missing_backends(device: torch.device) -> dict[str, str]:
-    """The backends that are made for a device but that this machine lacks, and why."""
+    """Return the backends for a device that this machine lacks, with the reasons."""
     missing = [name for name, (_, kind) in _MODULES.items() if kind == device.type and not _is_there(name)]
     return {name: str(_LOADED[name]) for name in missing}
 
 
 def select_backend(name: str | None, device: torch.device) -> Backend:
-    """The backend of that name, or the preferred one of the device for None.
+    """Return the named backend, or the preferred one of the device for None.
 
     Raises:
-        ValueError: the name is unknown, or the backend can't run on the device.
+        ValueError: the name is unknown, or the backend cannot run on the device.
     """
     usable = available_backends(device)
     chosen = usable[0] if name is None else name
@@ -61,16 +61,16 @@ def select_backend(name: str | None, device: torch.device) -> Backend:
 
 
 def choose(name: str | None, operation: str, inputs: Sequence[Tensor], dtype: torch.dtype | None = None) -> Backend:
-    """The backend of that name, or for None the best one that runs an operation on these inputs.
+    """Return the named backend, or for None the best one that runs an operation on these inputs.
 
     Args:
-        name: of the backend.
-        operation: name of its method.
-        inputs: tensors of one device; a gradient is needed where autograd records and one of them requires it.
+        name: name of the backend.
+        operation: name of the backend method.
+        inputs: tensors on one device; a gradient is needed if autograd records and one of them requires it.
         dtype: see ``types.Backend.runs``.
 
     Raises:
-        ValueError: the name is unknown, or the backend can't run the operation there.
+        ValueError: the name is unknown, or the backend cannot run the operation on the inputs.
     """
     device = inputs[0].device
     if name is None:

@@ -1,8 +1,8 @@
-"""The operations as torch operators, so that they work under ``torch.compile`` and autograd.
+"""Torch operators for the operations, so that they work with ``torch.compile`` and autograd.
 
 ``maskvolume::render_planes``, ``render_blended``, ``sweep`` (with gradients) and ``aggregate`` (without) exist on every
-device: by themselves they run the reference, and an implementation that is imported registers its own kernels for a
-type of device. Cameras become homographies here.
+device. They run the reference by default; importing a backend registers its kernels for a device type. Cameras are
+converted to homographies here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from maskvolume.ops.types import PathPrices, Rendering, Sampling
 def render_planes(
     rgba: Tensor, homographies: Tensor, inverse_depths: Tensor, h: int, w: int, premultiplied: bool
 ) -> Tensor:
-    """Views of multiplane images; see ``maskvolume.ops.reference.warps.render_planes``."""
+    """Render multiplane images; see ``maskvolume.ops.reference.warps.render_planes``."""
     return warps.render_planes(rgba, homographies, inverse_depths, (h, w), premultiplied)
 
 
@@ -39,7 +39,7 @@ def render_planes(
 def render_planes_backward(
     grad: Tensor, rgba: Tensor, homographies: Tensor, inverse_depths: Tensor, premultiplied: bool
 ) -> Tensor:
-    """Gradient of the planes, ``[B, D, 4, H, W]``, from that of the views, ``[B, N, 5, h, w]``."""
+    """Return the gradient of planes ``[B, D, 4, H, W]`` from that of views ``[B, N, 5, h, w]``."""
     return warps.render_planes_backward(grad, rgba, homographies, inverse_depths, premultiplied)
 
 
@@ -54,7 +54,7 @@ def render_blended(
     w: int,
     premultiplied: bool,
 ) -> Tensor:
-    """Views of blended multiplane images; see ``maskvolume.ops.reference.warps.render_blended_planes``."""
+    """Render blended multiplane images; see ``maskvolume.ops.reference.warps.render_blended_planes``."""
     arguments = mask, dynamic, background, homographies, inverse_depths, (h, w), premultiplied
     return warps.render_blended_planes(*arguments)
 
@@ -70,7 +70,7 @@ def render_blended_backward(
     premultiplied: bool,
     needs: list[bool],
 ) -> list[Tensor]:
-    """Gradients of mask, dynamic and background; empty where not needed."""
+    """Return the gradients of mask, dynamic and background; empty tensors where not needed."""
     planes = mask, dynamic, background
     return needed_or_empty(
         warps.render_blended_backward(grad, *planes, homographies, inverse_depths, premultiplied, tuple(needs)), grad
@@ -79,24 +79,24 @@ def render_blended_backward(
 
 @torch.library.custom_op("maskvolume::sweep", mutates_args=())
 def sweep(images: Tensor, homographies: Tensor, h: int, w: int, original: bool) -> Tensor:
-    """Pictures warped to planes; see ``maskvolume.ops.reference.warps.sweep``."""
+    """Warp pictures to planes; see ``maskvolume.ops.reference.warps.sweep``."""
     return warps.sweep(images, homographies, (h, w), original)
 
 
 @torch.library.custom_op("maskvolume::sweep_backward", mutates_args=())
 def sweep_backward(grad: Tensor, homographies: Tensor, source_h: int, source_w: int, original: bool) -> Tensor:
-    """Gradient of the pictures, ``[B, C, Hs, Ws]``, from that of the planes, ``[B, C, D, h, w]``."""
+    """Return the gradient of pictures ``[B, C, Hs, Ws]`` from that of planes ``[B, C, D, h, w]``."""
     return warps.sweep_backward(grad, homographies, (source_h, source_w), original)
 
 
 @torch.library.custom_op("maskvolume::aggregate", mutates_args=())
 def aggregate(cost: Tensor, guide: Tensor, step: float, jump: float, edge: float, least_jump: float) -> Tensor:
-    """Costs of planes along paths; see ``maskvolume.ops.aggregate``. Without gradients."""
+    """Accumulate plane costs along paths; see ``maskvolume.ops.aggregate``. Without gradients."""
     return costs.aggregate(cost, guide, PathPrices(step, jump, edge, least_jump)).contiguous()
 
 
 def needed_or_empty(grads: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:
-    """Gradients as an operator returns them: an empty tensor in place of None."""
+    """Replace each None by an empty tensor, since operators cannot return None."""
     return [like.new_empty(0) if grad is None else grad for grad in grads]
 
 
@@ -199,7 +199,7 @@ sweep.register_autograd(_sweep_gradient, setup_context=_keep_sweep)
 
 
 class OperatorBackend(ReferenceBackend):
-    """Runs the operators; implementations for devices inherit from it. Samples are within 1e-3 of the reference's.
+    """Base class of device backends: runs the operators. Samples are within 1e-3 of the reference.
 
     Overrides ``sweep_planes``, ``render_mpi``, ``render_blended`` and ``aggregate``.
     """

@@ -1,4 +1,4 @@
-"""What the operations take and return, and what an implementation of them offers."""
+"""Types of the operations' arguments and results, and the backend protocol."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from maskvolume.geometry.cameras import Camera
 
 Sampling = Literal["exact", "original"]
-NO_DATA = -1.0  # every channel of a view that doesn't see a point
-VALID_ABOVE = -0.5  # colours are in 0..1: what lies below this is NO_DATA
-MATCHING_FEATURES = 4 * 4 + 7  # channels of what ``matching_evidence`` and ``mask_evidence`` write
+NO_DATA = -1.0  # value of every channel of a view that does not see a point
+VALID_ABOVE = -0.5  # colours are in 0..1; lower values are NO_DATA
+MATCHING_FEATURES = 4 * 4 + 7  # channels that ``matching_evidence`` and ``mask_evidence`` write
 MASK_FEATURES = 5 * 4 + 6
 
 
@@ -35,13 +35,13 @@ class Rendering:
 
 @dataclass(frozen=True)
 class CostSettings:
-    """How views are compared over windows. Differences are summed over the three colours, which are in 0..1.
+    """How to compare views over windows. Differences are sums over three colours in 0..1.
 
     Attributes:
-        cap: the largest difference that counts.
-        unsure: the cost of a point that fewer than two views see.
+        cap: upper limit of a difference.
+        unsure: cost of a point that fewer than two views see.
         window: side of the wide averaging window in pixels, odd.
-        window_fine: side of the fine one.
+        window_fine: side of the fine averaging window in pixels, odd.
     """
 
     cap: float
@@ -52,14 +52,14 @@ class CostSettings:
 
 @dataclass(frozen=True)
 class RobustSettings:
-    """How views are compared where some of them may be hidden; colours as in ``CostSettings``.
+    """How to compare views when the point may be hidden in some; differences as in ``CostSettings``.
 
     Attributes:
-        cap: the largest difference of colours that counts.
-        unsure: the cost of a point that fewer than two views see.
+        cap: upper limit of a colour difference.
+        unsure: cost of a point that fewer than two views see.
         window: side of the averaging window in pixels, odd.
-        gradient_cap: the largest difference of brightness gradients that counts.
-        gradient_gain: its weight.
+        gradient_cap: upper limit of a difference of brightness gradients.
+        gradient_gain: weight of that difference.
     """
 
     cap: float
@@ -71,13 +71,13 @@ class RobustSettings:
 
 @dataclass(frozen=True)
 class PathPrices:
-    """What a path of semi-global matching pays from a pixel to the next, in units of cost.
+    """Prices that a path of semi-global matching pays from one pixel to the next, in cost units.
 
     Attributes:
-        step: for the next plane.
-        jump: for any other plane.
+        step: price of moving to a neighbouring plane.
+        jump: price of moving to any other plane.
         edge: how much an edge of the guide lowers the price of a jump.
-        least_jump: what a jump costs at least.
+        least_jump: lower limit of the price of a jump.
     """
 
     step: float
@@ -88,14 +88,13 @@ class PathPrices:
 
 @dataclass(frozen=True)
 class PlaneSettings:
-    """How planes are colored.
+    """How to colour planes.
 
     Attributes:
-        logit_cap: how far below a ray's highest logit the others count.
-        view_cap: how far from 0 the logit of the first view counts.
-        cost_cap: the largest difference between views that counts, as in ``CostSettings``.
-        trust: ``[]`` how fast a view's colour loses weight as it differs from that of the view most like it; None: it
-            doesn't.
+        logit_cap: upper limit of the distance of a logit from the highest logit of its ray.
+        view_cap: upper limit of the magnitude of the first view's logit.
+        cost_cap: upper limit of a difference between views, as in ``CostSettings``.
+        trust: ``[]`` rate at which a view loses weight as it differs from the most similar view; None disables this.
     """
 
     logit_cap: float
@@ -105,20 +104,20 @@ class PlaneSettings:
 
 
 class Backend(Protocol):
-    """One implementation of the operations; arguments have been checked. See ``maskvolume.ops``."""
+    """An implementation of the operations in ``maskvolume.ops``; its arguments are already checked."""
 
     @property
     def stored_dtype(self) -> torch.dtype:
-        """The type of planes that it renders many views of fastest."""
+        """The dtype in which it renders many views of the same planes fastest."""
         ...
 
     def runs(self, operation: str, inputs: Sequence[Tensor], dtype: torch.dtype | None = None) -> bool:
-        """Whether it runs one of its methods on inputs of these types, with a gradient where one is needed.
+        """Return whether a method runs on inputs of these dtypes, with a gradient if one is needed.
 
         Args:
             operation: name of the method.
-            inputs: its tensors; the sweep of a frame comes first.
-            dtype: the type of what the U-Net reads or has written, where the operation has to do with it.
+            inputs: tensor arguments; the sweep of a frame comes first.
+            dtype: dtype of the U-Net's input or output, if the operation produces or reads it.
         """
         ...
 

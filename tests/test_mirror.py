@@ -44,7 +44,7 @@ ABOUT_MORE = {
 }
 
 # Folders whose tests are still being sorted.
-PENDING: tuple[str, ...] = ("maskvolume/mpi",)
+PENDING: tuple[str, ...] = ()
 
 
 def within(path: str, folders: tuple[str, ...]) -> bool:

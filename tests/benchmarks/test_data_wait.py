@@ -28,4 +28,4 @@ def test_data_wait_tells_share_and_seconds(run_program: Callable[..., Any], tmp_
         assert 0 <= one["wait_share"] < 1
         assert one["seconds_a_step"] > 0
     assert result["workers"]["0"]["wait_share"] > 0  # read by the training process itself
-    assert "of it waiting" in run.stdout
+    assert "share of waiting" in run.stdout

@@ -242,7 +242,7 @@ def test_a_stage_one_checkpoint_has_no_mask(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("--parts", "moving", "--ckpt_path", checkpoints["mpi"], "--methods", MASK_2D, MASK_VOLUME)
-    with pytest.raises(InputError, match="--methods: none of them"):
+    with pytest.raises(InputError, match="--methods: the checkpoints of --ckpt_path support none of them"):
         run(monkeypatch, tmp_path / "evaluate.json", *arguments)
 
 

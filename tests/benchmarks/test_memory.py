@@ -38,5 +38,5 @@ def test_figures_are_read_from_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: Done())
     assert memory._measure(OPTIONS, "mask") == (3, 2, 1)
     Done.stdout = ""
-    with pytest.raises(InputError, match=r"--memory_of mask .*ended with status 0; run it by itself"):
+    with pytest.raises(InputError, match=r"--memory_of mask .*ended with status 0; run it separately"):
         memory._measure(OPTIONS, "mask")

@@ -48,7 +48,7 @@ def test_the_one_checkpoint_of_stage_two_is_found(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "CHECKPOINTS_FOLDER", tmp_path)
-    with pytest.raises(InputError, match="stage-two checkpoints there: none; name one by --ckpt_path"):
+    with pytest.raises(InputError, match="stage-two checkpoints: none; choose one with --ckpt_path"):
         default_checkpoint()
     shutil.copy(checkpoint, tmp_path / "a.safetensors")
     assert default_checkpoint() == tmp_path / "a.safetensors"

@@ -112,7 +112,7 @@ def test_exposure_and_colour(clip):
     expected = np.array([[1, 1, 1], [0.8, 0.8, 0.8], [1, 1, 1], [1, 1, 0.85], [1, 1, 1]])
     np.testing.assert_allclose(gains, expected, atol=0.015)
     lines = warned(clip)
-    assert [line.split(":")[0] for line in lines if "light against the rig" in line] == ["cam01", "cam03"]
+    assert [line.split(":")[0] for line in lines if "light relative to the rig" in line] == ["cam01", "cam03"]
 
 
 def test_geometry_that_is_poor(clip):

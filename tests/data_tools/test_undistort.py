@@ -142,7 +142,7 @@ def test_clip_without_poses(tmp_path, calibration, capsys):
     undistort(clip, calibration, tmp_path / "out")
     assert open_layout(tmp_path / "out").names == NAMES
     assert not (tmp_path / "out/poses_bounds.npy").exists()
-    assert "poses_bounds.npy: not there" in capsys.readouterr().out
+    assert "poses_bounds.npy: missing" in capsys.readouterr().out
 
 
 def test_calibration_of_another_size(tmp_path):

@@ -291,10 +291,10 @@ def test_a_folder_of_something_else_is_left_alone(export, tiny_rig: Path, tmp_pa
     out = tmp_path / "web"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    export(tiny_rig, out).check_input_error(str(out), "no export")
+    export(tiny_rig, out).check_input_error(str(out), "not an export")
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
     (out / "manifest.json").write_text('{"name": "a page of something else"}')
-    export(tiny_rig, out).check_input_error(str(out), "no export")
+    export(tiny_rig, out).check_input_error(str(out), "not an export")
     assert (out / "thesis.txt").read_text() == "mine"
 
 

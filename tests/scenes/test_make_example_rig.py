@@ -18,7 +18,7 @@ from maskvolume.runtime.errors import InputError
 from scenes import make_example_rig as rig
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "data_tools" / "make_example_rig.py"
+PROGRAM = ROOT / "scenes" / "make_example_rig.py"
 CLIP = ROOT / "examples" / "rig"
 BOUNDS = np.tile([1.5, 9.7], (13, 1))
 HAS_BPY = importlib.util.find_spec("bpy") is not None

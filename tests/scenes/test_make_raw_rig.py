@@ -20,7 +20,7 @@ from scenes.livingroom import prints
 from scenes.make_example_rig import View
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "data_tools" / "make_raw_rig.py"
+PROGRAM = ROOT / "scenes" / "make_raw_rig.py"
 SIZE = (360, 640)
 HAS_BPY = importlib.util.find_spec("bpy") is not None
 

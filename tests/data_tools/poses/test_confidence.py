@@ -42,8 +42,8 @@ def test_verdict_names_what_is_weak():
     assert verdict(good, problem) == ("good", [])
     grade, why = verdict(replace(good, focal=5.0, points={0: 500, 1: 100}), problem)
     assert grade == "usable"
-    assert "focal lengths are sure to 5.0% only" in why[0]
-    assert "cam01 is tied to the others by 100 points only" in why[1]
+    assert "focal lengths are only accurate to 5.0%" in why[0]
+    assert "cam01 shares only 100 points with the others" in why[1]
     assert verdict(replace(good, rotation=1.0), problem)[0] == "poor"
     grade, why = verdict(replace(good, aspect=50.0), problem)
     assert grade == "poor"

@@ -86,5 +86,5 @@ def test_cameras_in_one_place_see_no_depth(tmp_path):
     problem = make_problem(features_of(draw_points(100), poses))
     write_database(tmp_path / "database.db", problem)
     model = triangulate(tmp_path / "database.db", problem, tmp_path / "model", dict(enumerate(poses)))
-    with pytest.raises(InputError, match="no point is seen by two cameras from different places"):
+    with pytest.raises(InputError, match="no point is seen by two cameras at different positions"):
         refine(model, problem)

@@ -82,7 +82,7 @@ def test_damage_in_the_original_form(tmp_path: Path) -> None:
     packed = pack_scene(scene, FORM)
     assert packed.cameras is not None
     assert list(packed.lost) == list(range(depth))
-    assert all("cannot be unpacked" in why for why in packed.lost.values())
+    assert all("cannot be decompressed" in why for why in packed.lost.values())
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match=r"80x48\.h5: damaged or not an HDF5 file"):
         OriginalData(tmp_path, allow_pickle=True)

@@ -62,7 +62,7 @@ def test_times_order_the_frames():
     cameras, frames = grouped(*images)
     assert cameras["cam0"] == ("cam0/b.png", "cam0/a.png")
     assert frames == ("00000", "00001")
-    with pytest.raises(InputError, match="cam0 and cam1 have taken pictures of one name at different times"):
+    with pytest.raises(InputError, match="cam0 and cam1 took pictures of one name at different times"):
         grouped(*images[:3], posed("cam1/b.png", 1, 2.0))
     with pytest.raises(InputError, match="some pictures have a time, others none"):
         grouped(*images[:3], posed("cam1/b.png", 1))

@@ -10,10 +10,10 @@ import torch
 
 from maskvolume.mpi.checkpoints import save_checkpoint
 from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
+from maskvolume.mpi.stage_options import StageOptions
 from maskvolume.mpi.stages import load_start
 from maskvolume.networks import ARCHITECTURES, MatchingMPINet, SemiglobalMPINet
 from maskvolume.runtime.errors import InputError
-from maskvolume.training.options import TrainOptions
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -22,7 +22,7 @@ def test_every_architecture_has_been_measured(arch: str) -> None:
 
 
 def test_programs_offer_the_architectures_that_there_are() -> None:
-    assert TrainOptions.__dataclass_fields__["arch"].metadata["choices"] == tuple(ARCHITECTURES)
+    assert StageOptions.__dataclass_fields__["arch"].metadata["choices"] == tuple(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -17,7 +17,7 @@ def test_a_bar_ends_at_its_total(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_there_already_counts_as_done() -> None:
-    with progress(10, "clip", left=3) as bar:
+    with progress(10, "clip", remaining=3) as bar:
         assert bar.initial == 7
         assert bar.total == 10
 

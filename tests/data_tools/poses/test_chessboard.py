@@ -52,7 +52,7 @@ def test_boards_that_do_not_tell_the_lens(tmp_path):
     with pytest.raises(InputError, match=r"9\.png: 20 x 20 pixels, but 000\.png has 240 x 180"):
         main([str(tmp_path / "few"), "--board", "7", "5", "--out_dir", str(tmp_path / "out")])
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="none: no picture in it"):
+    with pytest.raises(InputError, match="none: holds no picture"):
         main([str(tmp_path / "none"), "--board", "7", "5", "--out_dir", str(tmp_path / "out")])
     write_image(tmp_path / "few/0.png", np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(InputError, match="few: holds pictures and folders with pictures"):

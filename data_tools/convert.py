@@ -1,10 +1,10 @@
-"""Turn a recorded clip of one form into another: frames, videos, a COLMAP model, nerfstudio's transforms.json.
+"""Convert a recorded clip from one form to another: frames, videos, a COLMAP model, nerfstudio's transforms.json.
 
     python data_tools/convert.py INPUT --to frames --out_dir OUT
 
-INPUT is a clip with poses_bounds.npy (a frame folder, videos as of Neural 3D Video, a collected clip), a folder with
-a COLMAP model in it, or a folder with transforms.json; which, is told by looking. Pictures are linked where they can
-stay as they are. Where the new form cannot hold the camera they are taken anew through an ideal one, and it is said.
+INPUT is a clip with poses_bounds.npy (a frame folder, videos as in Neural 3D Video, or a collected clip), a folder with
+a COLMAP model, or a folder with transforms.json; the form is detected. Unchanged pictures are linked. Pictures of a
+camera that the new form cannot represent are resampled for an ideal camera, and the program prints a line about it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,15 @@ class ConvertOptions:
 
 
 def output_names(names: Sequence[str], form: str) -> list[str]:
-    """What the cameras are called in the output: as before, but where a clip could not be told from its names."""
+    """Names of the cameras in the output: unchanged, unless the clip would not be recognised by these names.
+
+    Args:
+        names: names of the cameras in the input.
+        form: the new form.
+
+    Returns:
+        One name per camera, without white space.
+    """
     names = ["_".join(name.split()) for name in names]
     if form in ("colmap", "nerfstudio"):
         return names
@@ -93,13 +101,16 @@ def output_names(names: Sequence[str], form: str) -> list[str]:
 
 
 def obstacles(lens: Lens, form: str, size: tuple[int, int], models: set[str]) -> list[str]:
-    """What of a camera the new form cannot hold, in words.
+    """The properties of a camera that the new form cannot represent, in words.
 
     Args:
-        lens: of the camera.
+        lens: lens of the camera.
         form: the new form.
-        size: (h, w) of all its pictures.
-        models: those of the lenses of all cameras.
+        size: (h, w) of the pictures in the output.
+        models: lens models of all cameras.
+
+    Returns:
+        The properties; empty if the camera can be kept.
     """
     if form in ("frames", "videos"):
         words = llff_obstacles(lens)
@@ -114,7 +125,11 @@ def obstacles(lens: Lens, form: str, size: tuple[int, int], models: set[str]) ->
 
 
 def choose_cameras(recording: Recording, options: ConvertOptions) -> tuple[OutputCamera, ...]:
-    """How each camera's pictures are written; what is taken anew is printed."""
+    """Choose how each camera's pictures are written; prints which cameras are resampled or renamed.
+
+    Raises:
+        InputError: a lens has no equivalent ideal camera.
+    """
     cameras = recording.cameras
     h, w = cameras[0].lens.size
     videos = options.to == "videos"
@@ -123,7 +138,7 @@ def choose_cameras(recording: Recording, options: ConvertOptions) -> tuple[Outpu
     chosen = []
     for name, number, camera in zip(names, recording.numbers, cameras, strict=True):
         lens = camera.lens
-        # All cameras of a clip have one size, and that of a video is even.
+        # All cameras of a clip have the same size, and the size of a video is even.
         size = (h - h % 2, w - w % 2) if videos else (h, w) if options.to == "frames" else lens.size
         found, target = obstacles(lens, options.to, size, models), lens
         if found:
@@ -139,10 +154,10 @@ def choose_cameras(recording: Recording, options: ConvertOptions) -> tuple[Outpu
 
 
 def choose_bounds(recording: Recording, options: ConvertOptions) -> list[tuple[float, float] | None]:
-    """The depths that each camera sees.
+    """The nearest and the farthest depth that each camera sees; None if unknown.
 
     Raises:
-        InputError: they are needed and not known.
+        InputError: the new form needs them, and they are unknown.
     """
     found = [options.bounds or camera.bounds for camera in recording.cameras]
     if options.to in ("frames", "videos") and None in found:
@@ -155,7 +170,11 @@ def choose_bounds(recording: Recording, options: ConvertOptions) -> list[tuple[f
 
 
 def choose_frames(recording: Recording, options: ConvertOptions) -> dict[str, int]:
-    """The frames to take: numbers by names."""
+    """The frames to convert: their positions in the recording by name.
+
+    Raises:
+        InputError: the range in the options is empty or reaches outside the recording.
+    """
     count = len(recording.frame_names)
     end = count if options.end is None else options.end
     if not 0 <= options.first < end <= count:
@@ -169,7 +188,15 @@ def choose_frames(recording: Recording, options: ConvertOptions) -> dict[str, in
 def write_cameras(
     clip: OutputClip, recording: Recording, bounds: Sequence[tuple[float, float] | None], form: str, out_dir: Path
 ) -> None:
-    """Write poses and intrinsics in the new form."""
+    """Write poses and intrinsics in the new form.
+
+    Args:
+        clip: the converted clip.
+        recording: the input.
+        bounds: nearest and farthest depth of each camera; None if unknown.
+        form: the new form.
+        out_dir: the output folder.
+    """
     posed = []
     for position, (camera, known) in enumerate(zip(recording.cameras, bounds, strict=True)):
         output = clip.cameras[position]

@@ -1,7 +1,7 @@
-"""How near a picture is to the true one: PSNR and SSIM, of the whole picture or of some of its pixels, and MS-SSIM.
+"""Image quality metrics: PSNR and SSIM, optionally of masked pixels only, and MS-SSIM.
 
-Pictures are clamped to 0..1 first, as they are when they are shown or written. What borders count is said by each
-measure, and in numbers by ``BORDERS``.
+Pictures are clamped to 0..1 first, as they are when displayed or written. Each metric documents which borders it
+excludes; ``BORDERS`` holds the widths.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torch import Tensor
 
 SSIM_SIGMA = 1.5  # Wang et al. 2004: Gaussian window of 11 x 11 pixels, sigma 1.5
 SSIM_WINDOW = 11
-MS_SSIM_SIDE = 161  # pixels of the shorter side: at the fifth scale the window of 11 pixels has to fit
+MS_SSIM_SIDE = 161  # minimum side in pixels: the window of 11 pixels must fit at the fifth scale
 
-# Pixels at each border of a whole picture that do not count; of MS-SSIM at each of its five scales.
+# Pixels excluded at each border of a whole picture; for MS-SSIM, at each of its five scales.
 BORDERS = {"psnr": 0, "ssim": SSIM_WINDOW // 2, "ms_ssim": SSIM_WINDOW // 2}
 
 
@@ -28,10 +28,10 @@ def psnr(
     Args:
         picture: colours, clamped to 0..1 here.
         truth: the true colours, clamped likewise.
-        mask: the pixels that count; all of them for None.
+        mask: the pixels to include; None: all.
 
     Returns:
-        ``[...]`` one value a picture: infinite where nothing differs, NaN where the mask is empty.
+        ``[...]`` in dB, one value per picture: infinite for equal pictures, NaN for an empty mask.
 
     Raises:
         ValueError: the shapes don't agree, or the mask isn't boolean.
@@ -53,17 +53,17 @@ def ssim(
 ) -> Tensor:
     """Structural similarity with the settings of Wang et al. 2004, computed by scikit-image.
 
-    Gaussian weights of sigma 1.5 (11 x 11 pixels), ``data_range=1``, population covariance, the mean over the
-    colour channels. Without a mask the mean leaves out the 5 pixels at each border, whose windows reach
-    outside; with one, the map (reflected at the borders) is averaged over the pixels of the mask.
+    Gaussian weights of sigma 1.5 (11 x 11 pixels), ``data_range=1``, population covariance, mean over the colour
+    channels. Without a mask, the mean excludes the 5 pixels at each border, whose windows reach outside the picture;
+    with a mask, the map (reflected at the borders) is averaged over the pixels of the mask.
 
     Args:
         picture: colours, clamped to 0..1 here; at least 11 x 11 pixels.
         truth: the true colours, clamped likewise.
-        mask: the pixels that count; all of them for None.
+        mask: the pixels to include; None: all.
 
     Returns:
-        ``[...]`` float32, one value a picture; NaN where the mask is empty.
+        ``[...]`` float32, one value per picture; NaN for an empty mask.
 
     Raises:
         ValueError: the shapes don't agree, the pictures are too small, or the mask isn't boolean.
@@ -100,20 +100,20 @@ def ms_ssim(
 ) -> Tensor:
     """Multi-scale structural similarity with the settings of Wang et al. 2003, computed by torchmetrics.
 
-    Five scales, the windows of ``ssim``; at each scale the mean over pixels and channels leaves out 5 pixels at each
-    border, and a negative one counts as 0. The borders of the coarsest scale are 80 pixels of the picture.
+    Five scales with the windows of ``ssim``. At each scale, the mean over pixels and channels excludes 5 pixels at each
+    border, and a negative mean counts as 0. The borders of the coarsest scale correspond to 80 pixels of the picture.
 
     Args:
         picture: colours, clamped to 0..1 here; at least 161 x 161 pixels.
         truth: the true colours, clamped likewise.
 
     Returns:
-        ``[...]`` float32, one value a picture.
+        ``[...]`` float32, one value per picture.
 
     Raises:
         ValueError: the shapes don't agree, or the pictures are too small.
     """
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure  # takes its time
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure  # slow to import
 
     _check(picture, truth, None)
     if min(picture.shape[-2:]) < MS_SSIM_SIDE:

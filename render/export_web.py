@@ -1,4 +1,4 @@
-"""Export a clip for the browser: a folder that any static web server or a double click serves.
+"""Export a clip for the browser: a folder that opens from any static web server, or with a double click.
 
 cd render && python export_web.py --config export_web.txt
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # during imports there is nothing to clean up
 
 from maskvolume.clips.recordings import open_clip
 from maskvolume.mpi.options import MPIOptions
@@ -64,7 +64,7 @@ class ExportOptions(MPIOptions):
 
 
 def check(options: ExportOptions) -> None:
-    """Reject options out of range before anything is read."""
+    """Reject out-of-range options before any work starts."""
     check_ranges(options)
     if options.tile % 4:
         raise InputError(f"--tile: a multiple of 4 expected, got {options.tile}")
@@ -73,8 +73,14 @@ def check(options: ExportOptions) -> None:
 def export(options: ExportOptions) -> WebReport:
     """Export a clip.
 
+    Args:
+        options: the options of the program.
+
+    Returns:
+        A report of the export, which may be finished already.
+
     Raises:
-        InputError: what the user has to mend; found before the first frame is made, where it can be.
+        InputError: an error for the user to fix, reported before the first frame is rendered where possible.
     """
     check(options)
     root = Path(options.out_dir)
@@ -88,7 +94,7 @@ def export(options: ExportOptions) -> WebReport:
     viewpoints = Viewpoints.of(clip.poses, size).scaled(options.reach)
     targets = viewpoints.border()
     folder = RenderFolder(root / WORK)
-    # Frames are looked at from several places, so they are stored.
+    # Frames are rendered from several viewpoints, so they are stored.
     settings = RenderSettings(size=size, num_planes=options.num_planes, stored=True)
     session = Session.open(options, clip, settings, folder, resolve_device(options.device))
     renderer = session.renderer(targets)
@@ -106,7 +112,7 @@ def export(options: ExportOptions) -> WebReport:
 
 
 def web_settings(options: ExportOptions, root_dir: Path) -> WebSettings:
-    """How the clip in a folder is exported."""
+    """The export settings of the clip in a folder."""
     return WebSettings(
         title=options.title or root_dir.resolve().name,
         fps=options.fps,
@@ -121,7 +127,7 @@ def web_settings(options: ExportOptions, root_dir: Path) -> WebSettings:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options, export, and say what was made."""
+    """Parse the options, export, and print a report."""
     options = parse_options(
         ExportOptions,
         argv,

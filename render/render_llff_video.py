@@ -2,9 +2,9 @@
 
     python render_llff_video.py --config render_video.txt
     python render_llff_video.py --config render_video.txt --root_dir FRAMES --path circle --out_dir OUT
-    torchrun --nproc_per_node 8 render_llff_video.py --config render_video.txt    # each process a share of the frames
+    torchrun --nproc_per_node 8 render_llff_video.py --config render_video.txt    # each process renders a share
 
-maskvolume/rendering/output_folder.py documents the output. An interrupted run continues when it is started again.
+maskvolume/rendering/output_folder.py documents the output. An interrupted run continues when started again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # during imports there is nothing to clean up
 
 import torch
 
@@ -44,9 +44,9 @@ from maskvolume.runtime.processes import Processes, open_processes
 from maskvolume.web.export import WebExport, WebReport, WebSettings
 from maskvolume.web.viewpoints import Viewpoints
 
-DEFAULT_PATH: PathKind = "all"  # of a clip that has none of its own
+DEFAULT_PATH: PathKind = "all"  # for a clip without a path of its own
 MOST_REFERENCES = 4
-PATIENCE = timedelta(days=30)  # that a process which is done waits for the others
+PATIENCE = timedelta(days=30)  # how long a finished process waits for the others
 VIEWER = Path(__file__).resolve().parent / "viewer"  # the player's files
 VIEWER_FOLDER = "viewer"  # in OUT_DIR
 
@@ -93,7 +93,7 @@ class RenderOptions(MPIOptions):
 
 
 def choose_path(options: RenderOptions, clip: RigClip) -> tuple[str, str | None]:
-    """The path of poses, a file or one of ``PATH_KINDS``; and a line that tells it where the options do not."""
+    """Choose the path: a file or one of ``PATH_KINDS``, and a line that describes it if the options don't name it."""
     own = clip.layout.path_file
     if options.path is not None:
         return options.path, None
@@ -103,14 +103,22 @@ def choose_path(options: RenderOptions, clip: RigClip) -> tuple[str, str | None]
 
 
 def load_path(path: str, clip: RigClip, size: tuple[int, int]) -> Camera:
-    """The poses ``[N]`` of a path, K scaled per axis from the size that the path names to the pictures'."""
+    """Load the poses ``[N]`` of a path, with K scaled per axis from the size given by the path to ``size`` (h, w).
+
+    Raises:
+        InputError: the path file is missing or invalid.
+    """
     if path in PATH_KINDS:
         return render_path(clip.poses, cast(PathKind, path)).scaled(size)
     return read_path(path, size)
 
 
 def make_shots(options: RenderOptions, clip: RigClip, size: tuple[int, int]) -> tuple[Shots, Camera]:
-    """What to render, and the cameras ``[N]`` that the planes have to reach: those of the whole path."""
+    """The shots to render, and the cameras ``[N]`` of the whole path, which the planes must cover.
+
+    Raises:
+        InputError: the view, the time or the path in the options is invalid.
+    """
     fixed = fixed_camera(options.view, clip)
     if fixed is None:
         path = load_path(choose_path(options, clip)[0], clip, size)
@@ -120,25 +128,25 @@ def make_shots(options: RenderOptions, clip: RigClip, size: tuple[int, int]) -> 
 
 
 def settings_of(options: RenderOptions, size: tuple[int, int]) -> RenderSettings:
-    """How multiplane images are made and kept."""
+    """The settings of multiplane images that follow from the options."""
     return RenderSettings(
         size=size,
         num_planes=options.num_planes,
         margin=options.margin,
-        # Masks are seen through the whole MPI, and layers for the browser are made of it.
+        # Masks are rendered through the full MPI, and the layers of the web export are computed from it.
         stored=options.time.startswith("fix:") or options.save_mask or options.viewer,
         masks=options.save_mask,
     )
 
 
 def made_of(options: RenderOptions, session: Session, renderer: BlendedRenderer, targets: Camera) -> dict[str, object]:
-    """What decides the pixels of the pictures, for a later run that is to continue."""
+    """Everything that determines the pixels of the pictures, to validate a continued run."""
     return {
         **session.pixels_made_of(renderer, targets),
         "time": options.time,
         "view": options.view,
         "frame_format": options.frame_format,
-        "viewer": options.viewer or None,  # its viewpoints decide how wide the planes are, too
+        "viewer": options.viewer or None,  # its viewpoints widen the planes
     }
 
 
@@ -150,15 +158,18 @@ def open_viewer(
     root: Path,
     settings: WebSettings,
 ) -> WebExport:
-    """The export of a clip for the browser, from the MPIs of a renderer with one reference.
+    """Open the web export of a clip, computed from the MPIs of a renderer with one reference.
 
     Args:
-        options: of the rendering.
-        session: that the renderer is of.
-        renderer: its frustum was chosen for the viewpoints too.
-        viewpoints: as far as the rig reaches.
-        root: the folder to make.
-        settings: of the export.
+        options: the options of the rendering.
+        session: the session that built the renderer.
+        renderer: a renderer whose frustum covers the viewpoints.
+        viewpoints: the viewpoints of the export.
+        root: the folder to write.
+        settings: the settings of the export.
+
+    Returns:
+        The export, not started yet.
     """
     contents = made_of(options, session, renderer, viewpoints.border())
     camera = renderer.renderers[0].camera
@@ -174,17 +185,23 @@ def open_exporter(
     targets: Camera,
     processes: Processes,
 ) -> BlendedRenderer:
-    """The renderer that the browser's frames come from: that of the path, or another one where that suits them better.
+    """Choose the renderer of the web export: that of the path, or a new one if other cameras suit the export better.
 
     Args:
-        options: of the rendering.
-        session: that makes it.
-        renderer: of the path, which reaches ``border`` too.
-        border: ``[M]`` the outermost viewpoints.
-        targets: ``[N]`` of the path.
-        processes: that share the rendering.
+        options: the options of the rendering.
+        session: the session that builds renderers.
+        renderer: the renderer of the path, which covers ``border`` too.
+        border: ``[M]``, the outermost viewpoints.
+        targets: ``[N]``, the cameras of the path.
+        processes: the processes that share the rendering.
+
+    Returns:
+        The renderer of the export.
+
+    Raises:
+        InputError: a new renderer does not fit into memory.
     """
-    # The middle of the path may lie elsewhere than the rig's.
+    # The middle of the path may differ from that of the rig.
     exporter = session.renderer(border, reach=targets)
     if options.references == 1 and exporter.indices == renderer.indices:
         return renderer
@@ -195,7 +212,7 @@ def open_exporter(
 def print_plan(
     options: RenderOptions, session: Session, renderer: BlendedRenderer, shots: Shots, plan: str, processes: Processes
 ) -> None:
-    """Tell what is rendered, from what, and how."""
+    """Print what is rendered, from which cameras, and how."""
     if not session.model.has_mask:
         print(f"{options.ckpt_path}: stage one; frames are rendered without mask and background")
     path_line = choose_path(options, session.clip)[1] if options.view == "path" else None
@@ -213,15 +230,18 @@ def print_plan(
 
 
 def render(options: RenderOptions, processes: Processes, device: torch.device) -> tuple[RenderReport, WebReport | None]:
-    """Render the pictures that are missing, and the videos; then what a browser needs, if that is wanted.
+    """Render the missing pictures and the videos, then the web export if requested.
 
     Args:
-        options: the same in all processes.
-        processes: that share the frames; all see the same folders.
-        device: of this process.
+        options: the options, the same in all processes.
+        processes: the processes that share the frames; all of them see the same folders.
+        device: the device of this process.
+
+    Returns:
+        The reports of the rendering and of the export; None without an export.
 
     Raises:
-        InputError: what the user has to mend; found before the first picture is made, where it can be.
+        InputError: an error for the user to fix, reported before the first picture is rendered where possible.
     """
     check_ranges(options)
     clip = open_clip(options.root_dir, options.bg_dir, options.images)
@@ -257,14 +277,17 @@ def render_and_export(
     overwrite: bool,
     processes: Processes,
 ) -> tuple[RenderReport, WebReport]:
-    """Render, and export what is missing of the browser's folder; frames of one renderer are made once for both.
+    """Render, and complete the web export; if both use the same renderer, each frame is computed once.
 
     Args:
-        run: renders, and passes its arguments to ``render_clip``.
-        renderer: the one that it renders with.
-        exported: the browser's folder.
-        overwrite: export again what is there.
-        processes: that share the rendering; the first one exports.
+        run: renders; its arguments are passed to ``render_clip``.
+        renderer: the renderer that ``run`` uses.
+        exported: the web export.
+        overwrite: replace an existing export.
+        processes: the processes that share the rendering; the first one exports.
+
+    Returns:
+        The reports of the rendering and of the export.
     """
     finished = processes.first_does(lambda: None if overwrite else exported.finished())
     is_shared = exported.renderer is renderer.renderers[0]
@@ -275,12 +298,12 @@ def render_and_export(
         processes.first_does(exported.plan)
     report = run(with_moment=take)
     if not is_shared:
-        renderer.release()  # its planes make room
+        renderer.release()  # frees memory for the exporter's planes
     return report, finished or processes.first_does(exported.run)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options, render, and say where the video is."""
+    """Parse the options, render, and print where the video is."""
     options = parse_options(
         RenderOptions,
         argv,

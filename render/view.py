@@ -1,10 +1,10 @@
-"""Play an exported clip in the browser of this machine: serves its folder, and opens it.
+"""Play an exported clip in this machine's browser: serves its folder and opens it.
 
     python view.py OUT
     python view.py OUT --port 8080 --no-open
-    python view.py OUT --host 0.0.0.0    # for other machines of the network too
+    python view.py OUT --host 0.0.0.0    # also for other machines in the network
 
-Ctrl-C ends it.
+Press Ctrl-C to stop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # during imports there is nothing to clean up
 
 from maskvolume.options import option, parse_options, positional
 from maskvolume.runtime.errors import InputError, run_program
@@ -46,10 +46,10 @@ class ViewOptions:
 
 
 def find_export(folder: str) -> Path:
-    """The folder, if it holds an exported clip.
+    """The path of a folder with an exported clip.
 
     Raises:
-        InputError: it is missing, or holds something else.
+        InputError: the folder is missing or holds no exported clip.
     """
     path = Path(folder).expanduser()
     if not path.is_dir():
@@ -62,12 +62,12 @@ def find_export(folder: str) -> Path:
 
 
 def open_browser(url: str) -> None:
-    """Open an address in the browser, or say that there is none."""
+    """Open an address in the browser, or print that there is no browser."""
     try:
         browser = webbrowser.get()
     except webbrowser.Error:
         browser = None
-    # Without a screen Python finds browsers that show text: they can't play anything and would take the terminal.
+    # Without a display Python finds text browsers, which can't play the clip and would take over the terminal.
     if browser is not None and type(browser) is webbrowser.GenericBrowser and "BROWSER" not in os.environ:
         browser = None
     if browser is None or not browser.open(url):

@@ -1,4 +1,4 @@
-"""Which cameras and frames of a clip a tool takes; a clip without poses will do."""
+"""Selects cameras and frames of a clip; the clip needs no poses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DEFAULT_COUNT = 100
 
 
 def choose_cameras(layout: Layout, exclude: Sequence[str] = ()) -> tuple[int, ...]:
-    """The cameras of a clip but for those excluded by name.
+    """The positions of a clip's cameras, except those excluded by name.
 
     Raises:
-        InputError: no such camera, or none is left.
+        InputError: an excluded camera does not exist, or none is left.
     """
     excluded = {layout.index(name) for name in exclude}
     cameras = tuple(camera for camera in range(len(layout.names)) if camera not in excluded)
@@ -26,17 +26,20 @@ def choose_cameras(layout: Layout, exclude: Sequence[str] = ()) -> tuple[int, ..
 
 
 def choose_frames(layout: Layout, first: int | None = None, end: int | None = None) -> dict[int, int]:
-    """The frames numbered ``first`` to ``end - 1``: positions in the clip by number.
+    """The frames numbered ``first`` to ``end - 1``.
 
-    A frame's number is the one in its name where all names are numbers, else its position.
+    The number of a frame is its name if all names are numbers, otherwise its position.
 
     Args:
         layout: the clip.
         first: number of the first frame; None: the clip's first.
-        end: number after that of the last frame; None: after the clip's last.
+        end: number after the last frame; None: after the clip's last.
+
+    Returns:
+        Positions in the clip by frame number.
 
     Raises:
-        InputError: an empty range, or one that reaches outside the clip.
+        InputError: the range is empty or reaches outside the clip.
     """
     numbers = frame_numbers(layout)
     first = numbers[0] if first is None else first
@@ -55,21 +58,22 @@ def choose_frames(layout: Layout, first: int | None = None, end: int | None = No
 
 
 def frame_numbers(layout: Layout) -> list[int]:
-    """The numbers by which the frames of a clip are called."""
+    """The numbers of a clip's frames: their names if all of them are numbers, otherwise their positions."""
     names = layout.frame_names
     return [int(name) for name in names] if all(map(str.isdecimal, names)) else list(range(len(names)))
 
 
 @dataclass(frozen=True)
 class FrameChoice:
-    """Which frames of a clip are looked at.
+    """A selection of frames.
 
     Attributes:
         first: number of the first frame; None: the clip's first.
-        end: number after that of the last frame; None: after the clip's last.
-        every: take each so-many-th frame of these.
-        listed: numbers of the frames to take instead; empty: all in the range.
-        count: of what is left at most so many, evenly spaced; None: 100, or all if ``every`` or ``listed`` is given.
+        end: number after the last frame; None: after the clip's last.
+        every: step between frames; None: 1.
+        listed: numbers of the frames to use instead; empty: all in the range.
+        count: maximum number of frames, evenly spaced among these; None: 100, or all if ``every`` or ``listed`` is
+            given.
     """
 
     first: int | None = None
@@ -79,10 +83,10 @@ class FrameChoice:
     count: int | None = None
 
     def positions(self, layout: Layout) -> list[int]:
-        """Positions of the frames in the clip, rising.
+        """Positions of the selected frames in the clip, ascending.
 
         Raises:
-            InputError: a number that the clip does not have, or none is left.
+            InputError: the clip does not have a selected frame, the options conflict, or no frame is left.
         """
         for option, value in (("--every", self.every), ("--count", self.count)):
             if value is not None and value < 1:

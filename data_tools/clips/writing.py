@@ -1,6 +1,6 @@
-"""Writes the pictures of some cameras of a clip anew, each as another camera would have taken it, or as they are.
+"""Writes the pictures of a clip's cameras to a new clip, either unchanged or resampled for another lens.
 
-What lies in the output folder already and is up to date is kept, so that an interrupted program goes on.
+Files in the output folder that are up to date are kept, so that an interrupted program continues.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class OutputCamera:
     """A camera whose pictures are written.
 
     Attributes:
-        name: what it is called in the output.
-        number: that of the camera in the source.
-        lens: of the pictures that there are.
-        target: of the pictures that are written; the same object as ``lens`` leaves them as they are.
+        name: name in the output.
+        number: number of the camera in the source.
+        lens: lens of the source pictures.
+        target: lens of the written pictures; if it is the same object as ``lens``, pictures are unchanged.
     """
 
     name: str
@@ -56,7 +56,7 @@ class OutputCamera:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the pictures stay as they are."""
+        """Whether the pictures are unchanged."""
         return self.target is self.lens
 
 
@@ -66,13 +66,13 @@ class OutputClip:
 
     Attributes:
         source: the frames.
-        cameras: those that are written, in order.
+        cameras: the cameras to write, in order.
         frames: numbers of the frames in the source by their names in the output, in order.
-        folder: that of the cameras (or of the frames, if collected).
+        folder: the parent folder of the cameras (of the frames, if collected).
         form: the layout.
-        suffix: of the pictures; None: as they are, .jpg for frames of videos.
-        fps: frames a second of videos.
-        takes_all: whether ``frames`` are all of the source, in its order, so that its videos can be linked.
+        suffix: suffix of the pictures; None: as in the source, .jpg for frames of videos.
+        fps: frames per second of videos.
+        takes_all: whether ``frames`` are all frames of the source in its order, so that its videos can be linked.
     """
 
     source: FrameSource
@@ -85,19 +85,19 @@ class OutputClip:
     takes_all: bool = True
 
     def picture(self, position: int, frame_name: str) -> Path:
-        """The picture of the camera at a position among ``cameras``."""
+        """The output file of a frame of the camera at a position in ``cameras``."""
         name = f"{frame_name}{self._picture_suffix(position)}"
         if self.form == "collected":
             return self.folder / frame_name / "images" / f"{position:03d}{self._picture_suffix(position)}"
         return self.folder / self.cameras[position].name / name
 
     def video(self, position: int) -> Path:
-        """The video of a camera."""
+        """The output video of the camera at a position in ``cameras``."""
         suffix = self._source_suffix(position) if self.links_video(position) else ".mp4"
         return self.folder / f"{self.cameras[position].name}{suffix}"
 
     def entries(self) -> list[str]:
-        """What is written, by the names in ``folder``."""
+        """The names of the written files and folders in ``folder``."""
         if self.form == "videos":
             return [self.video(position).name for position in range(len(self.cameras))]
         if self.form == "collected":
@@ -112,12 +112,19 @@ class OutputClip:
         return self.suffix or (".jpg" if own.lower() in VIDEO_SUFFIXES else own)
 
     def links_video(self, position: int) -> bool:
-        """Whether the video of a camera is taken as it is."""
+        """Whether the video of a camera is unchanged, so that it is linked."""
         is_video = self._source_suffix(position).lower() in VIDEO_SUFFIXES
         return is_video and self.takes_all and self.cameras[position].is_kept
 
     def settings(self, base: Path) -> dict[str, object]:
-        """All that the files depend on, the contents of the source apart; ``base`` is the whole output's folder."""
+        """Everything that determines the written files, except the contents of the source.
+
+        Args:
+            base: the folder of the whole output, to which the source's path is relative.
+
+        Returns:
+            JSON values by name.
+        """
         first = self.source.file(self.cameras[0].number, next(iter(self.frames.values())))
         return {
             "source": Path(os.path.relpath(first.resolve(), base.resolve())).as_posix(),
@@ -138,20 +145,20 @@ class OutputClip:
 
 
 def prepare_output(base: Path, settings: Mapping[str, object], entries: Sequence[str], *, overwrite: bool) -> None:
-    """Make the folder ``base`` ready: new, or that of an earlier run with the same settings.
+    """Prepare the folder ``base``, which must be new or from an earlier run with the same settings.
 
     Args:
         base: the output folder.
-        settings: all that the output depends on.
-        entries: names in ``base`` of what will be written, so that ``overwrite`` can remove it later.
-        overwrite: remove what an earlier run has written.
+        settings: everything that determines the output.
+        entries: names in ``base`` that will be written, recorded so that a later ``overwrite`` can remove them.
+        overwrite: remove the output of an earlier run.
 
     Raises:
-        InputError: the folder holds something else.
+        InputError: the folder holds other files, or the output of a run with other settings.
     """
     require_writable_folder(base)
     record = base / RECORD_NAME
-    settings = json.loads(json.dumps(settings))  # as it is read back
+    settings = json.loads(json.dumps(settings))  # as read back from the record
     try:
         old = json.loads(record.read_text(encoding="utf-8"))
         old_settings, old_entries = old["settings"], [str(name) for name in old["entries"]]
@@ -182,10 +189,10 @@ def prepare_output(base: Path, settings: Mapping[str, object], entries: Sequence
 
 
 def write_clip(clip: OutputClip) -> None:
-    """Write all pictures or videos; those that are there and up to date are kept. One frame is held at a time.
+    """Write all pictures or videos, holding one frame in memory at a time; up-to-date files are kept.
 
     Raises:
-        InputError: a frame cannot be read, or has another size than its camera.
+        InputError: a frame cannot be read, or its size differs from its camera's.
     """
     total = len(clip.cameras) * len(clip.frames)
     with tqdm(total=total, desc=clip.form, unit="picture", disable=None) as progress:

@@ -1,1 +1,1 @@
-"""What was filmed: clips, the layouts of their folders, backgrounds and mattes."""
+"""Recorded clips: the layouts of their folders, backgrounds and mattes."""

@@ -1,7 +1,7 @@
 """The background of a fixed camera: the median over time of each pixel, in bounded memory.
 
-The median of an even number of values is the lower of the two in the middle, so every value of the
-exact result is one that the camera recorded at that pixel. Colour channels are taken one by one.
+The median of an even number of values is the lower of the two middle values, so every value of the
+exact result was recorded at that pixel. Colour channels are independent.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from maskvolume.io.images import read_image, write_image
 from maskvolume.runtime.errors import InputError
 
 MEMORY_BUDGET = 512 * 2**20
-CACHE_BYTES = 2**20  # working set of a strip whose pictures are in memory: stays in the processor's cache
-DIGIT_BITS = 2  # found in one pass over the pictures; 4 passes in all
+CACHE_BYTES = 2**20  # working set of a strip if all pictures are in memory; fits the CPU cache
+DIGIT_BITS = 2  # bits of the median found per pass over the pictures; 4 passes in total
 DIGITS = 2**DIGIT_BITS
-BIN_WIDTH = 4  # grey levels that the histogram does not tell apart; its result is at most 2 off
+BIN_WIDTH = 4  # grey levels per histogram bin; the result is off by at most 2
 _STRIP_VALUES = 2**16
 
 MedianMethod = Literal["exact", "histogram"]
@@ -35,17 +35,20 @@ def temporal_median(read: PictureReader, count: int, *, budget: int = MEMORY_BUD
     """Exact median over time of ``count`` pictures, each ``uint8 [H, W, C]`` or ``[H, W]``.
 
     Args:
-        read: gives picture ``i`` in 0..count-1; called in rising order. Each picture is read once if
+        read: returns picture ``i`` in 0..count-1; called in ascending order. Each picture is read once if
             all of them fit in the budget, else 4 times (more for a picture larger than the budget).
         count: number of pictures, >= 1.
-        budget: bytes held at once besides the picture being read and the result, however large
-            ``count`` is; never less than what one row of the picture takes.
+        budget: maximum bytes held besides the picture being read and the result, for any ``count``;
+            one row of the picture is the minimum.
 
     Returns:
-        ``uint8``, of the shape of a picture.
+        ``uint8``, with the shape of a picture.
+
+    Raises:
+        ValueError: ``count`` is below 1, or a picture has another type or shape than expected.
     """
-    # Counting is exact and needs no stack: 12 bytes a value for any length, where a stack needs one byte
-    # a value and picture. Two bits a pass halve the decoding of a bisection for three counters, not one.
+    # Counting is exact and needs no stack: 12 bytes per value for any length, where a stack needs one byte
+    # per value and picture. Two bits per pass need half the decoding of a bisection, with three counters, not one.
     if count < 1:
         raise ValueError(f"count: at least 1 picture expected, got {count}")
     first = read(0)
@@ -71,12 +74,18 @@ def temporal_median(read: PictureReader, count: int, *, budget: int = MEMORY_BUD
 def histogram_median(read: PictureReader, count: int) -> Picture:
     """Median over time to within 2 grey levels, from one pass over the pictures.
 
-    Each value is counted in one of 64 bins of ``BIN_WIDTH`` grey levels, and the middle of the bin that holds the
-    median is given. Memory is 64 counters a value whatever ``count`` is: of 1 byte up to 255 pictures, 2 up to 65535.
+    Each value is counted in one of 64 bins of ``BIN_WIDTH`` grey levels; the result is the middle of the bin that
+    holds the median. Memory is 64 counters per value for any ``count``: of 1 byte up to 255 pictures, 2 up to 65535.
 
     Args:
-        read: gives picture ``i`` in 0..count-1, each ``uint8`` of the same shape; called once for each, in order.
+        read: returns picture ``i`` in 0..count-1, each ``uint8`` of the same shape; called once for each, in order.
         count: number of pictures, >= 1.
+
+    Returns:
+        ``uint8``, with the shape of a picture.
+
+    Raises:
+        ValueError: ``count`` is below 1, or a picture has another type or shape than expected.
     """
     if count < 1:
         raise ValueError(f"count: at least 1 picture expected, got {count}")
@@ -112,19 +121,19 @@ def make_backgrounds(
     overwrite: bool = False,
     notice: str = "",
 ) -> list[int]:
-    """Write the background of each camera as ``folder/NAME.png``; whole pictures that are there are kept.
+    """Write the background of each camera as ``folder/NAME.png``; intact existing pictures are kept.
 
     Args:
         layout: the recording.
-        cameras: the cameras to make backgrounds of.
-        folder: created when missing.
-        frames: positions in the recording, rising, that the median is taken of.
-        method: ``exact``, or ``histogram`` which reads each frame once, see ``histogram_median``.
-        overwrite: make those that are there again.
-        notice: printed before the first one is made, if any is.
+        cameras: the cameras to compute backgrounds for.
+        folder: the output folder, created if missing.
+        frames: positions of the frames in the recording, ascending, whose median is computed.
+        method: ``exact``, or ``histogram``, which reads each frame once; see ``histogram_median``.
+        overwrite: replace existing pictures.
+        notice: printed before the first background is computed; not printed if there is none to compute.
 
     Returns:
-        The cameras whose background was made.
+        The cameras whose background was computed.
 
     Raises:
         InputError: a frame cannot be read, or the folder cannot be written.
@@ -160,7 +169,7 @@ def _is_whole(picture: Path | None) -> bool:
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """At most ``count`` (>= 1) of the numbers 0..total-1, evenly spaced, first and last among them."""
+    """At most ``count`` (>= 1) evenly spaced numbers of 0..total-1; two or more include the first and the last."""
     if count >= total:
         return list(range(total))
     if count == 1:
@@ -169,7 +178,7 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 
 
 def _held(read: PictureReader, count: int, first: Picture) -> PictureReader:
-    """A reader of the same pictures from memory."""
+    """A reader that holds all pictures in memory."""
     stack = [first, *(read(i) for i in range(1, count))]
     return stack.__getitem__
 
@@ -190,7 +199,7 @@ def _fill_strip(
     shape: tuple[int, ...],
     counter: np.dtype,
 ) -> None:
-    """Fill ``result`` with the largest v that has at most ``(count - 1) // 2`` values below it."""
+    """Fill ``result`` with the largest value that has at most ``(count - 1) // 2`` values below it."""
     middle = (count - 1) // 2
     result[:] = 0
     below = np.empty((DIGITS - 1, *result.shape), counter)
@@ -199,5 +208,5 @@ def _fill_strip(
         for strip in _strips(read, count, shape, rows):
             for digit in range(1, DIGITS):
                 below[digit - 1] += strip < result + np.uint8(digit << shift)
-        digits = (below <= middle).sum(axis=0, dtype=np.uint8)  # the counts rise with the digit
+        digits = (below <= middle).sum(axis=0, dtype=np.uint8)  # the counts increase with the digit
         result += digits << np.uint8(shift)

@@ -1,4 +1,4 @@
-"""What methods of view synthesis need of a clip."""
+"""The interface of a clip that view synthesis methods use."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from maskvolume.geometry.cameras import Camera
 
 
 class Clip(Protocol):
-    """Pictures of known cameras over time; ``maskvolume.clips.rig.RigClip`` is one."""
+    """Pictures of calibrated cameras over time; ``maskvolume.clips.rig.RigClip`` implements it."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The cameras."""
+        """Names of the cameras."""
         ...
 
     @property
     def num_frames(self) -> int:
-        """Recorded frames of each camera."""
+        """Number of recorded frames per camera."""
         ...
 
     @property
@@ -31,23 +31,23 @@ class Clip(Protocol):
         """The cameras ``[N]``, float32.
 
         Args:
-            size: (h, w) of their pictures; None: that of the stored ones.
-            time: in frames, where cameras move.
+            size: (h, w) of the pictures; None: the stored size.
+            time: in frames; matters only if cameras move.
         """
         ...
 
     def near_far(self) -> tuple[float, float]:
-        """Depths of the nearest and the farthest plane."""
+        """Depths of the nearest and the farthest plane, in scene units."""
         ...
 
     def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """A frame, uint8 ``[H, W, 3]`` RGB; ``size`` (h, w) resizes it."""
+        """Read a frame, uint8 ``[H, W, 3]`` RGB, resized to ``size`` (h, w) if given."""
         ...
 
 
 class StillClip(Clip, Protocol):
-    """A clip whose cameras stand still, so that each of them has one background."""
+    """A clip with fixed cameras, each of which has a single background."""
 
     def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """The empty scene, uint8 ``[H, W, 3]`` RGB; ``size`` (h, w) resizes it."""
+        """Read the picture of the empty scene, uint8 ``[H, W, 3]`` RGB, resized to ``size`` (h, w) if given."""
         ...

@@ -2,11 +2,11 @@
 
 Layouts:
     collected: ``00000/images/000.jpg ...``, one folder per frame, one picture per camera;
-        ``00000/poses_bounds.npy`` holds for all frames.
+        ``00000/poses_bounds.npy`` applies to all frames.
     frames: ``cam00/00000.jpg ...``, one folder per camera (jpg or png), and ``poses_bounds.npy``.
     videos: ``cam00.mp4 ...``, one video per camera, and ``poses_bounds.npy``.
 
-Names may have gaps. They are sorted with numbers by value, and so are the rows of the poses.
+Names may have gaps. They are sorted naturally, numbers by value, and the rows of the poses follow the same order.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from maskvolume.runtime.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov")
 POSES_NAME = "poses_bounds.npy"
-PATH_NAME = "qual_path.txt"  # the clip's own path of poses, beside them
+PATH_NAME = "qual_path.txt"  # the clip's own camera path, beside its poses
 BACKGROUND_NAME = "background"
-COLLECTED_NAME = ".collected.json"  # what data_tools/collect_data.py says of a clip it has collected
+COLLECTED_NAME = ".collected.json"  # written by data_tools/collect_data.py into the clips that it collects
 
 _CAMERA_NAME = re.compile(r"cam(era)?[ _-]?\d+", re.IGNORECASE)
 _NOT_CAMERAS = (BACKGROUND_NAME, "images", "masks", "mattes")
@@ -40,18 +40,18 @@ _EXPECTED = (
 
 
 class FrameSource(Protocol):
-    """Frames by the number of the camera and of the frame, decoded when asked for."""
+    """Frames by camera and frame number, decoded on demand."""
 
     def read(self, camera: int, frame: int) -> np.ndarray:
-        """A frame as stored, uint8 ``[H, W, 3]`` RGB; InputError when it cannot be decoded."""
+        """Read a frame as stored, uint8 ``[H, W, 3]`` RGB; raises InputError if it cannot be decoded."""
         ...
 
     def file(self, camera: int, frame: int) -> Path:
-        """The file that holds a frame: its picture, or the video it is part of."""
+        """The file that holds a frame: a picture, or the video that contains it."""
         ...
 
     def release(self, camera: int) -> None:
-        """Free what reading a camera keeps: a rig has many decoders, and each holds many pictures."""
+        """Free the decoder of a camera: a rig has many of them, and each holds many pictures."""
         ...
 
 
@@ -61,7 +61,7 @@ class Pictures:
 
     Attributes:
         files: the pictures of each camera, in order.
-        size: (h, w) that every one of them must have.
+        size: (h, w) required of each picture.
     """
 
     files: tuple[tuple[Path, ...], ...]
@@ -82,7 +82,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Videos:
-    """Frames stored as one video per camera; a video is decoded only when one of its frames is read."""
+    """Frames stored as one video per camera; a video is decoded when one of its frames is read."""
 
     videos: tuple[VideoFrames, ...]
 
@@ -101,14 +101,14 @@ class Layout:
     """The contents of a folder.
 
     Attributes:
-        kind: ``collected``, ``frames`` or ``videos``, or one of the forms of ``maskvolume.clips.recordings``.
+        kind: ``collected``, ``frames`` or ``videos``, or a form of ``maskvolume.clips.recordings``.
         root: the folder.
-        names: the cameras, sorted.
-        frame_names: the frames, sorted.
-        size: (h, w) of every stored picture.
-        poses_path: the LLFF poses of the cameras, or where they would be; the clip's own path lies beside them.
+        names: names of the cameras, sorted.
+        frame_names: names of the frames, sorted.
+        size: (h, w) of all stored pictures.
+        poses_path: the file of the cameras' LLFF poses, which may not exist; the clip's own path lies beside it.
         source: the frames.
-        notes: lines that tell the user how the clip is read.
+        notes: lines for the user about how the clip is read.
     """
 
     kind: str
@@ -122,14 +122,14 @@ class Layout:
 
     @property
     def path_file(self) -> Path:
-        """Where the clip's own path of poses is, if it has one."""
+        """The file of the clip's own camera path, which may not exist."""
         return self.poses_path.with_name(PATH_NAME)
 
     def index(self, camera: str | int) -> int:
-        """Position of a camera, given by its name or by its position.
+        """The position of a camera given by its name or its position.
 
         Raises:
-            InputError: there is no such camera; the message lists those that are.
+            InputError: there is no such camera; the message lists the cameras.
         """
         if camera in self.names:
             return self.names.index(str(camera))
@@ -146,10 +146,10 @@ class Layout:
 
 
 def list_pictures(folder: str | Path) -> dict[str, Path]:
-    """The pictures of a folder by name without suffix, sorted; hidden files are left out.
+    """The pictures of a folder by file name without suffix, sorted; hidden files are skipped.
 
     Raises:
-        InputError: the folder is missing, or two of its pictures differ only in the suffix.
+        InputError: the folder is missing, or two of its pictures differ only in their suffix.
     """
     pictures: dict[str, Path] = {}
     for path in _entries(Path(folder)):
@@ -162,11 +162,11 @@ def list_pictures(folder: str | Path) -> dict[str, Path]:
 
 
 def open_layout(root: str | Path) -> Layout:
-    """Detect the layout of ``root`` and check it, reading nothing but names and headers.
+    """Detect and check the layout of ``root``; reads only names and headers.
 
     Raises:
-        InputError: a missing or empty folder, no known layout, or cameras that differ in their number
-            or names of frames or in their picture size.
+        InputError: the folder is missing, empty or of no known layout, or its cameras differ in the number
+            or names of frames or in picture size.
     """
     root = Path(root)
     entries = _entries(root)
@@ -178,7 +178,7 @@ def open_layout(root: str | Path) -> Layout:
         return _open_collected(root, numbered)
     cameras = _choose_cameras(folders, lambda folder: bool(list_pictures(folder)))
     videos = _choose_cameras([path for path in entries if path.suffix.lower() in VIDEO_SUFFIXES])
-    # Videos that are named like cameras go before folders that are not: pictures of something else beside them.
+    # Videos named like cameras take precedence over folders that aren't, which hold other pictures.
     if cameras and (_is_named(cameras[0]) or not (videos and _is_named(videos[0]))):
         return _open_frames(root, cameras)
     if videos:
@@ -189,7 +189,7 @@ def open_layout(root: str | Path) -> Layout:
 
 
 def background_folder(layout: Layout) -> Path:
-    """Where the pictures of the empty scene are or belong: in the clip; those of a collected one also beside it."""
+    """The folder of the background pictures: inside the clip; for a collected clip possibly beside it."""
     inside, beside = layout.root / BACKGROUND_NAME, layout.root.resolve().parent / BACKGROUND_NAME
     if layout.kind == "collected" and beside.is_dir() and not inside.is_dir():
         return beside
@@ -197,16 +197,19 @@ def background_folder(layout: Layout) -> Path:
 
 
 def find_background(layout: Layout, camera: int, folder: Path, maker: str) -> Path:
-    """The picture of the empty scene, as the camera at a position sees it.
+    """Find the background picture of a camera.
 
     Args:
         layout: the clip.
         camera: position of the camera.
-        folder: where the pictures of all cameras are.
-        maker: the program that makes them, for the message.
+        folder: the folder with the background pictures of all cameras.
+        maker: the program that creates them, for the error message.
+
+    Returns:
+        The file of the picture.
 
     Raises:
-        InputError: there is no such folder, or no picture of this camera in it.
+        InputError: the folder is missing, or holds no picture of this camera.
     """
     advice = f"make the backgrounds with {maker}, or give their folder as --bg_dir"
     if not folder.is_dir():
@@ -214,7 +217,7 @@ def find_background(layout: Layout, camera: int, folder: Path, maker: str) -> Pa
     name, pictures = layout.names[camera], list_pictures(folder)
     if set(layout.names) <= set(pictures):
         return pictures[name]
-    # A clip of the original numbers its cameras from 0, while the backgrounds keep names with gaps.
+    # Clips of the original implementation number cameras from 0, while backgrounds keep names with gaps.
     if layout.kind == "collected" and len(pictures) == len(layout.names):
         return list(pictures.values())[camera]
     if name in pictures:
@@ -227,7 +230,7 @@ def _is_named(path: Path) -> bool:
 
 
 def _choose_cameras(paths: Sequence[Path], holds: Callable[[Path], bool] = lambda path: True) -> list[Path]:
-    """Those named like cameras (also empty ones, to be complained about), or else all that hold frames."""
+    """The paths named like cameras (even if empty, so that errors report them), otherwise all that hold frames."""
     named = [path for path in paths if _is_named(path)]
     return named or [path for path in paths if holds(path)]
 
@@ -250,7 +253,7 @@ def _open_collected(root: Path, folders: list[Path]) -> Layout:
 
 
 def _collected_names(record: Path, count: int) -> tuple[str, ...] | None:
-    """The names of the cameras before they were numbered; None where they are not recorded."""
+    """The names of the cameras before they were numbered; None if not recorded."""
     try:
         names = json.loads(record.read_text(encoding="utf-8"))["cameras"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -319,7 +322,7 @@ def _size_error(path: Path, size: tuple[int, ...], other: str | Path, expected: 
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What a folder holds in natural order, hidden names left out."""
+    """The entries of a folder in natural order, without hidden ones."""
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {what}; check the path")

@@ -1,7 +1,7 @@
-"""Mattes of a clip: where something moves, a grey picture for each frame of each camera.
+"""Mattes of a clip: for each frame of each camera, a grey picture of where something moves.
 
-``mattes/camNN/FRAME.png`` beside the pictures of the clip, 8 bits, 255 where something surely moves, with the names
-of the clip's cameras and frames and the size of its pictures.
+Mattes are stored as ``mattes/camNN/FRAME.png`` beside the pictures of the clip, in 8 bits, 255 where something
+certainly moves. They have the camera names, the frame names and the picture size of the clip.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ _MAKE = "make the mattes with data_tools/make_mattes.py, or name their folder"
 
 
 def matte_file(folder: str | Path, camera: str, frame: str) -> Path:
-    """Where the matte of a frame belongs."""
+    """The file of a frame's matte."""
     return Path(folder) / camera / f"{frame}.png"
 
 
 def read_matte(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """A matte as uint8 ``[H, W]``.
+    """Read a matte as uint8 ``[H, W]``.
 
     Args:
-        path: the file; colours become grey.
-        size: (h, w) that it must have.
+        path: the file; colours are converted to grey.
+        size: required (h, w).
+
+    Returns:
+        The matte, 255 where something certainly moves.
 
     Raises:
-        InputError: it is missing, damaged or of another size.
+        InputError: the file is missing, damaged or of another size.
     """
     path = Path(path)
     if not path.is_file():

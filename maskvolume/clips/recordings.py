@@ -1,8 +1,8 @@
-"""Recordings of every form that can be read: cameras that stand still, and their pictures.
+"""Opens recordings of fixed cameras in any supported form.
 
-A form is a clip with LLFF poses, of any layout of ``maskvolume.clips.layouts``, or one of ``_POSED_FORMS``: files that
-list pictures with poses. A new form of those is its reader and one entry there; then programs that convert clips and
-programs that render them take it.
+A form is either a clip with LLFF poses, in any layout of ``maskvolume.clips.layouts``, or one of ``_POSED_FORMS``:
+files that list pictures with poses. To add such a form, write its reader and add an entry there; the programs that
+convert and render clips then accept it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from maskvolume.io.posed import group_cameras, remaining_names
 from maskvolume.io.realestate10k import read_bounds
 from maskvolume.runtime.errors import InputError
 
-BOUNDS_NAME = "bounds.txt"  # beside a COLMAP model: the depths that LLFF poses hold and the model does not
+BOUNDS_NAME = "bounds.txt"  # beside a COLMAP model, which lacks the depth bounds of LLFF poses
 
 _LAYOUTS = {"frames": "a frame folder", "videos": "a folder of videos", "collected": "a collected clip"}
 
@@ -57,12 +57,12 @@ class Recording:
     """An input of any form.
 
     Attributes:
-        kind: the layout of a clip with LLFF poses, or one of the forms of posed pictures.
-        cameras: in order, lenses at the size of the pictures.
-        frame_names: the frames, in order.
+        kind: the layout of a clip with LLFF poses, or a form of posed pictures.
+        cameras: the cameras in order, with lenses at the size of the pictures.
+        frame_names: names of the frames, in order.
         source: the frames.
-        numbers: those of the cameras in ``source``.
-        fps: frames a second, where that is known.
+        numbers: number of each camera in ``source``.
+        fps: frames per second; None if unknown.
         left_out: pictures of a model that have no pose.
     """
 
@@ -75,7 +75,7 @@ class Recording:
     left_out: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
-        """Its form, its cameras and frames, and what is left out of it."""
+        """Lines that describe its form, its cameras and frames, and the pictures without a pose."""
         form = _LAYOUTS.get(self.kind) or _POSED_FORMS[self.kind].words
         lines = [f"{form}, {len(self.cameras)} cameras, {len(self.frame_names)} frames"]
         if self.left_out:
@@ -88,10 +88,11 @@ class _PosedForm:
     """A form that lists posed pictures.
 
     Attributes:
-        words: what it is called in messages.
-        bounds_place: where its user can write near and far, in words.
-        find: the file or the folder that holds the list, in an input; None where there is none.
-        open: what was found, the input, the folder of the pictures if given, and cameras to exclude, to a recording.
+        words: name of the form in messages.
+        bounds_place: how the user can specify near and far, for messages.
+        find: returns the file or folder in an input that holds the list; None if there is none.
+        open: opens a recording from the result of ``find``, the input, the folder of the pictures (or None), and the
+            cameras to exclude.
     """
 
     words: str
@@ -101,18 +102,21 @@ class _PosedForm:
 
 
 def open_clip(path: str | Path, bg_dir: str | Path | None = None, images: str | Path | None = None) -> RigClip:
-    """Open a recording of any form, to render it or to look into it.
+    """Open a recording of any form as a clip with ideal cameras of one size.
 
-    Pictures of lenses that bend lines are straightened when they are read, and so are those of another size than the
-    first camera's. ``layout.notes`` tells it.
+    Pictures with lens distortion, or of another size than the first camera's, are resampled when they are read;
+    ``layout.notes`` lists them.
 
     Args:
         path: as in :func:`open_recording`.
         bg_dir: folder of the backgrounds ``camNN.png``; None: see ``RigClip.open``.
         images: as in :func:`open_recording`.
 
+    Returns:
+        The clip.
+
     Raises:
-        InputError: as in :func:`open_recording`; or nothing tells how near and far the things are.
+        InputError: as in :func:`open_recording`, or the depth bounds are unknown.
     """
     path = Path(path)
     if images is None and (_find_form(path) is None or _is_clip(path)):
@@ -152,11 +156,14 @@ def open_recording(path: str | Path, images: str | Path | None = None, exclude: 
 
     Args:
         path: a clip with LLFF poses, a COLMAP model or transforms.json, or the folder of one of these.
-        images: where the pictures of a COLMAP model are; or a clip whose cameras are called like its images.
-        exclude: cameras to leave out, by name, as if they were not there.
+        images: folder of the pictures of a COLMAP model, or a clip whose cameras are named like its images.
+        exclude: names of cameras to ignore.
+
+    Returns:
+        The recording.
 
     Raises:
-        InputError: none of these, or one that is damaged.
+        InputError: the input has none of these forms, or is damaged.
     """
     path = Path(path)
     is_clip = _is_clip(path)
@@ -173,7 +180,7 @@ def open_recording(path: str | Path, images: str | Path | None = None, exclude: 
 
 
 def _is_clip(path: Path) -> bool:
-    """Whether a folder is a clip with LLFF poses; such a clip may have other files beside it."""
+    """Whether a folder is a clip with LLFF poses; it may hold other files too."""
     try:
         return bool(path.is_dir() and RigClip.open(path).names)
     except InputError:
@@ -233,7 +240,7 @@ def _open_colmap(found: Path, path: Path, images: Path | None, exclude: Sequence
     return replace(recording, left_out=model.without_pose)
 
 
-# By the kind of their recordings; tried in this order.
+# By the kind of the recording; tried in this order.
 _POSED_FORMS = {
     "nerfstudio": _PosedForm("a nerfstudio file", "add near and far to the file", _find_nerfstudio, _open_nerfstudio),
     "colmap": _PosedForm(
@@ -243,7 +250,7 @@ _POSED_FORMS = {
 
 
 def _images_folder(model_path: Path, path: Path) -> Path:
-    """Where the pictures of a model lie by custom: ``images`` beside ``sparse/0``, ``sparse`` or the model's files."""
+    """The customary folder of a model's pictures: ``images`` beside ``sparse/0``, ``sparse`` or the model's files."""
     for place in (path, model_path, *model_path.resolve().parents[:2]):
         if (place / IMAGES_FOLDER).is_dir():
             return place / IMAGES_FOLDER
@@ -269,7 +276,7 @@ def _with_files(
 
 
 def _with_clip(cameras: Sequence[PosedCamera], folder: Path, path: Path) -> Recording:
-    """The cameras of a model of one instant with all frames of a clip."""
+    """Combine the cameras of a model of a single instant with all frames of a clip."""
     layout = open_layout(folder)
     for camera in cameras:
         if camera.name not in layout.names:
@@ -284,13 +291,13 @@ def _with_clip(cameras: Sequence[PosedCamera], folder: Path, path: Path) -> Reco
 
 
 def _obstacles(lens: Lens, size: tuple[int, int]) -> list[str]:
-    """What keeps the pictures of a lens from being rendered as they are, in words."""
+    """The reasons, in words, why the pictures of a lens can't be used as stored; empty if they can."""
     words = ["distortion"] if is_distorted(lens) else []
     return words if lens.size == size else [*words, f"pictures of {lens.size[1]} x {lens.size[0]} pixels"]
 
 
 def _known_bounds(recording: Recording, path: Path) -> torch.Tensor:
-    """``[N, 2]`` nearest and farthest depth of each camera; where one's are unknown, those of all the others."""
+    """``[N, 2]`` nearest and farthest depth per camera; a camera without bounds gets the extremes of the others."""
     known = [camera.bounds for camera in recording.cameras if camera.bounds is not None]
     if not known:
         raise InputError(

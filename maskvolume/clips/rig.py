@@ -1,4 +1,4 @@
-"""A clip of a camera rig: cameras, and frames by (camera, time), read when they are asked for."""
+"""A clip of a camera rig: its cameras, and frames by (camera, frame), read on demand."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from maskvolume.io.images import read_image, resize_image
 from maskvolume.io.llff import read_poses_bounds
 from maskvolume.runtime.errors import InputError
 
-# The planes begin a little before the nearest thing and end well behind the farthest.
+# Planes start slightly in front of the nearest object and end well behind the farthest.
 
 
 @dataclass(frozen=True)
 class RigClip:
-    """A clip of any layout that ``maskvolume.clips.layouts`` knows; made by :meth:`open`.
+    """A clip of any layout in ``maskvolume.clips.layouts``; create it with :meth:`open`.
 
-    Reading is safe from several threads at once, and memory does not grow with the clip.
+    Reading is thread-safe, and memory does not grow with the length of the clip.
 
     Attributes:
-        layout: what the folder holds.
-        poses: the rig, K at the picture size that ``poses_bounds.npy`` names.
-        background_dir: where the pictures of the empty scene are or belong, ``camNN.png``.
+        layout: the contents of the folder.
+        poses: the rig, with K at the picture size given by ``poses_bounds.npy``.
+        background_dir: folder of the background pictures ``camNN.png``, which may not exist yet.
     """
 
     layout: Layout
@@ -45,12 +45,12 @@ class RigClip:
     def open(cls, root_dir: str | Path, bg_dir: str | Path | None = None) -> RigClip:
         """Open the clip in ``root_dir``: a collected clip, a frame folder or videos.
 
-        Only names and headers are read. Without ``bg_dir`` the backgrounds belong in
-        ``root_dir/background``, those of a collected clip also in the folder beside it.
+        Reads only names and headers. By default, backgrounds are in ``root_dir/background``; those of a collected
+        clip may also be in the folder beside it.
 
         Raises:
-            InputError: a missing or empty folder, cameras that differ in frames or size, missing or
-                bad poses, or another number of poses than of cameras.
+            InputError: the folder is missing or empty, cameras differ in frames or size, poses are missing or
+                invalid, or the numbers of poses and cameras differ.
         """
         layout = open_layout(root_dir)
         path = layout.poses_path
@@ -74,17 +74,17 @@ class RigClip:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The cameras, sorted; poses and bounds follow them."""
+        """Names of the cameras, sorted; poses and bounds follow this order."""
         return self.layout.names
 
     @property
     def frame_names(self) -> tuple[str, ...]:
-        """The frames, in order."""
+        """Names of the frames, in order."""
         return self.layout.frame_names
 
     @property
     def num_frames(self) -> int:
-        """Frames per camera."""
+        """Number of frames per camera."""
         return len(self.layout.frame_names)
 
     @property
@@ -94,52 +94,59 @@ class RigClip:
 
     @property
     def bounds(self) -> Tensor:
-        """``[N, 2]`` float64, nearest and farthest depth that each camera sees."""
+        """``[N, 2]`` float64, nearest and farthest depth that each camera sees, in scene units."""
         return self.poses.bounds
 
     def near_far(self) -> tuple[float, float]:
-        """Depths of the nearest and the farthest plane for this rig."""
+        """Depths of the nearest and the farthest plane for this rig, in scene units."""
         return RIG_NEAR_FACTOR * float(self.bounds.min()), RIG_FAR_FACTOR * float(self.bounds.max())
 
     def first_frames(self, count: int) -> RigClip:
-        """The clip's first frames, at most so many."""
+        """The clip cut to its first ``count`` frames."""
         return replace(self, layout=replace(self.layout, frame_names=self.frame_names[:count]))
 
     def cameras(self, size: tuple[int, int] | None = None, time: float = 0.0) -> Camera:
-        """The cameras ``[N]``, float32, K scaled per axis to ``size`` (h, w), by default the clip's; at all times."""
+        """The cameras ``[N]``, float32, with K scaled per axis to ``size`` (h, w), by default the clip's.
+
+        The cameras are fixed, so ``time`` has no effect.
+        """
         return self.poses.cameras.scaled(size or self.size).to(torch.float32)
 
     def index(self, camera: str | int) -> int:
-        """See ``Layout.index``."""
+        """The position of a camera given by its name or its position.
+
+        Raises:
+            InputError: there is no such camera.
+        """
         return self.layout.index(camera)
 
     def file(self, camera: int, frame: int) -> Path:
-        """The file that holds a frame: its picture, or the video it is part of."""
+        """The file that holds a frame: a picture, or the video that contains it."""
         self._require(camera, frame)
         return self.layout.source.file(camera, frame)
 
     def read(self, camera: int, frame: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """A frame as uint8 ``[H, W, 3]`` RGB, resized to ``size`` (h, w) if given.
+        """Read a frame as uint8 ``[H, W, 3]`` RGB, resized to ``size`` (h, w) if given.
 
         Raises:
-            InputError: no such camera or frame, or a file that cannot be decoded.
+            InputError: there is no such camera or frame, or the file cannot be decoded.
         """
         self._require(camera, frame)
         picture = self.layout.source.read(camera, frame)
         return picture if size is None else resize_image(picture, size)
 
     def read_background(self, camera: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """The empty scene as a camera sees it, uint8 ``[H, W, 3]`` RGB at ``size``, by default the clip's.
+        """Read a camera's background picture, uint8 ``[H, W, 3]`` RGB at ``size`` (h, w), by default the clip's.
 
         Raises:
-            InputError: there is no picture for this camera; the message says how to make it.
+            InputError: there is no picture for this camera; the message says how to create it.
         """
         self._require(camera, 0)
         path = find_background(self.layout, camera, self.background_dir, "data_tools/collect_data.py")
         return read_image(path, size or self.size)
 
     def has_background(self, camera: int) -> bool:
-        """Whether there is a picture of the empty scene as a camera sees it."""
+        """Whether a camera has a picture of the empty scene."""
         try:
             find_background(self.layout, camera, self.background_dir, "")
         except InputError:

@@ -1,4 +1,4 @@
-"""Pictures of lenses that bend lines, straightened when they are read."""
+"""Removes lens distortion from pictures when they are read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from maskvolume.runtime.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class StraightPictures:
-    """Frames of another source, each as an ideal camera at the same place takes it.
+    """Frames of another source, resampled as an ideal camera with the same pose would record them.
 
     Attributes:
-        source: the pictures as they are stored.
-        numbers: of the cameras in ``source``.
-        lenses: of the stored pictures, by camera.
-        targets: of the pictures that are read; the same object as the lens leaves a camera's pictures as they are.
+        source: the stored pictures.
+        numbers: number of each camera in ``source``.
+        lenses: lens of the stored pictures, per camera.
+        targets: lens of the pictures returned, per camera; if it is the same object as the stored pictures' lens, the
+            pictures are returned unchanged.
     """
 
     source: FrameSource
@@ -46,16 +47,16 @@ class StraightPictures:
         if target is lens:
             return None
         tables = self._tables.get(camera)
-        if tables is None:  # two threads may both make them, and they make the same
+        if tables is None:  # two threads may both compute them, with equal results
             tables = self._tables[camera] = undistort_maps(lens, target.K, target.size)
         return tables
 
 
 def read_of_lens(source: FrameSource, camera: int, frame: int, lens: Lens) -> np.ndarray:
-    """A frame as stored, uint8 ``[H, W, 3]`` RGB.
+    """Read a frame as stored, uint8 ``[H, W, 3]`` RGB.
 
     Raises:
-        InputError: it can't be decoded, or has another size than the lens.
+        InputError: the frame can't be decoded, or its size differs from the lens's.
     """
     picture = source.read(camera, frame)
     if picture.shape[:2] != lens.size:

@@ -1,4 +1,4 @@
-"""Opened videos: their frames and time stamps in order, and the colours of frames."""
+"""Decodes videos: an index of their frames, the frames in order, and conversion to RGB."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from maskvolume.runtime.errors import InputError
 
 DECODER_THREADS = min(4, os.cpu_count() or 1)
 RECORD_AGAIN = "copy or record it again"
-# Numbers of ITU-T H.273.
+# Code points of ITU-T H.273.
 _HDR_TRANSFERS = (16, 18)  # PQ and HLG
-_SIMILAR_PRIMARIES = (1, 2, 4, 5, 6, 7)  # unspecified ones, and those so near to BT.709 that no player tells them apart
+_SIMILAR_PRIMARIES = (1, 2, 4, 5, 6, 7)  # unspecified, or so close to BT.709 that players treat them alike
 _QUARTER_TURN = 90
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # of MP4 and QuickTime files
 
@@ -28,12 +28,12 @@ class VideoIndex:
     """The frames of a video.
 
     Attributes:
-        times: time stamps of the shown frames, ``[N]`` int64, ascending.
-        keys: those of the frames that are coded by themselves, shown or not, ascending.
-        tick: seconds of a step of the time stamps.
-        start: the time stamp of second 0.
-        size: (h, w) of the frames.
-        fps: frames a second, on average.
+        times: ``[N]`` int64, time stamps of the shown frames, ascending.
+        keys: ``[K]`` int64, time stamps of the key frames, shown or not, ascending.
+        tick: seconds per step of the time stamps.
+        start: time stamp of second 0.
+        size: (h, w) of the frames as shown.
+        fps: average frames per second.
     """
 
     times: np.ndarray
@@ -44,7 +44,7 @@ class VideoIndex:
     fps: float
 
     def seconds(self, frame: av.VideoFrame) -> float:
-        """The time of a frame."""
+        """The presentation time of a frame in seconds."""
         return (time_stamp(frame) - self.start) * self.tick
 
 
@@ -53,8 +53,8 @@ class Decoder:
 
     Attributes:
         container: the file.
-        stream: its pictures.
-        turned: whether the frames decoded so far are shown a quarter turn from how they are stored.
+        stream: its video stream.
+        turned: whether the frames decoded so far are displayed with a quarter-turn rotation.
     """
 
     def __init__(self, path: Path, threads: int = DECODER_THREADS) -> None:
@@ -66,9 +66,13 @@ class Decoder:
         self.stream.thread_type = "AUTO"
 
     def frames(self, key: int | None = None) -> Iterator[av.VideoFrame]:
-        """The frames from the key frame with a time stamp on, or from where the file is; none when a seek goes past.
+        """Decode frames in presentation order, skipping those that cannot be decoded.
 
-        What cannot be decoded is left out.
+        Args:
+            key: time stamp of the key frame to start at; None: the current position.
+
+        Yields:
+            The frames; none if the seek lands after the key frame.
         """
         try:
             if key is not None:
@@ -77,19 +81,21 @@ class Decoder:
                 if key is not None and number == 0 and (packet.pts is None or packet.pts > key):
                     return
                 for frame in self._decode(packet):
-                    # Those before the key frame may need others from before the seek.
+                    # Frames before the key frame may depend on frames before the seek.
                     if key is None or time_stamp(frame) >= key:
                         yield frame
         except av.error.FFmpegError:
-            return  # the file ends too soon
+            return  # the file is cut short
 
     def packet_rows(self) -> Iterator[tuple[int, bool, bool]]:
-        """Time stamp of each packet, whether it is a key frame, and whether it is shown: edit lists hide some.
+        """Yield for each packet its time stamp, whether it is a key frame, and whether it is shown.
+
+        Edit lists hide some packets. Only the first frame is decoded.
 
         Raises:
             InputError: the file ends within a packet.
         """
-        self.stream.codec_context.thread_count = 1  # the first frame comes as soon as it can
+        self.stream.codec_context.thread_count = 1  # without the delay of threaded decoding
         first: list[av.VideoFrame] = []
         for packet in self.container.demux(self.stream):
             if packet.is_corrupt:
@@ -102,7 +108,7 @@ class Decoder:
                 self.turned = any(_quarter_turns(frame) % 2 == 1 for frame in first)
 
     def frame_rows(self) -> Iterator[tuple[int, bool, bool]]:
-        """What ``packet_rows`` gives, by decoding all frames."""
+        """Yield the rows of ``packet_rows`` by decoding all frames."""
         for frame in self.frames():
             self.turned = _quarter_turns(frame) % 2 == 1
             yield time_stamp(frame), frame.key_frame, True
@@ -119,14 +125,14 @@ class Decoder:
 
 
 class RgbConverter:
-    """Frames of any colour space to RGB as they are shown: turned upright, HDR and wide gamuts brought to BT.709."""
+    """Converts frames of any colour space to upright RGB; HDR and wide-gamut frames are converted to BT.709."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
         self._graph: av.filter.Graph | None = None
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray | None:
-        """A frame as uint8 ``[H, W, 3]`` RGB; None where it cannot be converted."""
+        """Convert a frame to uint8 ``[H, W, 3]`` RGB; None if it cannot be converted."""
         try:
             if frame.color_trc in _HDR_TRANSFERS or frame.color_primaries not in _SIMILAR_PRIMARIES:
                 picture = self._map(frame)
@@ -137,7 +143,7 @@ class RgbConverter:
         return np.ascontiguousarray(np.rot90(picture.to_ndarray(), _quarter_turns(frame)))
 
     def _map(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Convert transfer and primaries too, by a filter: before PyAV 18 a reformatter changes only their tags."""
+        """Convert transfer and primaries with a filter: before PyAV 18, a reformatter only changes their tags."""
         if self._graph is None:
             self._graph = av.filter.Graph()
             source = self._graph.add_buffer(
@@ -153,7 +159,7 @@ class RgbConverter:
 
 
 def read_index(path: Path) -> VideoIndex:
-    """Read the packets of a video, of which only those of the first frame are decoded where packets tell all.
+    """Read the index of a video from its packets; decodes all frames only if the container requires it.
 
     Raises:
         InputError: the file is missing, cut short or not a video.
@@ -162,7 +168,7 @@ def read_index(path: Path) -> VideoIndex:
     try:
         if _is_cut_short(path):
             raise InputError(f"{path}: the video is cut short; {RECORD_AGAIN}")
-        # One packet is one frame in MP4 and QuickTime alone: others have packets of frames that are never shown.
+        # Only in MP4 and QuickTime is each packet one frame; other containers have packets that are never shown.
         rows = list(decoder.packet_rows() if "mp4" in decoder.container.format.name else decoder.frame_rows())
         stream, turned = decoder.stream, decoder.turned
         size = (stream.width, stream.height) if turned else (stream.height, stream.width)
@@ -177,7 +183,7 @@ def read_index(path: Path) -> VideoIndex:
 
 
 def _is_cut_short(path: Path) -> bool:
-    """Whether an MP4 ends before its last box does, which FFmpeg tolerates, and then guesses at what is missing."""
+    """Whether an MP4 ends within a box; FFmpeg tolerates this and guesses the missing data."""
     end, position = path.stat().st_size, 0
     with open(path, "rb") as file:
         if file.read(8)[4:] not in _FIRST_BOXES:
@@ -195,12 +201,12 @@ def _is_cut_short(path: Path) -> bool:
 
 
 def _quarter_turns(frame: av.VideoFrame) -> int:
-    """How many quarter turns, counterclockwise, a stored frame is from upright."""
+    """The number of counterclockwise quarter turns that bring a stored frame upright."""
     return round(frame.rotation / _QUARTER_TURN)
 
 
 def time_stamp(frame: av.VideoFrame) -> int:
-    """The time stamp of a frame; that of its packet where the container has no other."""
+    """The presentation time stamp of a frame; its packet's decoding time stamp if it has none, otherwise 0."""
     stamp = frame.dts if frame.pts is None else frame.pts
     return 0 if stamp is None else stamp
 
@@ -216,7 +222,7 @@ def open_container(path: Path) -> av.container.InputContainer:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the video is empty; {RECORD_AGAIN}")
     try:
-        return av.open(f"file:{path}")  # or else a colon would end the name of a protocol
+        return av.open(f"file:{path}")  # without "file:", a colon would end a protocol name
     except av.error.FFmpegError as error:
         raise InputError(
             f"{path}: cannot be opened as a video: it is none, cut short or never finished; {RECORD_AGAIN}"
@@ -224,7 +230,11 @@ def open_container(path: Path) -> av.container.InputContainer:
 
 
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The stream that players show, which a cover picture is not."""
+    """The video stream that players show, which is not a cover picture.
+
+    Raises:
+        InputError: the file has no video stream.
+    """
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream):
         raise InputError(f"{path}: cannot be opened as a video: it has no pictures; {RECORD_AGAIN}")

@@ -1,4 +1,4 @@
-"""Videos in and out: frames by number, and H.264 files."""
+"""Reads videos frame by frame and writes H.264 videos."""
 
 from __future__ import annotations
 
@@ -28,25 +28,28 @@ from maskvolume.io.files import atomic_path
 from maskvolume.io.images import resize_image
 from maskvolume.runtime.errors import InputError
 
-# Decoding this many frames costs about as much as a seek, which goes back to a key frame.
+# Decoding this many frames costs about as much as a seek, which starts at a key frame.
 _MAX_FORWARD_FRAMES = 48
 _BT709 = 1  # in ITU-T H.273
-_ACCURATE_ROUNDING = 0x40000  # SWS_ACCURATE_RND, which Interpolation has since PyAV 18
-_FINEST_RATE = 1_001_000  # denominator of a rate, as in ffmpeg
+_ACCURATE_ROUNDING = 0x40000  # SWS_ACCURATE_RND, a member of Interpolation since PyAV 18
+_FINEST_RATE = 1_001_000  # largest denominator of a frame rate, as in ffmpeg
 
 
 class VideoFrames:
-    """The frames of one video by number, decoded when asked for; safe to share between threads.
+    """The frames of one video by number, decoded on demand; thread-safe.
 
-    Frames are numbered in the order in which they are shown. Reading in order decodes each frame once; a jump seeks to
-    the key frame before. Each decoded frame is known by its time stamp, so that a number always means the same frame,
-    also with B frames or a varying frame rate.
+    Frames are numbered in presentation order. Sequential reading decodes each frame once; a jump seeks to the preceding
+    key frame. Decoded frames are identified by their time stamps, so a number always refers to the same frame, even
+    with B-frames or a variable frame rate.
+
+    Args:
+        path: the file.
 
     Attributes:
         path: the file.
         count: number of frames.
         size: (h, w) in pixels.
-        fps: frames a second, on average.
+        fps: average frames per second.
 
     Raises:
         InputError: the file is missing, cut short or not a video.
@@ -68,7 +71,7 @@ class VideoFrames:
             raise InputError(f"{path}: no frame can be decoded; {RECORD_AGAIN}")
 
     def read(self, index: int) -> np.ndarray:
-        """Frame ``index`` as uint8 ``[H, W, 3]`` RGB.
+        """Read frame ``index`` as uint8 ``[H, W, 3]`` RGB.
 
         Raises:
             InputError: there is no such frame, or it cannot be decoded.
@@ -81,7 +84,7 @@ class VideoFrames:
             return self._picture[1].copy()
 
     def close(self) -> None:
-        """Free the decoder; a later read opens it again."""
+        """Free the decoder; the next read opens it again."""
         with self._lock:
             self._close()
             self._picture = None
@@ -104,7 +107,7 @@ class VideoFrames:
         return picture
 
     def _seek(self, index: int) -> None:
-        """Decode the first frame from the last key frame up to ``index`` on."""
+        """Seek to the last key frame at or before ``index``, and decode its first frame."""
         times, keys = self._index.times, self._index.keys
         for key in keys[: np.searchsorted(keys, times[index], "right")][:-3:-1].tolist():
             if self._decoder is None:
@@ -118,13 +121,13 @@ class VideoFrames:
         self._rewind()
 
     def _rewind(self) -> None:
-        """Open the file anew, before its first frame."""
+        """Reopen the file before its first frame."""
         self._close()
         self._decoder = Decoder(self.path)
         self._frames = self._decoder.frames()
 
     def _number(self, frame: av.VideoFrame) -> int | None:
-        """The number of a frame by its time stamp; None when the index has no such time."""
+        """The number of a frame, from its time stamp; None if the index has no such time stamp."""
         times, following = self._index.times, self._position + 1
         if following < self.count and times[following] == frame.pts:
             return following
@@ -150,8 +153,8 @@ class TimedFrame:
 
     Attributes:
         time: presentation time in seconds from the video's start.
-        picture: uint8 ``[H, W, 3]`` RGB; None where it is not wanted or cannot be converted.
-        intact: whether the picture is what was recorded, as far as can be told.
+        picture: uint8 ``[H, W, 3]`` RGB; None if it is not wanted or cannot be converted.
+        intact: whether the picture is as recorded, as far as can be detected.
     """
 
     time: float
@@ -160,14 +163,14 @@ class TimedFrame:
 
 
 class FrameStream:
-    """The frames of one video in one pass, in the order in which they are shown, with their times.
+    """The frames of one video in a single pass, in presentation order, with their times.
 
-    A frame that is lost shifts no other, since each is known by its time; a varying frame rate is followed.
-    Memory does not grow with the pictures.
+    Frames are identified by their times, so a lost frame does not shift the others, and the frame rate may vary.
+    Memory does not grow with the number of frames.
 
     Args:
         path: the file.
-        threads: of the decoder.
+        threads: number of decoder threads.
 
     Raises:
         InputError: the file is missing, cut short or not a video.
@@ -179,10 +182,17 @@ class FrameStream:
         self._index = read_index(self.path)
 
     def frames(self, wanted: Callable[[float], bool], size: tuple[int, int] | None = None) -> Iterator[TimedFrame]:
-        """Decode the video once; the pictures of the ``wanted`` times are resized to ``size`` (h, w) if given.
+        """Decode the video once.
 
-        Where a frame cannot be decoded, the decoder makes up those that build on it, up to the next key frame.
-        They are not intact.
+        If a frame cannot be decoded, the decoder conceals the errors in the frames that depend on it, up to the next
+        key frame. These frames are not intact.
+
+        Args:
+            wanted: whether the picture at a time, in seconds, is needed; other pictures are None.
+            size: (h, w) to resize pictures to; None: the video's size.
+
+        Yields:
+            The frames, with ascending times.
         """
         decoder, to_rgb, times = Decoder(self.path, self._threads), RgbConverter(), self._index.times
         held, number, intact, last = None, -1, True, -1.0
@@ -195,7 +205,7 @@ class FrameStream:
                 expected, number = number + 1, int(np.searchsorted(times, time_stamp(frame)))
                 intact = frame.key_frame or (intact and number == expected)
                 if held is not None:
-                    # The last one before a lost frame may build on it too.
+                    # The last frame before a lost one may depend on it too.
                     yield replace(held, intact=held.intact and number == expected)
                 picture = to_rgb(frame) if wanted(time) else None
                 if picture is not None and size is not None:
@@ -208,10 +218,15 @@ class FrameStream:
 
 
 def copy_to_mp4(source: str | Path, target: str | Path) -> None:
-    """Put the pictures of a video of any container into an MP4 as they are, without the sound.
+    """Copy the video stream of any container into an MP4 without re-encoding, and without sound.
+
+    Args:
+        source: the video to copy.
+        target: the MP4 to write.
 
     Raises:
-        InputError: the source is missing or no video, or MP4 cannot hold its codec.
+        InputError: the source is missing or not a video, or MP4 does not support its codec.
+        OSError: the target cannot be written.
     """
     source = Path(source)
     with open_container(source) as reader, atomic_path(target) as temporary:
@@ -229,12 +244,12 @@ def copy_to_mp4(source: str | Path, target: str | Path) -> None:
 
 
 def _with_decoding_times(packets: Iterable[av.Packet], stream: av.VideoStream) -> Iterator[av.Packet]:
-    """The packets of a stream; the first ones of Matroska say no time of decoding, which MP4 needs."""
+    """Add the missing decoding times to packets: the first ones in Matroska have none, but MP4 requires them."""
     assert stream.time_base is not None
     interval = round(1 / ((stream.average_rate or 25) * stream.time_base))
     waiting: list[av.Packet] = []
     for packet in packets:
-        if packet.size == 0:  # the last one
+        if packet.size == 0:  # the flush packet at the end
             continue
         waiting.append(packet)
         if packet.dts is None:
@@ -249,22 +264,22 @@ def _with_decoding_times(packets: Iterable[av.Packet], stream: av.VideoStream) -
 class VideoWriter:
     """Writes RGB frames as an H.264 video that plays everywhere; a context manager.
 
-    The file appears under its name when the block ends without an error, and not at all otherwise.
-    yuv420p, tagged and converted as BT.709, index in front (faststart). An odd side gets one more
-    row or column, a copy of the last one, since yuv420p needs even sizes.
+    The file appears under its name only if the block ends without an error. Videos are yuv420p, converted to and tagged
+    as BT.709, with the index at the front (faststart). Odd sizes are padded by repeating the last row or column, since
+    yuv420p requires even sizes.
 
     Args:
-        path: file to write, ``.mp4``.
+        path: the file to write, ``.mp4``.
         size: (h, w) of the frames.
-        fps: frames a second.
-        crf: quality of libx264, 0 (no loss) to 51; 18 looks like the original.
-        keyframe_every: at most so many frames from one that is coded by itself to the next, for quick jumps; None:
-            as libx264 does.
-        max_mbit: most megabits a second, over any second, whatever ``crf`` asks for; None: no limit.
+        fps: frames per second.
+        crf: quality of libx264, 0 (lossless) to 51 (worst); 18 is visually lossless.
+        keyframe_every: maximum distance between key frames, for fast seeking; None: libx264's default.
+        max_mbit: maximum megabits per second, over any second, which takes precedence over ``crf``; None: no limit.
 
     Raises:
-        InputError: another suffix, or the video cannot be encoded.
-        OSError: the disk is full.
+        InputError: the suffix is not ``.mp4``, or the video cannot be encoded.
+        ValueError: ``size``, ``fps`` or ``crf`` is out of range.
+        OSError: the file cannot be written.
     """
 
     def __init__(
@@ -284,7 +299,7 @@ class VideoWriter:
         if self.path.suffix.lower() != ".mp4":
             raise InputError(f"{path}: videos are written as .mp4; choose a name that ends so")
         self._rate = Fraction(fps).limit_denominator(_FINEST_RATE)
-        # The output is the same, byte for byte, for the same frames.
+        # Bit-exact: equal frames give equal files.
         self._options = {"preset": "medium", "crf": str(crf), "flags": "+bitexact"}
         if keyframe_every is not None:
             self._options["g"] = str(keyframe_every)
@@ -307,7 +322,12 @@ class VideoWriter:
         return self
 
     def append(self, frame: np.ndarray) -> None:
-        """Add one frame, uint8 ``[H, W, 3]`` RGB of the writer's size."""
+        """Add one frame, uint8 ``[H, W, 3]`` RGB of the writer's size.
+
+        Raises:
+            ValueError: the frame has another type or shape, or the writer is not open.
+            InputError: the frame cannot be encoded.
+        """
         if frame.dtype != np.uint8 or frame.shape != (*self.size, 3):
             raise ValueError(f"frame: uint8 {[*self.size, 3]} expected, got {frame.dtype} {list(frame.shape)}")
         if self._container is None:
@@ -345,7 +365,7 @@ class VideoWriter:
         self._target.__exit__(kind, error, traceback)
 
     def _start(self, temporary: Path) -> None:
-        # Frames begin at time 0 as they are, and not by an edit list, which some browsers forget when they tell times.
+        # Time stamps start at 0 without an edit list, which some browsers ignore when they report times.
         flags = {"movflags": "+faststart+negative_cts_offsets", "fflags": "+bitexact"}
         self._container = av.open(f"file:{temporary}", "w", format="mp4", container_options=flags)
         stream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
@@ -353,7 +373,7 @@ class VideoWriter:
         stream.height, stream.width, stream.pix_fmt = h + h % 2, w + w % 2, "yuv420p"
         context = stream.codec_context
         context.time_base = 1 / self._rate
-        # Browsers show a video as BT.601 if any of the three tags is missing.
+        # Browsers treat a video as BT.601 if any of the three tags is missing.
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         self._stream = stream

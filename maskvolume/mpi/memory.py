@@ -1,9 +1,9 @@
-"""What a rendering takes of memory, told before it starts, and the largest tiles that fit.
+"""Predicts the memory of a rendering before it starts, and chooses the largest tiles that fit.
 
-Everything of size is volumes: planes x height x width voxels, so many bytes each. What is kept is known by its type;
-what the networks take while they run (``Architecture.work``) was measured on the processor. On a GPU the tensors are
-the same ones, so the same figures stand for it; what its libraries take for themselves is not counted there and has to
-find its place in what the budget leaves free. GB are 1e9 bytes.
+Volumes of planes x height x width voxels dominate memory. The size of stored volumes follows from their type; the
+working memory of the networks (``Architecture.work``) is measured on the CPU. The same figures hold on a GPU, where the
+tensors are the same; the memory of GPU libraries is not counted and must fit in what the budget leaves free. 1 GB is
+1e9 bytes.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ from maskvolume.runtime.devices import Precision
 from maskvolume.runtime.errors import InputError
 
 GB = 1e9
-SHARE = 0.8  # of what is free that a rendering may take where nobody says how much
-MIN_TILE = 64  # pixels of a side; smaller ones are nearly all halo
-PLANES, MASK = 16, 4  # bytes a voxel: four channels of float32, and one
-PICTURE = 3  # bytes a pixel as it is read
-AHEAD = 6  # pictures of each camera and of each view that wait in threads, at most
-VIEW_WORK = 200  # bytes a pixel of a view while it is made and filled
-VIEW_LAYERS = 32  # bytes a pixel of what one of several references shows of a view, until they are blended
-# Of a process on the processor: libraries, weights, compiled loops, and what the C library keeps of smaller blocks.
+SHARE = 0.8  # default budget, as a share of free memory
+MIN_TILE = 64  # pixels per side; smaller tiles are mostly halo
+PLANES, MASK = 16, 4  # bytes per voxel: four float32 channels, and one
+PICTURE = 3  # bytes per pixel of a decoded picture
+AHEAD = 6  # most pictures per camera and per view that wait in threads
+VIEW_WORK = 200  # bytes per pixel while a view is rendered and filled
+VIEW_LAYERS = 32  # bytes per pixel of one reference's rendering, until all references are blended
+# Process memory on the CPU: libraries, weights, compiled loops, and small blocks kept by the C library.
 PROGRAM = int(1.1 * GB)
 
 
-# On the processor float32 convolutions over few planes and rows take the windows of all pixels apart first, which takes
-# so much more where planes x rows are fewer than this. Measured with the matching networks; the fewest first.
+# On the CPU, float32 convolutions over few planes and rows unfold the windows of all pixels first. This takes the given
+# extra memory where planes x rows is below the limit. Measured with the matching networks; smallest limit first.
 UNFOLDED = ((2650, NetworkWork(Work(450, 0), Work(670, 0))), (5300, NetworkWork(Work(75, 0), Work(235, 0))))
 
 
 @dataclass(frozen=True)
 class Job:
-    """What decides how much memory a rendering takes.
+    """The properties of a rendering that determine its memory.
 
     Attributes:
         arch: name of the architecture.
-        precision: of the networks.
-        has_mask: whether there is a mask network, and thus a background.
-        device_type: where it is computed.
-        backend: of sweep and rendering.
+        precision: precision of the networks.
+        has_mask: whether the model has a mask network, and thus a background.
+        device_type: type of the device that computes.
+        backend: implementation of the sweep and of the rendering.
         views: number of source cameras.
         planes: number of planes.
         mpi_size: ``(h, w)`` of the planes.
-        picture_size: ``(h, w)`` of the pictures that are read.
+        picture_size: ``(h, w)`` of the source pictures.
         target_size: ``(h, w)`` of the views.
-        stored_dtype: of the planes of a stored frame.
-        stored: whether a frame's full MPI is kept.
-        masks: whether the mask volume is kept with it and shown.
-        references: number of reference cameras, each with a background of its own.
-        references_at_once: how many of them have the MPI of a frame at once, at most.
-        cameras: whose pictures are read for all of them; ``views`` where there is one reference.
-        still_views: number of cameras that a background's MPI is made from; ``views`` of them unless there are more.
+        stored_dtype: type of the planes of a stored frame.
+        stored: whether the full MPI of a frame is kept.
+        masks: whether the mask volume is kept with it and rendered.
+        references: number of reference cameras, each with its own background.
+        references_at_once: most references that hold the MPI of a frame at the same time.
+        cameras: number of cameras whose pictures are read for all references; None: ``views``.
+        still_views: number of cameras that a background MPI is computed from; None: ``views``.
     """
 
     arch: str
@@ -81,18 +81,18 @@ class Job:
 
     @property
     def halo(self) -> Halo | None:
-        """That of the architecture."""
+        """The halo of the architecture; None if it can't work in tiles."""
         return ARCHITECTURES[self.arch].halo
 
     @property
     def whole(self) -> Tiling:
-        """One tile."""
+        """The tiling with a single tile."""
         return Tiling(self.mpi_size, self.mpi_size)
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes by what takes them; ``networks`` is what they take beyond the rest while they run."""
+    """Bytes by purpose; ``networks`` is their working memory beyond the stored volumes."""
 
     background: int
     frame: int
@@ -102,7 +102,7 @@ class Need:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all bytes."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
@@ -111,11 +111,11 @@ class Plan:
     """How a rendering fits into memory.
 
     Attributes:
-        tiling: that it is made in; of one tile where the whole frame fits.
-        need: what it takes.
-        budget: bytes that it may take.
+        tiling: the tiles to compute in; a single one if the whole frame fits.
+        need: the predicted memory.
+        budget: bytes that the rendering may use.
         references: number of reference cameras.
-        at_once: how many of them have the MPI of a frame at once, at most.
+        at_once: most references that hold the MPI of a frame at the same time.
     """
 
     tiling: Tiling
@@ -138,7 +138,7 @@ class Plan:
 
 
 def need(job: Job, tiling: Tiling) -> Need:
-    """What a rendering takes in these tiles."""
+    """Predict the memory of a rendering that works in these tiles."""
     volume = _padded(job, job.mpi_size)
     if tiling.is_whole:
         background, frame, peak = (round(volume * bytes_a_voxel) for bytes_a_voxel in _whole(job))
@@ -147,13 +147,13 @@ def need(job: Job, tiling: Tiling) -> Need:
         frame = volume * _kept(job, stored=True)
         peak = frame + round(max(_tile_work(job, tiling), volume * _mask_view(job)))
     peak = max(peak - frame, _making_background(job, tiling) - background - frame)
-    if job.device_type == "cuda" and tiling.is_whole:  # each has a graph, which keeps its memory
+    if job.device_type == "cuda" and tiling.is_whole:  # each reference has a CUDA graph, which keeps its memory
         frame, peak = frame * job.references, peak * job.references
     else:
         frame *= job.references_at_once
     source, target = math.prod(job.picture_size), math.prod(job.target_size)
     cameras = job.views if job.cameras is None else job.cameras
-    # Bytes as they wait, and float32 twice while they are scaled to 0..1; those of the backgrounds again for tiles.
+    # Queued as bytes, and twice in float32 while they are scaled to 0..1; tiles also keep the background pictures.
     pictures = PICTURE * source * (cameras * AHEAD + job.views * (8 + 4 * job.references * (not tiling.is_whole)))
     several = (VIEW_LAYERS * (job.references_at_once + 1)) if job.references > 1 else 0
     pictures += target * (VIEW_WORK + several + AHEAD * (PICTURE + 2 + job.masks))
@@ -162,13 +162,18 @@ def need(job: Job, tiling: Tiling) -> Need:
 
 
 def make_plan(job: Job, budget: int, *, why: str) -> Plan:
-    """The tiles with the least work that fit into ``budget`` bytes.
+    """Choose the tiles with the least work that fit into ``budget`` bytes.
 
     Args:
-        why: the budget is what it is, for the message.
+        job: the rendering.
+        budget: bytes that it may use.
+        why: where the budget comes from, for the error message.
+
+    Returns:
+        The plan with the chosen tiles.
 
     Raises:
-        InputError: not even small tiles fit.
+        InputError: not even the smallest tiles fit.
     """
     candidates = [job.whole]
     if job.halo is not None:
@@ -192,10 +197,11 @@ def make_plan(job: Job, budget: int, *, why: str) -> Plan:
 
 
 def free_bytes(device: torch.device, sharing: int = 1) -> int | None:
-    """Bytes that are free on a device, for this process; None where that can't be told.
+    """Bytes of a device's memory that are free for this process; None if unknown.
 
     Args:
-        sharing: number of processes that share this machine's memory; a GPU is one's own.
+        device: the device that computes.
+        sharing: number of processes that share this machine's memory; a GPU is not shared.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -206,7 +212,7 @@ def free_bytes(device: torch.device, sharing: int = 1) -> int | None:
 
 
 def budget_of(device: torch.device, sharing: int = 1) -> int | None:
-    """Bytes that a rendering may take where nobody says: ``SHARE`` of what is free, and what this process has."""
+    """Default memory budget in bytes: ``SHARE`` of free memory, plus what this process holds; None if unknown."""
     free = free_bytes(device, sharing)
     if free is None:
         return None
@@ -220,7 +226,7 @@ def resident_bytes() -> int:
 
 
 def cgroup_free(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes that the control groups of this process leave it, of either version; None where none sets a limit."""
+    """Bytes left to this process by its control groups (v1 or v2); None if none of them sets a limit."""
     try:
         lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:
@@ -235,14 +241,14 @@ def cgroup_free(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/p
         else:
             continue
         inner = base / path.lstrip("/")
-        # Inside a container the path may be the host's, whose root is then what is seen here.
+        # Inside a container the path may be the host's, of which only the root is visible.
         found += [_group_free(folder, *names) for folder in (inner, *inner.parents) if folder.is_relative_to(base)]
     limits = [limit for limit in found if limit is not None]
     return min(limits) if limits else None
 
 
 def _whole(job: Job) -> tuple[float, float, float]:
-    """Bytes a voxel: background, frame, and what the frame takes at most while it is made or shown."""
+    """Bytes per voxel of an untiled frame: background, frame, and the peak while it is computed or rendered."""
     sweep = _sweep_bytes(job)
     rows = job.mpi_size[0]
     work = _mpi_work(job, rows)
@@ -252,7 +258,7 @@ def _whole(job: Job) -> tuple[float, float, float]:
     made = PLANES + MASK * job.has_mask
     storing = made + PLANES * job.has_mask + kept if job.stored else 0  # blended, then converted
     blending = PLANES if job.backend == "reference" and job.has_mask and not job.stored else 0
-    if job.device_type == "cuda":  # what a graph has recorded keeps its memory
+    if job.device_type == "cuda":  # memory recorded in a CUDA graph stays allocated
         peak = work + (storing - made if job.stored else 0) + blending + _mask_view(job)
     else:
         peak = max(work, storing, kept + blending, kept + _mask_view(job))
@@ -260,7 +266,7 @@ def _whole(job: Job) -> tuple[float, float, float]:
 
 
 def _making_background(job: Job, tiling: Tiling) -> int:
-    """Bytes while a background is made from more cameras than a frame, of which no frame is kept yet; 0 otherwise."""
+    """Bytes to compute a background from more cameras than a frame has, before any frame is kept; otherwise 0."""
     if not job.has_mask or job.still_views is None or job.still_views <= job.views:
         return 0
     alone = replace(job, has_mask=False, views=job.still_views)
@@ -271,18 +277,18 @@ def _making_background(job: Job, tiling: Tiling) -> int:
 
 
 def _kept(job: Job, *, stored: bool) -> int:
-    """Bytes a voxel of a frame that is made."""
+    """Bytes per voxel of a computed frame."""
     planes = 4 * job.stored_dtype.itemsize if stored else PLANES
     return planes + MASK * (job.has_mask and (job.masks or not stored))
 
 
 def _mask_view(job: Job) -> int:
-    """Bytes a voxel of the planes that show the mask."""
+    """Bytes per voxel of the planes that render the mask."""
     return 4 * job.stored_dtype.itemsize * job.masks
 
 
 def _tile_work(job: Job, tiling: Tiling) -> float:
-    """Bytes that a tile takes at most."""
+    """Peak bytes of a tile."""
     assert job.halo is not None
     kept = _sweep_bytes(job) + PLANES
     halo = job.halo
@@ -306,19 +312,19 @@ def _tile_work(job: Job, tiling: Tiling) -> float:
 
 
 def _mpi_work(job: Job, rows: int) -> float:
-    """Bytes a voxel while the MPI network and its sweep are made, in so many rows of pixels."""
+    """Peak bytes per voxel of the sweep and the MPI network, over ``rows`` rows of pixels."""
     copies = 3 if job.backend == "reference" else 1
     measured = sum(work.mpi.of(job.views) for work in _works(job, rows))
     return max(measured, copies * _sweep_bytes(job))
 
 
 def _mask_work(job: Job, rows: int) -> float:
-    """Bytes a voxel that the mask network takes beside what it reads, in so many rows of pixels."""
+    """Bytes per voxel of the mask network besides its inputs, over ``rows`` rows of pixels."""
     return sum(work.mask.of(job.views) for work in _works(job, rows))
 
 
 def _works(job: Job, rows: int) -> list[NetworkWork]:
-    """What adds up to the networks' work in so many rows of pixels."""
+    """The terms that sum to the networks' working memory over ``rows`` rows of pixels."""
     works = [ARCHITECTURES[job.arch].work[job.precision]]
     if job.device_type == "cpu" and job.precision == "fp32":
         works += [work for below, work in UNFOLDED if job.planes * rows < below][:1]
@@ -326,24 +332,24 @@ def _works(job: Job, rows: int) -> list[NetworkWork]:
 
 
 def _sweep_bytes(job: Job) -> int:
-    """Bytes a voxel of the sweep: three colours of each view."""
+    """Bytes per voxel of the sweep: three colour channels per view."""
     return 3 * job.views * (2 if job.precision == "bf16" else 4)
 
 
 def _pixels_worked_on(job: Job, tiling: Tiling) -> int:
-    """Pixels of all tiles with their halos; with fewer of them there is less to do."""
+    """Pixels of all tiles including their halos: the cost of a tiling."""
     halo = 0 if job.halo is None or tiling.is_whole else job.halo.frame if job.has_mask else job.halo.network
     return sum(math.prod(tile.grown(halo, tiling.size).size) for tile in tiling.tiles())
 
 
 def _padded(job: Job, size: tuple[int, int]) -> int:
-    """Voxels of the planes of a picture, as the networks pad them."""
+    """Voxels of the planes of a picture after the networks' padding."""
     h, w = (math.ceil(side / 8) * 8 for side in size)
     return math.ceil(job.planes / 4) * 4 * h * w
 
 
 def _available(meminfo: Path) -> int | None:
-    """Bytes of memory that new programs may take without swapping."""
+    """Bytes of memory available to new programs without swapping; None if unknown."""
     try:
         lines = meminfo.read_text().splitlines()
     except OSError:
@@ -352,12 +358,12 @@ def _available(meminfo: Path) -> int | None:
 
 
 def _group_free(folder: Path, limit_name: str, usage_name: str, cache_name: str) -> int | None:
-    """Bytes that one control group leaves; its cached files are given up when memory is needed."""
+    """Bytes left by one control group, counting its reclaimable file cache as free; None without a limit."""
     try:
         limit, usage = (folder / limit_name).read_text().strip(), int((folder / usage_name).read_text())
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return None
-    if limit == "max" or int(limit) >= 1 << 60:  # how the first version says that there is none
+    if limit == "max" or int(limit) >= 1 << 60:  # cgroup v1 reports a huge number for "no limit"
         return None
     return max(int(limit) - usage + int(statistics.get(cache_name, 0)), 0)

@@ -1,10 +1,10 @@
-"""Which cameras of a rig are the references of which view, and how much each of them counts.
+"""Chooses the reference cameras of each view, and the weight of each reference.
 
-A view between cameras is better from the multiplane images of two or more of them than from one, and a path over the
-whole rig needs others at its end than at its start. So that pictures don't jump, weights are continuous in the pose of
-the target: a camera's weight is zero before it leaves the set. After Buehler et al., "Unstructured Lumigraph
-Rendering", SIGGRAPH 2001, section 4; but how far weights reach isn't one camera's distance alone, by which pictures
-would jump where several cameras are as near.
+A view between cameras is better when blended from the multiplane images of two or more of them, and a path across the
+whole rig needs different references at its start and at its end. Weights are continuous in the pose of the target, so
+that pictures don't jump: a camera's weight reaches zero before the camera leaves the set. This follows Buehler et al.,
+"Unstructured Lumigraph Rendering", SIGGRAPH 2001, section 4, except that the reach of the weights does not depend on
+the distance of a single camera, because pictures would jump where several cameras are equally near.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from maskvolume.geometry.cameras import Camera, invert_rigid
 
-SMALLEST_SHARE = 0.03  # of a view; a multiplane image isn't worth making for less
-SEEN_ENOUGH, SEEN_TOO_LITTLE = 0.75, 0.25  # of the target's picture, by a camera that suits it; by one that doesn't
-LEAST_SUIT = 1e-3  # of a camera that sees nothing of the target's picture: as if it were 1000 spacings farther away
-EDGE = 0.1  # of a side of the picture, over which it ends
-GRID = 5  # points along each side of the target's picture
+SMALLEST_SHARE = 0.03  # of a view; smaller weights aren't worth a multiplane image
+SEEN_ENOUGH, SEEN_TOO_LITTLE = 0.75, 0.25  # share of the target's picture that a suitable, an unsuitable camera sees
+LEAST_SUIT = 1e-3  # suitability of a camera that sees nothing of the target: as if 1000 spacings farther away
+EDGE = 0.1  # width of the soft border, as a share of the picture's side
+GRID = 5  # sample points along each side of the target's picture
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class References:
     """The reference cameras of a path.
 
     Attributes:
-        sources: the source cameras of each of the R references, itself the first.
-        still_sources: more cameras for each, whose backgrounds its background is made from too.
-        count: how many references a view is made from; see ``reference_weights``.
-        candidates: the cameras that may be references, numbers in the rig.
-        rig: all its cameras.
-        near: depth of the nearest plane.
-        far: depth of the farthest.
+        sources: source cameras of each of the R references, the reference itself first.
+        still_sources: additional cameras of each reference, used for its background only.
+        count: number of references that a view is blended from; see ``reference_weights``.
+        candidates: cameras that may be references, as numbers in the rig.
+        rig: ``[C]``, all cameras of the rig.
+        near: depth of the nearest plane, in scene units.
+        far: depth of the farthest plane, in scene units.
     """
 
     sources: tuple[tuple[int, ...], ...]
@@ -46,7 +46,7 @@ class References:
     far: float
 
     def weights(self, targets: Camera) -> Tensor:
-        """``[N, R]`` of targets ``[N]``, float64 on the processor; each row adds up to 1."""
+        """Weight of each reference for each target ``[N]``: ``[N, R]`` float64 on the CPU; each row sums to 1."""
         every = reference_weights(self.rig[list(self.candidates)], targets, self.near, self.far, self.count)
         columns = [self.candidates.index(sources[0]) for sources in self.sources]
         chosen = every[:, columns]
@@ -64,19 +64,22 @@ def choose_references(
     max_still_sources: int = 0,
     candidates: tuple[int, ...] | None = None,
 ) -> References:
-    """All cameras that are a reference of some target, those with most weight first, and the sources of each.
+    """Choose all cameras that are a reference of any target, and the sources of each.
 
-    The sources beside the reference are those that suit the targets best that it serves.
+    The sources of a reference are the cameras that best suit the targets it serves.
 
     Args:
-        rig: its cameras.
-        targets: the whole path.
-        near: depth of the nearest plane.
-        far: depth of the farthest.
-        count: see ``reference_weights``.
-        max_sources: of one reference, itself among them.
-        max_still_sources: of its background, those among them.
-        candidates: the cameras that may be references or sources; all by default.
+        rig: ``[C]``, the cameras of the rig.
+        targets: ``[N]``, the whole path.
+        near: depth of the nearest plane, in scene units.
+        far: depth of the farthest plane, in scene units.
+        count: number of references per view; see ``reference_weights``.
+        max_sources: most sources of a reference, including the reference.
+        max_still_sources: most sources of its background, including the former.
+        candidates: cameras that may be references or sources; all by default.
+
+    Returns:
+        The references, the one with the largest total weight first.
     """
     candidates = tuple(range(len(rig))) if candidates is None else candidates
     among = rig[list(candidates)]
@@ -99,21 +102,25 @@ def reference_weights(
     far: float,
     count: int,
 ) -> Tensor:
-    """How much each camera counts as a reference of each target: ``[N, C]``, float64, on the processor.
+    """Weight of each camera as a reference of each target.
 
-    ``max(0, reach - penalty^2) / penalty``, normalised. The reach is such that the positive differences add up to what
-    they are if the reach ends at the camera after the ``count`` nearest, and to no less than ``count - 1`` times the
-    cameras' spacing squared, so that several that are about as near as each other share. Thereby weights are continuous
-    wherever the target moves. Between two cameras of a row these two have a weight for a count of two, amid four of a
-    grid these four; farther off before or behind the rig it is the same. A target where a camera stands has that camera
-    alone. Shares below ``SMALLEST_SHARE`` become zero, continuously too.
+    The weight is ``max(0, reach - penalty^2) / penalty``, normalised. The reach is chosen so that the positive
+    differences sum to their value for a reach that ends at the camera after the ``count`` nearest, but to at least
+    ``count - 1`` times the squared spacing of the cameras, so that several cameras at similar distances share a view.
+    This keeps weights continuous wherever the target moves. With a count of two, a target between two cameras of a row
+    uses these two, and a target amid four cameras of a grid uses all four; the same holds in front of and behind the
+    rig. A target at a camera's position uses that camera alone. Weights below ``SMALLEST_SHARE`` go to zero, also
+    continuously.
 
     Args:
-        cameras: that may be references.
-        targets: what is looked from.
-        near: depth of the nearest plane.
-        far: depth of the farthest.
-        count: how many cameras a view is made from, two or more; more where they are about as near as each other.
+        cameras: ``[C]``, the candidate references.
+        targets: ``[N]``, the cameras to render.
+        near: depth of the nearest plane, in scene units.
+        far: depth of the farthest plane, in scene units.
+        count: number of references per view, two or more; more are used where several are at similar distances.
+
+    Returns:
+        ``[N, C]`` float64 on the CPU; each row sums to 1.
     """
     penalty = penalties_of(cameras, targets, near, far)
     penalty = penalty.clamp_min(1e-9 * float(penalty.max().clamp_min(1e-150)))
@@ -130,7 +137,7 @@ def reference_weights(
 
 
 def spacing_of(cameras: Camera) -> float:
-    """The median distance of a camera ``[C]`` to the one nearest to it; 0 of one alone."""
+    """Median distance of the cameras ``[C]`` to their nearest neighbour, in scene units; 0 for a single camera."""
     if len(cameras) == 1:
         return 0.0
     centers = cameras.center.double().cpu()
@@ -144,10 +151,10 @@ def penalties_of(
     near: float,
     far: float,
 ) -> Tensor:
-    """How far each camera is from being each target's own: ``[N, C]``, float64, in scene units.
+    """How badly each camera suits each target: ``[N, C]`` float64 on the CPU, in scene units.
 
-    It is the distance of the centres, for a camera that sees most of what the target sees, or as much of it as any
-    does. For one that looks elsewhere it is some spacings of the cameras more.
+    The penalty of a camera that sees most of what the target sees, or as much as any camera does, is the distance
+    between their centres. A camera that looks elsewhere is penalised by additional multiples of the camera spacing.
     """
     cameras, targets = cameras.to("cpu", torch.float64), targets.to("cpu", torch.float64)
     distances = _distances(targets.center, cameras.center)
@@ -160,7 +167,7 @@ def penalties_of(
 
 
 def _seen(cameras: Camera, targets: Camera, near: float, far: float) -> Tensor:
-    """How much of what each target sees each camera sees: ``[N, C]`` in 0..1; of points near, far and between."""
+    """Share of each target's view that each camera sees: ``[N, C]`` in 0..1, over near, middle and far points."""
     h, w = targets.size
     steps = (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID
     y, x = torch.meshgrid(steps * h, steps * w, indexing="ij")
@@ -184,7 +191,7 @@ def _seen(cameras: Camera, targets: Camera, near: float, far: float) -> Tensor:
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """``[N, M]`` between points ``[N, 3]`` and ``[M, 3]``, without the rounding of products."""
+    """Distances ``[N, M]`` between points ``[N, 3]`` and ``[M, 3]``, without the rounding error of a product form."""
     return (a[:, None] - b).norm(dim=-1)
 
 
@@ -193,5 +200,5 @@ def _normalized(weights: Tensor) -> Tensor:
 
 
 def _ascending(values: Tensor) -> list[int]:
-    """Numbers in the order of values ``[C]``; rounded, so that ties go to the first on every machine."""
+    """Indices that sort values ``[C]``; rounding makes ties go to the first on every machine."""
     return torch.argsort((values / values.abs().max().clamp_min(1e-300)).round(decimals=4), stable=True).tolist()

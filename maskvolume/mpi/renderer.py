@@ -1,7 +1,7 @@
-"""Views of a clip from one reference camera: the sources that are read, and the frustum of the multiplane image.
+"""Renders views of a clip from one reference camera: reads its sources and chooses the frustum of its MPI.
 
-``ClipRenderer`` makes the background's sweep and MPI once per clip and keeps the MPI of the last frame, so that poses
-that look at the same frame share it.
+``ClipRenderer`` computes the background's sweep and MPI once per clip and caches the MPI of the last frame, which all
+poses at that frame share.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from maskvolume.runtime.transfers import Uploader
 Frame = FrameMPI | StoredFrame
 
 MARGIN_MULTIPLE = 8  # pixels; the networks halve sizes three times
-MAX_MARGIN = 0.2  # of the larger side of the picture: what lies farther out is seen by hardly any source
-MAX_VIEWS = 64  # of a frame that a GPU renders in one launch
-VIEW_BYTES_PER_PIXEL = 50 * 4  # of a view while it is made: five channels, and copies of them where it is filled
-VIEWS_SHARE = 0.1  # of the free memory of a GPU that views of one launch may take
+MAX_MARGIN = 0.2  # of the larger side of the picture; hardly any source sees farther out
+MAX_VIEWS = 64  # most views of a frame that a GPU renders in one launch
+VIEW_BYTES_PER_PIXEL = 50 * 4  # while a view is rendered: five channels, and copies of them for filling
+VIEWS_SHARE = 0.1  # of the free GPU memory that the views of one launch may use
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Frustum:
     right: int
 
     def apply(self, reference: Camera) -> Camera:
-        """The MPI's camera: the reference's pose, a wider picture."""
+        """The MPI's camera: the pose of the reference with a wider picture."""
         h, w = reference.size
         size = (h + self.top + self.bottom, w + self.left + self.right)
         return reference.cropped(-self.top, -self.left, size)
@@ -72,10 +72,20 @@ def choose_frustum(
     near: float,
     far: float,
 ) -> Frustum:
-    """The margin around the reference view that the targets look into and some source sees.
+    """Choose the margin around the reference view that the targets look into and at least one source sees.
 
-    The corners of every target, at the nearest and the farthest plane, are projected into the reference; what
-    no source covers is left out, and each side is at most ``MAX_MARGIN`` of the larger side.
+    The corners of all targets at the nearest and the farthest plane are projected into the reference. The margin
+    excludes regions that no source covers, and is at most ``MAX_MARGIN`` of the larger side.
+
+    Args:
+        reference: ``[]``, the reference camera.
+        sources: ``[V]``, the source cameras.
+        targets: ``[N]``, the cameras to render.
+        near: depth of the nearest plane, in scene units.
+        far: depth of the farthest plane, in scene units.
+
+    Returns:
+        The margins in pixels, multiples of ``MARGIN_MULTIPLE``.
     """
     wanted = _extent(reference, targets, near, far)
     covered = _extent(reference, sources, near, far)
@@ -88,7 +98,7 @@ def choose_frustum(
 
 
 def _on_grid(camera: Camera, halo: Halo | None) -> Camera:
-    """A few rows and columns more, so that local networks need no padding at the ends."""
+    """Extend the picture to the grid of local networks, so that they need no padding."""
     if halo is None:
         return camera
     h, w = (math.ceil(side / halo.grid) * halo.grid for side in camera.size)
@@ -96,7 +106,7 @@ def _on_grid(camera: Camera, halo: Halo | None) -> Camera:
 
 
 def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list[float]:
-    """How far the cameras' pictures reach beyond the reference's: top, bottom, left, right in pixels."""
+    """How far the cameras' pictures extend beyond the reference's: top, bottom, left, right in pixels."""
     h, w = cameras.size
     corners = torch.tensor([[0.0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], dtype=torch.float64)
     T_ref_cam = reference.T_cam_world.double() @ invert_rigid(cameras.T_cam_world.double())
@@ -117,14 +127,14 @@ def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How the multiplane images of a clip are made, whichever cameras they are made from.
+    """How the multiplane images of a clip are computed, independent of the choice of cameras.
 
     Attributes:
         size: ``(h, w)`` at which the sources are read; None: the clip's own.
-        num_planes: None: as the checkpoint was trained.
-        margin: pixels on each side instead of what the targets need; architectures without a margin have 0.
-        stored: keep the blended MPI of a frame in memory, which is faster where several views look at a frame. Without,
-            each view blends what it sees of it. The views are the same but for rounding.
+        num_planes: number of planes; None: as in training.
+        margin: pixels on each side; None: what the targets need. Architectures without a margin use 0.
+        stored: keep the blended MPI of a frame in memory, which is faster for several views of a frame. Otherwise each
+            view blends the part it sees. The views are the same up to rounding.
         masks: keep the mask volume of a stored frame too, for views with a mask.
     """
 
@@ -139,7 +149,7 @@ DEFAULT_SETTINGS = RenderSettings()
 
 
 def prepare_for_cuda(model: nn.Module) -> None:
-    """Lay weights out as the convolutions on a GPU read them, and let cuDNN try its algorithms at the first call."""
+    """Convert weights to channels-last, and let cuDNN benchmark its algorithms at the first call."""
     model.to(memory_format=torch.channels_last_3d)
     torch.backends.cudnn.benchmark = True
 
@@ -147,21 +157,22 @@ def prepare_for_cuda(model: nn.Module) -> None:
 class ClipRenderer:
     """Renders views of a clip with one model and one choice of source cameras.
 
-    On CUDA nothing but the first frame makes the host wait for the device: what a frame takes is recorded there as a
-    CUDA graph and replayed for the others, so that a frame's MPI holds until the next one is made. The model's weights
-    get another layout there, and cuDNN tries its algorithms.
+    On CUDA only the first frame makes the host wait for the device: its work is recorded as a CUDA graph and replayed
+    for the other frames, so a frame's MPI is valid until the next one is computed. CUDA also changes the memory layout
+    of the model's weights, and cuDNN benchmarks its algorithms.
 
     Args:
-        clip: where pictures come from.
-        model: on the device that does the work. A stage-one model makes each frame's MPI without mask or
+        clip: the pictures and cameras.
+        model: the networks, on the device to compute on. A stage-one model predicts each frame's MPI without mask or
             background.
         indices: source cameras, two or more; the first is the reference.
         settings: size, planes, margin, and what is kept in memory.
-        targets: ``[N]`` cameras that will be looked from; they decide how wide the MPI's frustum is.
-        still_indices: more cameras, for the background's MPI alone.
+        targets: ``[N]``, the cameras to render; they determine the MPI's frustum.
+        still_indices: additional cameras for the background's MPI only.
 
     Raises:
-        InputError: fewer than two sources, the same one twice, or more than the architecture takes.
+        InputError: there are fewer than two sources, a duplicate, or more than the architecture takes.
+        ValueError: ``still_indices`` repeats a source.
     """
 
     def __init__(
@@ -189,7 +200,7 @@ class ClipRenderer:
         self._recorded: Replayed | None = None
         if self.device.type == "cuda":
             prepare_for_cuda(model)
-            make = WeakMethod(self._frame_of)  # a renderer is let go, with all its planes, when nobody holds it
+            make = WeakMethod(self._frame_of)  # weak, so that an unused renderer is freed with its planes
             self._recorded = Replayed(lambda images: cast(Callable[[Tensor], Frame], make())(images), "networks")
         near, far = clip.near_far()
         self.depths = disparity_planes(near, far, settings.num_planes or model.meta.num_planes, device=self.device)
@@ -209,17 +220,21 @@ class ClipRenderer:
         self._frame: tuple[int, Frame] | None = None
 
     def use_tiles(self, tiling: Tiling) -> None:
-        """Make all MPIs in tiles of the MPI's picture: less memory, more work. Frames are stored then.
+        """Compute all MPIs in tiles, which takes less memory and more time. Tiled frames are always stored.
 
         Args:
-            tiling: of ``camera.size``; the architecture must have a halo.
+            tiling: a tiling of ``camera.size``; the architecture must have a halo.
         """
-        self.tiling, self._recorded = tiling, None  # of long kernels, so nothing is to be recorded
+        self.tiling, self._recorded = tiling, None  # tiles run long kernels, so a CUDA graph gains nothing
         self._background = self._frame = None
 
     @torch.no_grad()
     def background(self) -> Background | TiledBackground:
-        """The background's MPI, and its sweep or what to sweep; made at the first call."""
+        """The background's MPI with its sweep, or with its pictures if tiled; computed at the first call.
+
+        Raises:
+            InputError: a background picture can't be read.
+        """
         if self._background is None:
             pictures = [self.clip.read_background(index, self.size) for index in self.indices + self.still_indices]
             inputs = self.to_tensor(pictures), self._still_sources, self.camera, self.depths
@@ -231,7 +246,7 @@ class ClipRenderer:
         return self._background
 
     def job(self, target_size: tuple[int, int]) -> Job:
-        """What memory is planned for, with views of a size ``(h, w)``."""
+        """The input of the memory plan for views of size ``(h, w)``."""
         model = self.model
         return Job(
             arch=model.meta.arch,
@@ -251,25 +266,25 @@ class ClipRenderer:
         )
 
     def read(self, frame: int) -> list[np.ndarray]:
-        """The source pictures of a frame, uint8 [H, W, 3] each; may run in another thread."""
+        """Read the source pictures of a frame, each uint8 ``[H, W, 3]`` RGB; thread-safe."""
         return [self.read_camera(index, frame) for index in self.indices]
 
     def read_camera(self, index: int, frame: int) -> np.ndarray:
-        """The picture of one camera, uint8 [H, W, 3]; may run in another thread."""
+        """Read the picture of one camera, uint8 ``[H, W, 3]`` RGB; thread-safe."""
         return self.clip.read(index, frame, self.size)
 
     def to_tensor(self, pictures: list[np.ndarray]) -> Tensor:
-        """Pictures uint8 [H, W, 3] to ``[V, 3, H, W]`` in 0..1 on the device."""
+        """Convert pictures, uint8 ``[H, W, 3]``, to ``[V, 3, H, W]`` in 0..1 on the device."""
         return self._upload(pictures).permute(0, 3, 1, 2).float() / 255
 
     @torch.no_grad()
     def frame_mpi(self, frame: int, pictures: list[np.ndarray] | None = None) -> Frame:
-        """The MPI of a frame; the last one is kept. ``pictures`` saves reading them here."""
+        """The MPI of a frame; the last one is cached. ``pictures`` are read from the clip if not given."""
         if self._frame is None or self._frame[0] != frame:
-            self._frame = None  # free it before the next one is made
+            self._frame = None  # free it before computing the next one
             images = self.to_tensor(pictures if pictures is not None else self.read(frame))
             if self.model.has_mask:
-                self.background()  # not within what is recorded
+                self.background()  # outside the recorded graph
             make = self._recorded or (self._frame_of if self.tiling is None else self._tiled_frame)
             frame_mpi = make(images)
             if isinstance(frame_mpi, FrameMPI) and self.settings.stored:
@@ -278,15 +293,15 @@ class ClipRenderer:
         return self._frame[1]
 
     def forget_frame(self) -> None:
-        """Release the frame that is kept."""
+        """Release the cached frame."""
         self._frame = None
 
     def release(self) -> None:
-        """Release all planes that are kept; what is asked for later is made again."""
+        """Release all cached planes; later calls compute them again."""
         self._frame = self._background = self._recorded = None
 
     def _frame_of(self, images: Tensor) -> Frame:
-        """The MPI of pictures ``[V, 3, H, W]``, made as a whole."""
+        """The MPI of pictures ``[V, 3, H, W]``, untiled."""
         if self.model.has_mask:
             background = self.background()
             assert isinstance(background, Background)
@@ -295,7 +310,7 @@ class ClipRenderer:
         return StoredFrame(mpi.prepared() if self.settings.stored else mpi)
 
     def _tiled_frame(self, images: Tensor) -> StoredFrame:
-        """The same in tiles."""
+        """The MPI of pictures ``[V, 3, H, W]``, computed in tiles."""
         assert self.tiling is not None
         tiles = self.tiling.tiles()
         if self.model.has_mask:
@@ -306,7 +321,7 @@ class ClipRenderer:
         return StoredFrame(mpi_in_tiles(self.model, *inputs, tiles, stored_dtype(self.device)))
 
     def views_at_once(self, size: tuple[int, int]) -> int:
-        """How many views of this size to ask ``render`` for at once; on the processor one is as fast as several."""
+        """Number of views of size ``(h, w)`` per ``render`` call; 1 on the CPU, where batches gain nothing."""
         if self.device.type != "cuda":
             return 1
         free, _ = torch.cuda.mem_get_info(self.device)
@@ -314,25 +329,25 @@ class ClipRenderer:
 
     @torch.no_grad()
     def render(self, frame: int, target: Camera, *, with_mask: bool = False) -> View:
-        """The view of one frame from a target camera of any size, or from N of them."""
+        """Render one frame from a target camera of any size, or from ``[N]`` of them."""
         return self.finish(*self.look(frame, target, with_mask=with_mask))
 
     @torch.no_grad()
     def look(self, frame: int, target: Camera, *, with_mask: bool = False) -> tuple[Rendering, Tensor | None]:
-        """What the planes of a frame show of a target, and how much of it moves: ``render`` before it is filled."""
+        """``render`` before unseen pixels are filled: the rendering of the planes, and the mask if requested."""
         frame_mpi = self.frame_mpi(frame)
         target = target.to(self.device, self.camera.K.dtype)
         rendering = frame_mpi.render(target, self.model.backend)
         return rendering, self._render_mask(frame_mpi, target) if with_mask else None
 
     def finish(self, rendering: Rendering, mask: Tensor | None) -> View:
-        """The view with unseen pixels filled, as the checkpoint's convention wants it."""
+        """Turn a rendering into a view; unseen pixels are filled if the checkpoint's convention requires it."""
         backend = self.model.backend
         filled = fill_unseen(rendering, backend=backend) if self.model.meta.sampling == "exact" else rendering
         return View(filled.color, filled.disparity, rendering.opacity, mask)
 
     def _render_mask(self, frame: Frame, target: Camera) -> Tensor:
-        """The mask volume seen through the full MPI: each plane's mask instead of its colour."""
+        """Render the mask volume through the full MPI: each plane's mask replaces its colour."""
         if frame.mask is None:
             raise ValueError("with_mask: a renderer with masks and a model with a mask network expected")
         mpi = frame.mpi

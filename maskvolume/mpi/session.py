@@ -1,4 +1,4 @@
-"""From the options of a program to renderers that fit into memory."""
+"""Builds renderers that fit into memory from the options of a program."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from maskvolume.runtime.devices import resolve_precision
 from maskvolume.runtime.errors import InputError
 from maskvolume.runtime.processes import Processes
 
-DEFAULT_SOURCES = 4  # cameras, where the architecture takes any number
-BACKGROUND_FRAMES = 100  # of a clip, evenly spaced, that a background is the median of; as in collect_data
+DEFAULT_SOURCES = 4  # cameras, if the architecture takes any number
+BACKGROUND_FRAMES = 100  # evenly spaced frames whose median is the background, as in collect_data
 
 
 @dataclass(frozen=True)
 class Session:
-    """A clip, a model on a device, and how renderers are made of them; made by :meth:`open`.
+    """A clip, a model on a device, and the settings of their renderers; create it with :meth:`open`.
 
     Attributes:
-        options: of the program.
-        clip: its ``background_dir`` is where backgrounds are or will be.
-        model: with the precision and the backend that were chosen.
-        settings: of all renderers; ``size`` is set.
-        makes_backgrounds: whether the clip has no backgrounds, so that :meth:`make_backgrounds` has to make them.
+        options: the options of the program.
+        clip: the clip; its ``background_dir`` is where backgrounds are or will be.
+        model: the model, with the chosen precision and backend.
+        settings: the settings of all renderers; ``size`` is set.
+        makes_backgrounds: whether the clip lacks backgrounds, which :meth:`make_backgrounds` then computes.
     """
 
     options: MPIOptions
@@ -53,17 +53,21 @@ class Session:
     def open(
         cls, options: MPIOptions, clip: RigClip, settings: RenderSettings, folder: RenderFolder, device: torch.device
     ) -> Session:
-        """Load the checkpoint, and settle where backgrounds are.
+        """Load the checkpoint and choose the folder of the backgrounds.
 
         Args:
-            options: of the program.
-            clip: opened by ``maskvolume.clips.recordings.open_clip``.
-            settings: of all renderers.
-            folder: of the output, for the backgrounds of a clip that has none.
-            device: where to compute.
+            options: the options of the program.
+            clip: a clip opened by ``maskvolume.clips.recordings.open_clip``.
+            settings: the settings of all renderers.
+            folder: the output folder, which stores the backgrounds of a clip that has none.
+            device: the device to compute on.
+
+        Returns:
+            The session.
 
         Raises:
-            InputError: a backend that is unavailable, or a checkpoint that can't be read or has no masks to show.
+            InputError: the backend is unavailable, or the checkpoint can't be read or lacks the mask network that
+                ``settings.masks`` needs.
         """
         model = load_checkpoint(options, device)
         if settings.masks and not model.has_mask:
@@ -77,15 +81,18 @@ class Session:
         return cls(options, clip, model, replace(settings, size=settings.size or clip.size), makes_backgrounds)
 
     def renderer(self, targets: Camera, *, references: int = 1, reach: Camera | None = None) -> BlendedRenderer:
-        """The renderer of targets ``[N]``, from the cameras that are named in the options, or that suit the targets.
+        """Build the renderer of targets from the cameras named in the options, or from those that suit the targets.
 
         Args:
-            targets: all that will be looked from.
-            references: how many references a view is made from; see ``choose_references`` for more than one.
-            reach: ``[M]`` more cameras that planes of a single reference have to reach.
+            targets: ``[N]``, all cameras to render.
+            references: number of references per view; see ``choose_references`` for more than one.
+            reach: ``[M]``, additional cameras that the planes must cover; used with a single reference only.
+
+        Returns:
+            The renderer.
 
         Raises:
-            InputError: no such camera, one that is named twice, or too few or too many of them.
+            InputError: a named camera does not exist or is repeated, or there are too few or too many of them.
         """
         clip, model, limit = self.clip, self.model, self.model.arch.max_views
         named = self._named_cameras()
@@ -109,10 +116,18 @@ class Session:
         return BlendedRenderer([alone])
 
     def fit(self, renderer: BlendedRenderer, shots: Shots, processes: Processes) -> str:
-        """Choose the tiles that a renderer works in, the same in all processes; returns a line that tells the plan.
+        """Choose the tiles of a renderer, the same in all processes.
+
+        Args:
+            renderer: the renderer; it is set to work in tiles if whole frames don't fit.
+            shots: all shots to render.
+            processes: the processes that share the rendering.
+
+        Returns:
+            A line that describes the plan.
 
         Raises:
-            InputError: not even small tiles fit, or the renderer can't show a time of the shots.
+            InputError: not even the smallest tiles fit, or the renderer can't show a time of the shots.
         """
         device, memory_gb = renderer.device, self.options.memory_gb
         job = renderer.job_of(shots)
@@ -130,14 +145,14 @@ class Session:
         return str(plan)
 
     def make_backgrounds(self, cameras: Sequence[int], *, keep: bool) -> None:
-        """Make the backgrounds of cameras where the clip has none; see the function of this name."""
+        """Compute the backgrounds of cameras if the clip has none; see the module's ``make_backgrounds``."""
         if self.makes_backgrounds:
             make_backgrounds(self.clip, cameras, self.clip.background_dir, keep=keep)
 
     def pixels_made_of(self, renderer: BlendedRenderer, targets: Camera) -> dict[str, object]:
-        """What decides the pixels of views from targets ``[N]``, by name, for a later run that is to continue.
+        """Everything that determines the pixels of views from targets ``[N]``, by name, to validate a continued run.
 
-        The pictures of the clip are not compared, only where they lie and how many they are.
+        The pictures of the clip are represented by their location and number only.
         """
         clip, model, poses = self.clip, self.model, self.clip.poses
         return {
@@ -160,7 +175,7 @@ class Session:
         }
 
     def describe_sources(self, renderer: BlendedRenderer) -> list[str]:
-        """Lines that tell the cameras of the background and of the references, where these are not the sources."""
+        """Lines that list the cameras of the background and of the references, where they differ from the sources."""
         lines = []
         others = [index for index in renderer.background_indices if index not in renderer.indices]
         if others:
@@ -171,7 +186,7 @@ class Session:
         return lines
 
     def describe_computing(self, processes: Processes) -> str:
-        """A line that tells where and how the networks run."""
+        """A line that describes where and how the networks run."""
         model, device = self.model, next(self.model.parameters()).device
         shared = f" in {processes.world} processes" if processes.world > 1 else ""
         return f"on {device.type}{shared}: networks in {model.precision}, planes by the {model.backend!r} backend"
@@ -186,7 +201,7 @@ class Session:
         return numbers
 
     def _still_sources(self, named: tuple[int, ...] | None) -> int:
-        """From how many cameras the background is made, at least; 0: from the sources alone."""
+        """Minimum number of cameras of the background; 0: the sources only."""
         count, clip = self.options.background_cameras, self.clip
         if count is not None:
             if self.model.arch.max_views is not None or not self.model.has_mask:
@@ -202,17 +217,17 @@ class Session:
         return [self.clip.names[index] for index in cameras]
 
     def _references(self, renderer: BlendedRenderer) -> list[object]:
-        """How many references a view is made from, then each reference with its other sources: cam02 (cam03 cam07)."""
+        """The number of references per view, then each reference with its other sources: cam02 (cam03 cam07)."""
         count = 1 if renderer.references is None else renderer.references.count
         sources = (self._names(each.indices) for each in renderer.renderers)
         return [count, *(f"{first} ({' '.join(others)})" for first, *others in sources)]
 
 
 def load_checkpoint(options: MPIOptions, device: torch.device) -> MaskVolumeModel:
-    """The model on a device; a stage-one checkpoint renders each frame without mask and background.
+    """Load the model onto a device; a stage-one checkpoint renders each frame without mask and background.
 
     Raises:
-        InputError: a backend that is unavailable, or a checkpoint that can't be read.
+        InputError: the backend is unavailable, or the checkpoint can't be read.
     """
     backends = available_backends(device)
     if options.backend is not None and options.backend not in backends:
@@ -224,7 +239,7 @@ def load_checkpoint(options: MPIOptions, device: torch.device) -> MaskVolumeMode
 
 
 def describe_missing(device: torch.device) -> list[str]:
-    """Lines that tell which faster backends are unavailable, and why."""
+    """Lines that list the faster backends that are unavailable, and why."""
     return [
         f"backend {name!r}, which is faster, is unavailable: {reason}"
         for name, reason in missing_backends(device).items()
@@ -232,18 +247,21 @@ def describe_missing(device: torch.device) -> list[str]:
 
 
 def background_folder(clip: RigClip, folder: RenderFolder) -> Path:
-    """Where the backgrounds of a clip are: its own folder of them, or the output's, to be filled."""
+    """The folder of the backgrounds: the clip's own if it exists, otherwise the output's."""
     return clip.background_dir if clip.background_dir.is_dir() else folder.background
 
 
 def make_backgrounds(clip: RigClip, cameras: Sequence[int], folder: Path, *, keep: bool) -> None:
-    """Write the median over time of each of the cameras as ``camNN.png``.
+    """Write the median over time of each camera as ``camNN.png``.
 
     Args:
         clip: the recording.
-        cameras: their numbers.
-        folder: the output.
-        keep: leave pictures that are there as they are.
+        cameras: numbers of the cameras.
+        folder: the output folder.
+        keep: keep existing pictures.
+
+    Raises:
+        InputError: a frame can't be read, or the folder can't be written.
     """
     frames = backgrounds.evenly_spaced(clip.num_frames, BACKGROUND_FRAMES)
     notice = f"{folder}: making backgrounds, the median over {len(frames)} frames, since the clip has none"

@@ -1,4 +1,4 @@
-"""Training options that both stages share, beside those of the training loop: the multiplane images and the data."""
+"""Training options shared by both stages, besides those of the training loop: multiplane images and data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from maskvolume.options import option
 from maskvolume.runtime.errors import InputError
 from maskvolume.training import FREE, PRIVATE, TrainOptions
 
-MIN_SCALE = 0.01  # of recorded pictures: a smaller factor leaves nothing of them
+MIN_SCALE = 0.01  # of recorded pictures; a smaller factor leaves nothing of them
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class StageOptions(TrainOptions):
 
 
 def check_stage_options(options: StageOptions, how_to_get: str) -> None:
-    """Reject options that do not go together before any work starts.
+    """Reject conflicting options before any work starts.
 
     Args:
-        options: of either stage.
-        how_to_get: where the recorded data comes from, for the message.
+        options: the options of either stage.
+        how_to_get: how to obtain the recorded data, for the error message.
 
     Raises:
-        InputError: more views than the architecture takes, or a data folder that is missing.
+        InputError: there are more views than the architecture takes, or a data folder is missing.
     """
     fewest, most = options.num_sources
     limit = ARCHITECTURES[options.arch].max_views

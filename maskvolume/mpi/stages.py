@@ -1,4 +1,4 @@
-"""What the training of both stages shares: choice of a source, MPI cameras, pictures for the log, start of a run."""
+"""Shared parts of the training stages: choice of the data source, MPI cameras, log pictures, and the start of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from maskvolume.training import (
 
 
 class StageTask:
-    """The part of a ``training.Task`` that is the same in both stages: networks to compile, checkpoints to ship."""
+    """The part of a ``training.Task`` shared by both stages: networks to compile and checkpoints to write."""
 
     suffix = ".safetensors"
     rate_shares: Mapping[str, float] = {}
@@ -50,7 +50,7 @@ class StageTask:
 def choose_source(
     options: StageOptions, worlds: SampleSource, open_recorded: Callable[[], SampleSource]
 ) -> SampleSource:
-    """The source that ``dataset_name`` names: random worlds, the recorded data (opened only then), or a mixture."""
+    """Choose the source named by ``dataset_name``: random worlds, recorded data (opened on demand), or a mixture."""
     if options.dataset_name == "synthetic":
         return worlds
     recorded = open_recorded()
@@ -67,25 +67,28 @@ def mpi_frustum(batch: ViewBatch, num_planes: int, margin: int) -> tuple[Camera,
 
 
 def side_by_side(*pictures: Tensor) -> Tensor:
-    """Pictures ``[3 or 1, H, W]`` in a row."""
+    """Concatenate pictures ``[3 or 1, H, W]`` horizontally: ``[3, H, sum of W]``."""
     return torch.cat([picture.expand(3, -1, -1) for picture in pictures], dim=-1)
 
 
 def disparity_picture(rendering: Rendering, near: Tensor) -> Tensor:
-    """Disparity ``[B, 1, H, W]`` as grey: white at the nearest plane, black at infinity."""
+    """Disparity as a grey picture ``[B, 1, H, W]`` in 0..1: white at the nearest plane, black at infinity."""
     return rendering.disparity * near[:, None, None, None]
 
 
 def load_start(path: str, stage: Stage, arch: str) -> MaskVolumeModel:
-    """The networks of a stage that another training starts from, of the same architecture or of one that it adopts.
+    """Load the networks that a training starts from.
 
     Args:
-        path: of the checkpoint.
-        stage: whose networks are needed.
-        arch: name of the architecture that is trained.
+        path: the checkpoint.
+        stage: the stage whose networks are needed.
+        arch: name of the architecture to train; the checkpoint's may differ if this one can adopt its weights.
+
+    Returns:
+        The model, in eval mode and without gradients.
 
     Raises:
-        InputError: no such checkpoint, a damaged one, or one of another stage or architecture.
+        InputError: the checkpoint is missing or damaged, or of an incompatible stage or architecture.
     """
     model = load_model(path, stage=stage)
     if model.meta.arch == arch:
@@ -105,10 +108,15 @@ def run_training(
     make_model: Callable[[], MaskVolumeModel],
     make_task: Callable[[torch.device, Processes], Task[MaskVolumeModel]],
 ) -> Path | None:
-    """Start the processes that the options ask for, build model and task on the device of each, and train.
+    """Start the requested processes, build the model and the task on the device of each, and train.
+
+    Args:
+        options: the training options.
+        make_model: builds the model.
+        make_task: builds the task from a device and the processes.
 
     Returns:
-        The path of the written model; None in all processes but the first.
+        The path of the trained model; None in all processes but the first.
     """
     start_processes(options.num_gpus)
     device = resolve_device("cpu" if options.num_gpus == 0 else options.device)

@@ -1,9 +1,9 @@
-"""Multiplane images made part by part, where the networks' working memory for a whole frame is too much.
+"""Computes multiplane images in tiles, for frames whose working memory in the networks would be too large.
 
-The MPI's camera is cropped to a tile and its halo, pictures are swept and the networks run there, and the inner part is
-kept. So it needs networks that are local in the picture plane (``Architecture.halo``). What exists at full size is the
-background's MPI and the frame's; sweeps do nowhere. The result is that of the whole frame but for rounding. No leading
-batch axes here.
+For each tile, the MPI's camera is cropped to the tile and its halo, the pictures are swept, the networks run, and the
+inner part is kept. This requires networks that are local in the picture plane (``Architecture.halo``). Only the MPIs of
+the background and of the frame exist at full size; sweeps never do. The result equals that of the whole frame up to
+rounding. This module does not support leading batch axes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Tile:
     """A window of the picture, in pixels.
 
     Attributes:
-        top: its first row.
-        left: its first column.
+        top: first row.
+        left: first column.
         size: ``(h, w)``.
     """
 
@@ -40,29 +40,29 @@ class Tile:
     size: tuple[int, int]
 
     def grown(self, halo: int, size: tuple[int, int]) -> Tile:
-        """The tile and ``halo`` pixels around it, within a picture of ``size``."""
+        """The tile with ``halo`` pixels around it, clipped to a picture of ``size`` (h, w)."""
         top, left = max(self.top - halo, 0), max(self.left - halo, 0)
         bottom, right = min(self.top + self.size[0] + halo, size[0]), min(self.left + self.size[1] + halo, size[1])
         return Tile(top, left, (bottom - top, right - left))
 
     def within(self, other: Tile) -> Tile:
-        """The same window counted from the corner of another one."""
+        """The same window relative to the top left corner of another one."""
         return Tile(self.top - other.top, self.left - other.left, self.size)
 
     def halved(self) -> Tile:
-        """The same window at half the picture's resolution; its sides are even."""
+        """The same window at half the resolution; its sides and corner must be even."""
         return Tile(self.top // 2, self.left // 2, (self.size[0] // 2, self.size[1] // 2))
 
     def of(self, x: Tensor) -> Tensor:
-        """The window of ``[..., H, W]``, no copy."""
+        """The window of a tensor ``[..., H, W]``, as a view."""
         return x[..., self.top : self.top + self.size[0], self.left : self.left + self.size[1]]
 
     def of_camera(self, camera: Camera) -> Camera:
-        """The camera of the window."""
+        """The camera cropped to the window."""
         return camera.cropped(self.top, self.left, self.size)
 
     def of_mpi(self, mpi: MultiplaneImage) -> MultiplaneImage:
-        """The window of an MPI, no copy."""
+        """The window of an MPI, which shares its memory."""
         return mpi.cropped(self.top, self.left, self.size)
 
 
@@ -72,7 +72,7 @@ class Tiling:
 
     Attributes:
         size: ``(h, w)`` of the picture.
-        tile: ``(h, w)`` of a tile; those at the bottom and at the right may be smaller.
+        tile: ``(h, w)`` of a tile; tiles at the bottom and on the right may be smaller.
     """
 
     size: tuple[int, int]
@@ -80,13 +80,13 @@ class Tiling:
 
     @staticmethod
     def of(size: tuple[int, int], rows: int, columns: int, grid: int) -> Tiling:
-        """At most so many rows and columns of tiles, their corners on a grid."""
+        """A tiling with at most ``rows`` x ``columns`` tiles whose corners are multiples of ``grid`` pixels."""
         h, w = (math.ceil(side / count / grid) * grid for side, count in zip(size, (rows, columns), strict=True))
         return Tiling(size, (min(h, size[0]), min(w, size[1])))
 
     @property
     def is_whole(self) -> bool:
-        """Whether one tile is the picture."""
+        """Whether a single tile covers the picture."""
         return self.tile == self.size
 
     def tiles(self) -> list[Tile]:
@@ -101,11 +101,11 @@ class Tiling:
 
 @dataclass(frozen=True)
 class TiledBackground:
-    """What the background of a clip contributes to frames made in tiles.
+    """The inputs of tiled frames that come from the background.
 
     Attributes:
-        images: ``[V, 3, Hs, Ws]`` its pictures, swept anew for each tile.
-        mpi: its multiplane image; float16 where the networks run in bfloat16, which is less exact.
+        images: ``[V, 3, Hs, Ws]`` in 0..1, the background pictures, swept again for each tile.
+        mpi: the background's multiplane image; float16 if the networks run in bfloat16, which is less precise.
     """
 
     images: Tensor
@@ -121,14 +121,30 @@ def background_in_tiles(
     tiles: Sequence[Tile],
     views: int | None = None,
 ) -> TiledBackground:
-    """``MaskVolumeModel.background`` tile by tile, without its sweep."""
+    """``MaskVolumeModel.background`` in tiles: keeps the pictures instead of their sweep.
+
+    Args:
+        model: the model; its architecture must have a halo.
+        images: ``[B, 3, Hs, Ws]`` in 0..1: the V cameras of the frames first, then any additional cameras.
+        sources: ``[B]``, the cameras of the images.
+        mpi_camera: ``[]``, the camera of the MPI.
+        depths: ``[D]``, plane depths in scene units, the farthest first.
+        tiles: the tiles that cover the picture of ``mpi_camera``.
+        views: V; all by default.
+
+    Returns:
+        The pictures of the first V cameras, and the MPI of all of them.
+
+    Raises:
+        ValueError: the networks can't work in tiles.
+    """
     dtype = background_dtype(model.precision)
     mpi = mpi_in_tiles(model, images, sources, mpi_camera, depths, tiles, dtype, checked=model.arch.context is not None)
     return TiledBackground(images[:views], mpi)
 
 
 def background_dtype(precision: Precision) -> torch.dtype:
-    """The type of a tiled background's planes; they are widened tile by tile, never as a whole."""
+    """The type of a tiled background's planes; only single tiles are converted to float32."""
     return torch.float16 if precision == "bf16" else torch.float32
 
 
@@ -143,18 +159,29 @@ def mpi_in_tiles(
     *,
     checked: bool = False,
 ) -> MultiplaneImage:
-    """``MaskVolumeModel.dynamic`` tile by tile.
+    """``MaskVolumeModel.dynamic`` in tiles.
 
     Args:
-        tiles: that make up the picture of ``mpi_camera``.
-        dtype: of the planes.
-        checked: without the views that contradict the others, as a background is made.
+        model: the model; its architecture must have a halo.
+        images: ``[V, 3, Hs, Ws]`` in 0..1.
+        sources: ``[V]``, the cameras of the images.
+        mpi_camera: ``[]``, the camera of the MPI.
+        depths: ``[D]``, plane depths in scene units, the farthest first.
+        tiles: the tiles that cover the picture of ``mpi_camera``.
+        dtype: type of the planes.
+        checked: ignore views that contradict the others, as for a background.
+
+    Returns:
+        The MPI.
+
+    Raises:
+        ValueError: the networks can't work in tiles.
     """
     mpi = _empty_mpi(model, mpi_camera, depths, dtype)
     context = _context(model, images, sources, mpi_camera, depths, tiles)
     left_out: Tensor | None = None
     if checked and context is not None:
-        # Of the planes alone, not of those that networks add to make up a multiple.
+        # Without the planes that the networks pad to a multiple.
         left_out = contradicted(context[:, : len(depths)], sources[None], mpi_camera[None], depths[None])
         context = _context(model, images, sources, mpi_camera, depths, tiles, left_out)
     for tile in tiles:
@@ -180,13 +207,21 @@ def frame_in_tiles(
     *,
     with_mask: bool = False,
 ) -> StoredFrame:
-    """``MaskVolumeModel.frame`` tile by tile, each blended at once, in the type of ``MultiplaneImage.prepared``.
+    """``MaskVolumeModel.frame`` in tiles, each blended immediately, in the type of ``MultiplaneImage.prepared``.
 
     Args:
-        images: the frame's pictures.
-        background: the clip's, from the same cameras on the same planes.
-        tiles: that make up the picture of the MPI's camera.
+        model: the model; it needs a mask network and an architecture with a halo.
+        images: ``[V, 3, Hs, Ws]`` in 0..1, the frame's pictures.
+        sources: ``[V]``, the cameras of the images.
+        background: the clip's background, from the same cameras on the same planes.
+        tiles: the tiles that cover the picture of the MPI's camera.
         with_mask: keep the mask volume too.
+
+    Returns:
+        The frame's full MPI.
+
+    Raises:
+        ValueError: the networks can't work in tiles, or the model has no mask network.
     """
     camera, depths = background.mpi.camera, background.mpi.depths
     size = camera.size
@@ -199,7 +234,7 @@ def frame_in_tiles(
         window = near.within(wide)
         sweep = model.sweep(images, sources, wide.of_camera(camera), depths)
         dynamic = window.of_mpi(model.mpi_from_sweep(sweep, wide.of_camera(camera), depths, _cut(context, wide)))
-        dynamic = replace(dynamic, rgba=dynamic.rgba.contiguous())  # lets what is around it go
+        dynamic = replace(dynamic, rgba=dynamic.rgba.contiguous())  # frees the planes around the window
         sweep = window.of(sweep).contiguous()
         give_back_freed()
         still = near.of_mpi(background.mpi)
@@ -211,7 +246,7 @@ def frame_in_tiles(
         tile.of(mpi.rgba).copy_(blended.rgba)
         if mask is not None:
             tile.of(mask).copy_(inner.of(part))
-        del sweep, still_sweep, dynamic, still, part, blended  # before the next tile's
+        del sweep, still_sweep, dynamic, still, part, blended  # before the next tile allocates its own
         give_back_freed()
     return StoredFrame(mpi, mask)
 
@@ -225,17 +260,17 @@ def _context(
     tiles: Sequence[Tile],
     left_out: Tensor | None = None,
 ) -> Tensor | None:
-    """What the networks look at of the whole picture, ``[1, D, H / 2, W / 2]``; None where they look at parts alone.
+    """The networks' context of the whole picture, ``[1, D, H / 2, W / 2]``; None if the networks are purely local.
 
     Args:
-        left_out: ``[1, V, H / 2, W / 2]`` where views have no say.
+        left_out: bool ``[1, V, H / 2, W / 2]``, where views are ignored.
     """
     context = model.arch.context
     if context is None:
         return None
     if any(side % _halo(model).grid for side in mpi_camera.size):
         raise ValueError(f"mpi_camera: sides that are multiples of {_halo(model).grid} expected, got {mpi_camera.size}")
-    parts: list[list[Tensor]] = []  # of each tile its inputs
+    parts: list[list[Tensor]] = []  # context inputs of each tile
     for tile in tiles:
         wide = tile.grown(context.halo, mpi_camera.size)
         sweep = model.sweep(images, sources, wide.of_camera(mpi_camera), depths)[None]
@@ -267,6 +302,6 @@ def _halo(model: MaskVolumeModel) -> Halo:
 
 
 def _empty_mpi(model: MaskVolumeModel, camera: Camera, depths: Tensor, dtype: torch.dtype) -> MultiplaneImage:
-    """Planes to be filled."""
+    """An MPI with uninitialised planes."""
     rgba = torch.empty(len(depths), 4, *camera.size, dtype=dtype, device=depths.device)
     return MultiplaneImage(rgba, camera, depths, model.arch.premultiplied)

@@ -1,1 +1,1 @@
-"""From a clip to files, for any renderer: shots, the loop, the output folder, pictures of disparity."""
+"""Rendering a clip to files with any renderer: shots, the render loop, the output folder, disparity pictures."""

@@ -1,8 +1,8 @@
-"""A clip rendered to pictures and videos by any renderer: the order of the shots, and the threads around it.
+"""Renders a clip to pictures and videos with any renderer: orders the shots and runs the reader and writer threads.
 
-Shots are worked off by time, so what the shots of a moment share is made once. The pictures of the next moments are
-decoded while one is rendered, and pictures are encoded and written beside it. On a GPU the host enqueues one moment
-after the other and waits only for its writers. Memory does not grow with the number of shots or of frames.
+Shots are processed by time, so that work shared by the shots of a moment is done once. Threads decode the pictures of
+the next moments and encode finished pictures while a moment is rendered. On a GPU, the host enqueues one moment after
+another and waits for its writers only. Memory does not grow with the number of shots or frames.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class RenderReport:
 
     Attributes:
         folder: the output folder.
-        indices: the source cameras, the most important first.
-        times: the time that each shot shows, in frames.
-        made: number of shots that were rendered now.
-        kept: number of shots that were there already.
-        seconds: the duration of the whole rendering.
+        indices: source cameras, the most important first.
+        times: time of each shot, in frames.
+        made: number of shots rendered by this run.
+        kept: number of shots kept from an earlier run.
+        seconds: duration of the rendering.
     """
 
     folder: RenderFolder
@@ -63,24 +63,27 @@ def render_clip(
     processes: Processes = ALONE,
     with_moment: WithMoment | None = None,
 ) -> RenderReport:
-    """Render what is missing in the folder, then encode the videos.
+    """Render the shots that are missing in the folder, then encode the videos.
 
-    Pictures appear whole or not at all, so an interrupted run continues where it stopped. Of several processes each
-    renders a share of the moments, and the first encodes the videos when all are done.
+    Pictures are written atomically, so an interrupted run continues where it stopped. Each process renders a share of
+    the moments; the first one encodes the videos when all are done.
 
     Args:
-        renderer: of the clip.
-        shots: what to render.
-        folder: made ready by ``RenderFolder.prepare``.
-        fps: frames a second of the videos.
-        crf: quality of the videos, 0 (no loss) to 51.
-        processes: that share the shots; all see the same folder.
-        with_moment: called with the time of each moment once it is prepared, and with threads that may write what is
-            made of it.
+        renderer: the renderer of the clip.
+        shots: all shots of the rendering.
+        folder: the output, prepared by ``RenderFolder.prepare``.
+        fps: frames per second of the videos.
+        crf: quality of the videos, 0 (lossless) to 51 (worst).
+        processes: the processes that share the shots; all of them see the same folder.
+        with_moment: called once each moment is prepared, with its time and the writer threads, which the callback may
+            use for its own output.
+
+    Returns:
+        A report of the rendering.
 
     Raises:
-        InputError: a picture of the clip can't be read, or the renderer can't show a time; in all processes, where it
-            happens in one.
+        InputError: a picture of the clip can't be read, or the renderer can't show a time; raised in all processes if
+            it occurs in one.
         OSError: a file can't be written.
     """
     start = time.monotonic()
@@ -94,16 +97,19 @@ def render_clip(
 
 
 def share_of(groups: Sequence[tuple[float, list[int]]], processes: Processes) -> list[int]:
-    """The shots of this process: whole moments, one after the other, about as many shots as the other processes have.
+    """The shots of this process: consecutive whole moments, with about as many shots as each other process.
 
     Args:
-        groups: the shots of each time, as ``Shots.by_time`` gives them.
-        processes: that share them.
+        groups: the shots of each time, as returned by ``Shots.by_time``.
+        processes: the processes that share the shots.
+
+    Returns:
+        Numbers of the shots, ascending.
     """
     total = sum(len(members) for _, members in groups)
     share, before = [], 0
     for _, members in groups:
-        # A moment belongs to the process in whose part of the shots its middle lies.
+        # A moment belongs to the process whose part of the shots contains its middle.
         middle = before + len(members) / 2
         if processes.rank <= middle * processes.world / max(total, 1) < processes.rank + 1:
             share += members
@@ -112,7 +118,7 @@ def share_of(groups: Sequence[tuple[float, list[int]]], processes: Processes) ->
 
 
 def _begin(renderer: Renderer[AnyMoment], shots: Shots, folder: RenderFolder) -> list[int]:
-    """The shots that are missing."""
+    """The numbers of the missing shots; also writes the disparity scale."""
     size = shots.targets.size
     with ThreadPoolExecutor(WRITERS) as pool:
         done = list(pool.map(lambda number: folder.is_done(number, size), range(len(shots))))
@@ -122,7 +128,7 @@ def _begin(renderer: Renderer[AnyMoment], shots: Shots, folder: RenderFolder) ->
 
 
 def _encode(renderer: Renderer[AnyMoment], shots: Shots, folder: RenderFolder, fps: float, crf: int) -> None:
-    """The videos of the pictures."""
+    """Encode the videos of the pictures."""
     frames = [folder.frame(number) for number in range(len(shots))]
     encode_video(frames, folder.video, fps=fps, crf=crf)
     if folder.with_disparity:
@@ -146,7 +152,11 @@ def render_shots(
     quiet: bool = False,
     with_moment: WithMoment | None = None,
 ) -> None:
-    """Render some of the shots into the folder; see ``render_clip``."""
+    """Render the shots with these numbers into the folder; see ``render_clip``.
+
+    Raises:
+        ValueError: the folder wants masks, and the renderer has none.
+    """
     if not numbers:
         return
     if folder.with_mask and not renderer.has_masks:
@@ -173,7 +183,7 @@ def render_shots(
 
 
 def _parts(batches: Sequence[Sequence[int]], count: int) -> Iterator[Sequence[int]]:
-    """The batches, cut into parts of at most ``count``."""
+    """Split the batches into parts of at most ``count`` shots."""
     for batch in batches:
         for start in range(0, len(batch), count):
             yield batch[start : start + count]
@@ -187,10 +197,14 @@ def encode_video(
     crf: int,
     read: Callable[[Path], np.ndarray] = read_image,
 ) -> None:
-    """Encode picture files as a video, in order, a few in memory at a time.
+    """Encode picture files as a video, in order, holding a few in memory at a time.
 
     Args:
-        read: a file to uint8 ``[H, W, 3]`` RGB.
+        pictures: the picture files, at least one, all of the same size.
+        out: the video to write.
+        fps: frames per second.
+        crf: quality, 0 (lossless) to 51 (worst).
+        read: reads a file as uint8 ``[H, W, 3]`` RGB.
     """
     with closing(read_files(pictures, read)) as loaded, progress(len(pictures), out.name) as bar:
         first = next(loaded)
@@ -201,7 +215,7 @@ def encode_video(
 
 
 def _to_pixels(view: View, folder: RenderFolder, nearest: float) -> list[Tensor]:
-    """The contents of the files of N shots, ``[N, ...]`` each, in the order of ``RenderFolder.files_of``."""
+    """The pixels of the files of N shots, each ``[N, ...]``, in the order of ``RenderFolder.files_of``."""
     pixels = [to_bytes(view.color)]
     if folder.with_disparity:
         pixels.append(to_steps(view.disparity, nearest))
@@ -212,7 +226,7 @@ def _to_pixels(view: View, folder: RenderFolder, nearest: float) -> list[Tensor]
 
 
 def _write_shot(paths: Sequence[Path], arriving: Download, position: int) -> None:
-    """Write the files of a shot, the picture last: where it is, the others are."""
+    """Write the files of a shot, the picture last: if it exists, so do the others."""
     for path, array in reversed(list(zip(paths, arriving.arrays(), strict=True))):
         picture = array[position]
         write_image(path, picture.view(np.uint16) if picture.dtype == np.int16 else picture)

@@ -1,13 +1,13 @@
-"""The folder that a rendering lies in: names, what is complete already, and whether continuing is sound.
+"""The output folder of a rendering: file names, which poses are finished, and whether a run may continue.
 
-Layout, with pictures numbered as the poses:
+Layout, with pictures numbered by pose:
 
     frames/00000.png ...      or .jpg
-    disparity/00000.png ...   16 bits, only if asked for; disparity/scale.json says what a step is worth
-    mask/00000.png ...        8 bits, only if asked for: how much of a pixel comes from what moves
-    video.mp4, disparity.mp4  made of the pictures when all are there
-    background/cam00.png ...  only if the clip has none: the median over time of the cameras that are used
-    options.json              the options, and what decides the pixels of the pictures
+    disparity/00000.png ...   16 bits, only on request; disparity/scale.json holds the value of a step
+    mask/00000.png ...        8 bits, only on request: the share of each pixel that comes from moving things
+    video.mp4, disparity.mp4  encoded from the pictures when all are rendered
+    background/cam00.png ...  only if the clip has none: the median over time of each camera in use
+    options.json              the options, and everything that determines the pixels of the pictures
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ VIDEO_NAME, DISPARITY_VIDEO_NAME, OPTIONS_NAME, SCALE_NAME = (
 )
 
 _PICTURE = re.compile(r"\d{5,}\.(png|jpg)")
-# What a killed run leaves: the temporary files of ``maskvolume.io.files.atomic_path``.
+# Temporary files of ``maskvolume.io.files.atomic_path``, left by a killed run.
 _LEFTOVER = re.compile(r"\.\w[\w.-]*\.[0-9a-f]{12}(\.\w+)?")
 
 
 @dataclass(frozen=True)
 class _Record:
-    """What options.json holds."""
+    """The content of options.json."""
 
     options: Any
     made_of: Mapping[str, object]
@@ -51,13 +51,13 @@ class _Record:
 
 @dataclass(frozen=True)
 class RenderFolder:
-    """An output folder; made ready by :meth:`prepare`.
+    """An output folder; call :meth:`prepare` before rendering into it.
 
     Attributes:
         root: the folder.
         frame_format: ``png`` or ``jpg``.
-        with_disparity: whether disparity pictures belong to a finished pose.
-        with_mask: whether mask pictures do.
+        with_disparity: whether a finished pose has a disparity picture.
+        with_mask: whether a finished pose has a mask picture.
     """
 
     root: Path
@@ -89,23 +89,23 @@ class RenderFolder:
 
     @property
     def scale(self) -> Path:
-        """What a step of the disparity pictures is worth."""
+        """The file with the value of a step of the disparity pictures."""
         return self.root / DISPARITY / SCALE_NAME
 
     @property
     def background(self) -> Path:
-        """Where backgrounds are made when the clip has none."""
+        """The folder of computed backgrounds, for a clip that has none."""
         return self.root / BACKGROUND
 
     def files_of(self, pose: int) -> list[Path]:
-        """The files of a finished pose."""
+        """The files of a finished pose, the picture first."""
         files = [self.frame(pose)]
         files += [self.disparity(pose)] if self.with_disparity else []
         files += [self.mask(pose)] if self.with_mask else []
         return files
 
     def is_done(self, pose: int, size: tuple[int, int]) -> bool:
-        """Whether all files of a pose are there, whole and of this size (h, w)."""
+        """Whether all files of a pose exist, are readable and have this size (h, w)."""
         for path in self.files_of(pose):
             try:
                 if not path.is_file() or read_image(path).shape[:2] != size:
@@ -115,20 +115,19 @@ class RenderFolder:
         return True
 
     def prepare(self, made_of: Mapping[str, object], options: Any, *, overwrite: bool = False) -> bool:
-        """Make the folder ready to render into: check that continuing is sound, or clear what is there.
+        """Prepare the folder for rendering: check that an earlier rendering may continue, or remove it.
 
         Args:
-            made_of: what decides the pixels of the pictures, by name; two runs that agree in all of it make
-                the same files.
-            options: of the program, a dataclass; kept in options.json for the reader.
+            made_of: everything that determines the pixels of the pictures, by name; runs with equal values
+                produce the same files.
+            options: the options of the program, a dataclass; stored in options.json for the user.
             overwrite: remove the pictures and videos of an earlier rendering.
 
         Returns:
-            Whether this continues an earlier rendering.
+            Whether this run continues an earlier rendering.
 
         Raises:
-            InputError: pictures of another rendering, or of unknown origin, are there; or the folder
-                can't be written.
+            InputError: the folder holds pictures of another rendering or of unknown origin, or can't be written.
         """
         made_of = json.loads(json.dumps(made_of))
         earlier = self._read_record()
@@ -154,7 +153,7 @@ class RenderFolder:
         return not differing and not overwrite
 
     def write_scale(self, nearest: float, farthest: float) -> None:
-        """Write what the disparity pictures mean, for planes between these depths."""
+        """Write the scale of the disparity pictures, for planes between these depths in scene units."""
         content = {
             "disparity_per_step": 1 / nearest / DISPARITY_STEPS,
             "meaning": "pixel * disparity_per_step = 1 / depth; depth in scene units, along the axis of the "
@@ -188,7 +187,7 @@ class RenderFolder:
 
 
 def digest(*content: bytes | Tensor | Path) -> str:
-    """A short fingerprint of bytes, tensors or the contents of files."""
+    """A short hash of bytes, tensors or file contents: 16 hex digits."""
     total = hashlib.sha256()
     for item in content:
         if isinstance(item, Path):

@@ -1,4 +1,4 @@
-"""What a rendering needs of a method: the moments that it renders, and the views that it returns."""
+"""The interface between the render loop and a view synthesis method: renderers, moments and views."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from maskvolume.rendering.shots import Shots
 
-Source = tuple[int, int]  # number of a camera and of a recorded frame: one picture of a clip
+Source = tuple[int, int]  # (camera, frame) numbers of one recorded picture
 
 
 @dataclass(frozen=True)
 class View:
-    """A rendered view with nothing missing, or N of them.
+    """A rendered view with unseen pixels filled, or N of them.
 
     Attributes:
-        color: ``[..., 3, h, w]`` in 0..1 on the renderer's device.
-        disparity: ``[..., 1, h, w]`` 1 / depth in scene units.
-        opacity: ``[..., 1, h, w]`` before unseen pixels were filled.
-        mask: ``[..., 1, h, w]`` how much of the pixel comes from what moves; None where not asked for.
+        color: ``[..., 3, h, w]`` in 0..1, on the renderer's device.
+        disparity: ``[..., 1, h, w]``, 1 / depth in scene units.
+        opacity: ``[..., 1, h, w]`` in 0..1, before unseen pixels were filled.
+        mask: ``[..., 1, h, w]`` in 0..1, the share of each pixel that comes from moving things; None if not requested.
     """
 
     color: Tensor
@@ -34,14 +34,14 @@ class View:
 
 @dataclass(frozen=True)
 class Moment:
-    """The shots of one time. What they share is made once.
+    """The shots of one time, which share their preparation.
 
-    A method may keep more in a class of its own that extends this one.
+    A method may store additional data in a subclass.
 
     Attributes:
         time: in frames of the clip; 2.5 lies midway between frames 2 and 3.
-        sources: the recorded pictures that the views of this moment are made from.
-        batches: numbers of the shots, in the order of rendering; those of a batch can be rendered at once.
+        sources: the recorded pictures that the views of this moment are rendered from.
+        batches: numbers of the shots, in rendering order; the shots of a batch can be rendered in one call.
     """
 
     time: float
@@ -53,67 +53,73 @@ AnyMoment = TypeVar("AnyMoment", bound=Moment)
 
 
 class Renderer(Protocol[AnyMoment]):
-    """A method of view synthesis that is ready to render one clip; ``maskvolume.mpi.blending`` has one.
+    """A view synthesis method set up to render one clip; ``maskvolume.mpi.blending`` implements one.
 
-    The loop calls :meth:`begin` once, then for each moment :meth:`read` (in threads, ahead of the rest),
-    :meth:`prepare`, and :meth:`render` for parts of its batches.
+    The loop calls :meth:`begin` once, then for each moment :meth:`read` (ahead of time, in threads), :meth:`prepare`,
+    and :meth:`render` for parts of its batches.
     """
 
     @property
     def device(self) -> torch.device:
-        """Where views are made."""
+        """The device that computes the views."""
         ...
 
     @property
     def depth_range(self) -> tuple[float, float]:
-        """Nearest and farthest depth in scene units, which the 16-bit pictures of disparity span."""
+        """Nearest and farthest depth in scene units; the range of 16-bit disparity pictures."""
         ...
 
     @property
     def has_masks(self) -> bool:
-        """Whether views can have a mask."""
+        """Whether the renderer can render masks."""
         ...
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """Numbers of the cameras that views are made from, the most important first."""
+        """Numbers of the source cameras, the most important first."""
         ...
 
     def begin(self, shots: Shots, numbers: Sequence[int]) -> Sequence[AnyMoment]:
-        """Divide shots into moments, in the order of rendering, and make what all of them share.
+        """Group shots into moments and prepare what all moments share.
 
         Args:
             shots: all shots of the rendering.
-            numbers: those to render now.
+            numbers: the shots to render now.
+
+        Returns:
+            The moments, in rendering order.
 
         Raises:
-            InputError: a time that the method can't show, or a picture that can't be read.
+            InputError: the method can't show a time, or a picture can't be read.
         """
         ...
 
     def views_at_once(self, size: tuple[int, int]) -> int:
-        """How many views of a size ``(h, w)`` to ask :meth:`render` for at once; asked after :meth:`begin`."""
+        """Number of views of size ``(h, w)`` to pass to :meth:`render` in one call; valid after :meth:`begin`."""
         ...
 
     def read(self, source: Source) -> np.ndarray:
-        """A recorded picture as :meth:`prepare` wants it, uint8 ``[H, W, 3]`` RGB; runs in other threads."""
+        """Read a recorded picture for :meth:`prepare`, uint8 ``[H, W, 3]`` RGB; called from other threads."""
         ...
 
     def prepare(self, moment: AnyMoment, pictures: Mapping[Source, np.ndarray]) -> None:
-        """Make what the views of a moment share, and release that of the moment before.
+        """Compute what the views of a moment share, and release the data of the previous moment.
 
         Args:
-            moment: one of :meth:`begin`.
-            pictures: of each of its sources.
+            moment: a moment returned by :meth:`begin`.
+            pictures: uint8 ``[H, W, 3]`` RGB for each of its sources.
         """
         ...
 
     def render(self, moment: AnyMoment, numbers: Sequence[int], *, with_mask: bool = False) -> View:
-        """The views of shots of one batch, ``[N, ...]``; without the leading axis for a single one.
+        """Render shots of one batch.
 
         Args:
-            moment: the one that was prepared last.
-            numbers: of the shots.
-            with_mask: render masks too; only where ``has_masks``.
+            moment: the moment that was prepared last.
+            numbers: N numbers of shots.
+            with_mask: render masks too; requires ``has_masks``.
+
+        Returns:
+            Views ``[N, ...]``, without the leading axis for a single shot.
         """
         ...

@@ -1,4 +1,4 @@
-"""Which camera looks at which moment: paths, fixed views, the order of time."""
+"""Shots, which pair a camera with a time: along paths, from fixed views, in several orders of time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class Shots:
-    """What to render: picture i is the view of ``targets[i]`` at ``times[i]`` of the clip.
+    """The pictures to render: picture i is the view of ``targets[i]`` at ``times[i]`` of the clip.
 
     Attributes:
-        targets: cameras ``[N]`` of the size of the pictures.
+        targets: cameras ``[N]``, with the size of the pictures.
         times: N times in frames of the clip; 2.5 lies midway between frames 2 and 3.
     """
 
@@ -29,7 +29,7 @@ class Shots:
         return len(self.times)
 
     def by_time(self, numbers: Iterable[int]) -> list[tuple[float, list[int]]]:
-        """The shots of each time, in the order of the times."""
+        """Group shots by time: pairs of a time and the numbers of its shots, ascending by time."""
         groups: dict[float, list[int]] = {}
         for number in numbers:
             groups.setdefault(self.times[number], []).append(number)
@@ -37,21 +37,40 @@ class Shots:
 
 
 def path_shots(path: Camera, time_mode: str, clip_frames: int, count: int | None = None) -> Shots:
-    """Walk along a path while time goes by.
+    """Shots that move along a path while time advances.
 
     Args:
         path: poses ``[N]``.
-        time_mode: ``loop`` (pose i shows frame i modulo the clip), ``pingpong`` (forth and back) or
+        time_mode: ``loop`` (pose i shows frame i modulo the clip's length), ``pingpong`` (back and forth) or
             ``fix:T``.
-        clip_frames: frames of the clip.
-        count: at most so many poses.
+        clip_frames: number of frames of the clip.
+        count: maximum number of poses; None: all.
+
+    Returns:
+        The shots, one per pose.
+
+    Raises:
+        InputError: the time mode is invalid, or T lies outside the clip.
     """
     number = len(path) if count is None else min(count, len(path))
     return Shots(path[:number], _cycle(time_order(time_mode, clip_frames), number))
 
 
 def fixed_shots(target: Camera, time_mode: str, clip_frames: int, count: int | None = None) -> Shots:
-    """Stand still at ``target []`` while time goes by: ``count`` pictures, or one pass through time."""
+    """Shots from a fixed camera while time advances.
+
+    Args:
+        target: ``[]``, the camera.
+        time_mode: see ``path_shots``.
+        clip_frames: number of frames of the clip.
+        count: number of shots; None: one pass through time.
+
+    Returns:
+        The shots.
+
+    Raises:
+        InputError: the time mode is invalid, or T lies outside the clip.
+    """
     order = time_order(time_mode, clip_frames)
     number = len(order) if count is None else count
     poses = Camera(target.T_cam_world.expand(number, 4, 4), target.K.expand(number, 3, 3), target.size)
@@ -63,10 +82,10 @@ def _cycle(order: tuple[float, ...], number: int) -> tuple[float, ...]:
 
 
 def time_order(time_mode: str, clip_frames: int) -> tuple[float, ...]:
-    """One period of the times that follow each other, in frames: see ``path_shots``.
+    """One period of the times of a time mode, in frames; see ``path_shots``.
 
     Raises:
-        InputError: neither of the modes, or a T that lies outside of the clip.
+        InputError: the time mode is invalid, or T lies outside the clip.
     """
     if time_mode == "loop":
         return tuple(map(float, range(clip_frames)))
@@ -81,7 +100,11 @@ def time_order(time_mode: str, clip_frames: int) -> tuple[float, ...]:
 
 
 def fixed_camera(view: str, clip: RigClip) -> int | None:
-    """The camera of ``fix:CAMERA`` (a name or a number), None for ``path``."""
+    """The number of the camera in ``fix:CAMERA`` (a name or a number); None for ``path``.
+
+    Raises:
+        InputError: the view is invalid, or the clip has no such camera.
+    """
     if view == "path":
         return None
     head, _, camera = view.partition(":")

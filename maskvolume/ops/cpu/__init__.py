@@ -1,1 +1,1 @@
-"""The operations on the processor, in loops that Numba compiles at their first use."""
+"""CPU implementations of the operations: loops that Numba compiles on first use."""

@@ -1,6 +1,6 @@
-"""The operations on the processor by compiled loops, as a backend, and its kernels of the operators.
+"""The CPU backend of compiled loops, and its operator kernels.
 
-Importing this raises ImportError where there is no Numba, and RuntimeError where there is no place to keep loops.
+Importing this module raises ImportError without Numba, and RuntimeError without a writable cache for compiled loops.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ operators.aggregate.register_kernel(DEVICE)(loops.aggregate)
 
 
 class CompiledBackend(OperatorBackend):
-    """Loops that Numba compiles. They calculate in float32 and have no gradients.
+    """Loops compiled by Numba. They compute in float32 and have no gradients.
 
-    ``composite``, ``blend_planes`` and ``make_planes_with_logits`` are the reference's.
+    Inherits ``composite``, ``blend_planes`` and ``make_planes_with_logits`` from the reference.
     """
 
     @property

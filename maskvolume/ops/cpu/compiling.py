@@ -1,7 +1,6 @@
-"""How loops are compiled by Numba and kept on disk.
+"""Compilation of loops by Numba, with a cache on disk.
 
-Importing this raises ImportError where there is no Numba, and ``compiled`` raises RuntimeError where there is no place
-to keep what was compiled.
+Importing this module raises ImportError without Numba; ``compiled`` raises RuntimeError without a writable cache.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 _PACKAGE = "maskvolume.ops.cpu"
 
-# Everything but "there are no infinities and no NaNs".
+# All fast-math flags except those that assume finite numbers.
 _FAST = {"contract", "reassoc", "arcp", "nsz", "afn"}
-_LOCK = Lock()  # threads that share a loop come to it at once
+_LOCK = Lock()  # threads that share a loop compile it only once
 
 
 @cache
 def sources_digest() -> str:
-    """A digest of the sources of all modules beside this one."""
+    """Return a digest of the sources of all modules in this folder."""
     digest = hashlib.sha256()
     for name in sorted(module.name for module in pkgutil.iter_modules(import_module(_PACKAGE).__path__)):
         digest.update(source_of(f"{_PACKAGE}.{name}").encode())
@@ -35,15 +34,15 @@ def sources_digest() -> str:
 
 
 def source_of(module: str) -> str:
-    """The text of a module, which need not be imported."""
+    """Return the source text of a module without importing it."""
     loader: Any = getattr(find_spec(module), "loader", None)
     return loader.get_source(module) or ""
 
 
 class _Cache(FunctionCache):
-    """Numba's files of a compiled loop, stale when any source of this package changes.
+    """Numba cache of a compiled loop, stale when any source in this package changes.
 
-    By itself Numba looks at the file of the loop alone, and not at those that are inlined into it.
+    By default Numba checks only the file of the loop, not the files of functions inlined into it.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
@@ -52,14 +51,14 @@ class _Cache(FunctionCache):
 
 
 inlined: Any = njit(nogil=True, fastmath=_FAST, error_model="numpy", forceinline=True)
-"""A part of a loop: it becomes part of each loop that calls it."""
+"""Decorator for helper functions: Numba inlines them into the loops that call them."""
 
 
 def compiled(signature: str) -> Any:
-    """A loop that holds no lock; compiled at its first use, or taken from what an earlier process compiled.
+    """Decorate a loop that releases the GIL; it is compiled on first use or loaded from the cache on disk.
 
-    One signature a loop: processes that compile different ones at the same time would overwrite each other's files in
-    Numba's cache.
+    Each loop has one signature: processes that compile different signatures at the same time would overwrite each
+    other's cache files.
     """
 
     def decorate(function: Callable[..., None]) -> Any:

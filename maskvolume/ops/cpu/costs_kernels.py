@@ -1,7 +1,7 @@
-"""Loops that find costs of planes and carry them along paths through the picture, compiled by Numba.
+"""Loops that compute plane costs and accumulate them along paths through the picture, compiled by Numba.
 
-See ``maskvolume.ops.reference.costs``, which does the same in plain torch. Costs are found plane by plane. For the
-paths the planes of a pixel lie side by side, so that a step is a few vector operations.
+``maskvolume.ops.reference.costs`` does the same in plain torch. Costs are computed plane by plane. For the paths, the
+planes of a pixel are adjacent in memory, so that a step is a few vector operations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from maskvolume.ops.cpu.vectors import (
 )
 
 f32, i32 = np.float32, np.int32
-index = np.uintp  # unsigned: a negative index would count from the end, and that costs a comparison
+index = np.uintp  # unsigned: Numba checks signed indices for wraparound, which costs a comparison
 
 _COSTS = (
     "void({}, int64, int64, int64, int64, float32, float32, float32, float32, float32, int64, int64, "
@@ -34,7 +34,7 @@ _COSTS = (
 
 @inlined
 def _lights(sweep: Any, views: int, count: int, h: int, w: int, valid: Any, d: int, lights: Any) -> None:
-    """Brightness of the pixels of a plane, a view after the other, from 1 on; 0 where a view sees nothing."""
+    """Write the brightness of the pixels of a plane, view by view, starting at index 1; 0 where a view sees nothing."""
     plane, volume = h * w, count * h * w
     lanes, third, zero = ramp(i32(0)), f32(1) / f32(3), splat(f32(0))
     for v in range(views):
@@ -58,13 +58,13 @@ def _costs(
     raw, least, smooth = np.empty(plane, f32), np.empty(plane, f32), np.empty(2 * w, f32)
     column = np.empty(w + window, f32)
     ranked = np.empty(views * LANES, f32)
-    slopes = np.empty(2 * views * LANES, f32)  # across and down, of each view
+    slopes = np.empty(2 * views * LANES, f32)  # horizontal and vertical slopes of each view
     lanes, zero, one, many = ramp(i32(0)), splat(f32(0)), splat(f32(1)), splat(f32(1e30))
     for y in range(h):
         upper, lower = max(y - 1, 0), min(y + 1, h - 1)
         for x in range(0, w, LANES):
             there = lanes < i32(w - x)
-            within = lanes < i32(w - 1 - x)  # not at the picture's sides, where there is no gradient across
+            within = lanes < i32(w - 1 - x)  # the outer columns have no horizontal gradient
             at = d * plane + y * w + x
             for v in range(views):
                 row = 1 + v * plane + y * w + x
@@ -101,7 +101,7 @@ def _costs(
                 value = value + lowest(slope, splat(gradient_cap)) * gradient_gain
                 value = select(seen, select(found_none > f32(0.5), many, value), many)
                 found = found + select(value < f32(1e29), one, zero)
-                for k in range(v):  # into the row of those before, the smallest first
+                for k in range(v):  # insertion into the sorted differences, smallest first
                     ahead = load_where(ranked, index(k * LANES), there)
                     store_where(ranked, index(k * LANES), lowest(ahead, value), there)
                     value = select(ahead > value, ahead, value)
@@ -112,7 +112,7 @@ def _costs(
                 anchor_across = select(is_first, across, anchor_across)
                 anchor_down = select(is_first, down, anchor_down)
                 found_none = select(seen, zero, found_none)
-            used, total = zero, zero  # the smaller half, rounded up
+            used, total = zero, zero  # of the smaller half, rounded up
             for k in range(views):
                 counts = splat(f32(2 * k)) < found
                 used = used + select(counts, one, zero)
@@ -143,10 +143,10 @@ def costs_halves(
     gradient_gain: Any,
     window: int,
     d: int,
-    robust: Any,  # [D, H / 2, W / 2]: what is aggregated
-    nearest: Any,  # [D, H / 2, W / 2]: the difference of the two views that are most alike
+    robust: Any,  # [D, H / 2, W / 2]: the cost to aggregate
+    nearest: Any,  # [D, H / 2, W / 2]: the difference of the two most similar views
 ) -> None:
-    """Costs of plane ``d``."""
+    """Compute the costs of plane ``d`` from a 16-bit sweep."""
     _costs(sweep, views, count, h, w, cap, unsure, valid, gradient_cap, gradient_gain, window, d, robust, nearest)
 
 
@@ -155,7 +155,7 @@ def costs_full(
     sweep: Any, views: int, count: int, h: int, w: int, cap: Any, unsure: Any, valid: Any, gradient_cap: Any,
     gradient_gain: Any, window: int, d: int, robust: Any, nearest: Any,
 ) -> None:  # fmt: skip
-    """The same in float32."""
+    """Do the same as ``costs_halves`` in float32."""
     _costs(sweep, views, count, h, w, cap, unsure, valid, gradient_cap, gradient_gain, window, d, robust, nearest)
 
 
@@ -163,19 +163,19 @@ def costs_full(
 def add_along(
     cost: Any,  # [h, w, D]
     guide: Any,  # [h, w]
-    path: int,  # its direction: 0 to 2 down, 3 to 5 up, each to the left, straight and to the right; 6 right, 7 left
+    path: int,  # direction: 0 to 2 down, 3 to 5 up, each left, straight and right; 6 right, 7 left
     step: float,
     jump: float,
     edge: float,
     least_jump: float,
     total: Any,  # [h, w, D]
 ) -> None:
-    """Add the costs along the paths of a direction to ``total``."""
+    """Add the costs along the paths of one direction to ``total``."""
     h, w, count = cost.shape
     down, across = (0, 1) if path == 6 else (0, -1)
     if path < 6:
         down, across = (1, path - 1) if path < 3 else (-1, path - 4)
-    # The row before and this one; one place more at both ends of the planes, dearer than any.
+    # The previous row and the current one, padded at both ends of the planes with a higher cost than any other.
     rows = np.empty((2, w, count + 2), f32)
     rows[:] = f32(1e9)
     least = np.empty((2, w), f32)

@@ -1,7 +1,6 @@
-"""What the matching networks do beside convolutions, by loops that Numba compiles, without gradients.
+"""The operations of the matching networks apart from convolutions, as loops compiled by Numba, without gradients.
 
-See ``maskvolume.ops`` for what the functions take and return, and ``maskvolume.ops.reference`` for the same in plain
-torch.
+``maskvolume.ops`` documents arguments and results; ``maskvolume.ops.reference`` does the same in plain torch.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from maskvolume.ops.cpu.threads import share
 from maskvolume.ops.cpu.vectors import HALVES
 from maskvolume.ops.types import CostSettings, PlaneSettings, RobustSettings
 
-PATHS = 8  # directions in which costs are aggregated
-ROWS = 8  # that a thread takes at once; even
+PATHS = 8  # directions of aggregation
+ROWS = 8  # rows that a thread takes at once; even
 
-# The types of sweeps and of features that there are loops for.
+# The supported dtypes: sweep dtype to feature dtype.
 TYPES = {torch.float32: torch.float32} | ({torch.float16: torch.bfloat16} if HALVES else {})
 
 
 def matching_evidence(sweep: Tensor, settings: CostSettings, channels: int) -> tuple[Tensor, Tensor]:
-    """Costs and features, of a sweep of a type of ``TYPES``."""
+    """Compute costs and features from a sweep with a dtype in ``TYPES``."""
     windows = settings.window, settings.window_fine
     numbers = settings.cap, settings.unsure, types.VALID_ABOVE, *windows
     (batch, views), (count, h, w) = sweep.shape[:2], sweep.shape[-3:]
@@ -53,7 +52,7 @@ def matching_evidence(sweep: Tensor, settings: CostSettings, channels: int) -> t
 def mask_evidence(
     sweep: Tensor, background: Tensor, opacities: Tensor, settings: CostSettings
 ) -> tuple[Tensor, Tensor]:
-    """Features and evidence, of sweeps of a type of ``TYPES`` and opacities in float32."""
+    """Compute features and evidence from sweeps with a dtype in ``TYPES`` and float32 opacities."""
     channels = types.MASK_FEATURES
     numbers = settings.cap, types.VALID_ABOVE, settings.window, settings.window_fine
     (batch, views), (count, h, w) = sweep.shape[:2], sweep.shape[-3:]
@@ -79,7 +78,7 @@ def mask_evidence(
 
 
 def remaining_transmittance(opacity: Tensor) -> Tensor:
-    """Of float32 ``[B, D, H, W]``."""
+    """Compute the transmittance from float32 opacities ``[B, D, H, W]``."""
     count, h, w = opacity.shape[1:]
     left = torch.empty_like(opacity, memory_format=torch.contiguous_format)
     for inputs, values in zip(opacity, left, strict=True):
@@ -93,12 +92,12 @@ def remaining_transmittance(opacity: Tensor) -> Tensor:
 
 
 def aggregate(cost: Tensor, guide: Tensor, step: float, jump: float, edge: float, least_jump: float) -> Tensor:
-    """Of float32 ``cost [B, D, h, w]`` and ``guide [B, h, w]``; the prices are those of ``types.PathPrices``."""
+    """Aggregate float32 ``cost [B, D, h, w]`` with ``guide [B, h, w]``; prices as in ``types.PathPrices``."""
     aggregated = torch.empty_like(cost, memory_format=torch.contiguous_format)
     count, h, w = cost.shape[1:]
     for b, volume in enumerate(cost):
         inputs = np.ascontiguousarray(volume.numpy().transpose(1, 2, 0)), np.ascontiguousarray(guide[b].numpy())
-        sums = np.zeros((PATHS // 2, h, w, count), np.float32)  # of two paths each, so that they add up in one order
+        sums = np.zeros((PATHS // 2, h, w, count), np.float32)  # one sum per pair of paths: a fixed order
 
         def two(part: int, inputs: tuple[np.ndarray, ...] = inputs, sums: np.ndarray = sums) -> None:
             for path in (part, PATHS - 1 - part):
@@ -110,7 +109,7 @@ def aggregate(cost: Tensor, guide: Tensor, step: float, jump: float, edge: float
 
 
 def robust_costs(sweep: Tensor, settings: RobustSettings) -> tuple[Tensor, Tensor]:
-    """Of a sweep of a type of ``TYPES``."""
+    """Compute robust costs from a sweep with a dtype in ``TYPES``."""
     gradients = settings.gradient_cap, settings.gradient_gain
     numbers = settings.cap, settings.unsure, types.VALID_ABOVE, *gradients, settings.window
     (batch, views), (count, h, w) = sweep.shape[:2], sweep.shape[-3:]
@@ -133,7 +132,7 @@ def make_planes(
     settings: PlaneSettings,
     size: tuple[int, int, int],
 ) -> Tensor:
-    """Planes ``[B, d, 4, h, w]``, of a sweep of a type of ``TYPES`` and a U-Net's output of the type beside it."""
+    """Compute planes ``[B, d, 4, h, w]`` from a sweep and U-Net output whose dtypes are a pair in ``TYPES``."""
     (views, (count, h, w)), (shown, rows, across) = (sweep.shape[1], sweep.shape[-3:]), size
     trust = 0.0 if settings.trust is None else float(settings.trust)
     numbers = settings.logit_cap, settings.view_cap, trust, settings.cost_cap, types.VALID_ABOVE
@@ -158,7 +157,7 @@ def make_mask(
     hidden: float,
     size: tuple[int, int, int],
 ) -> Tensor:
-    """The mask ``[B, 1, d, h, w]``, of a U-Net's output in float32 or bfloat16."""
+    """Compute the mask ``[B, 1, d, h, w]`` from U-Net output in float32 or bfloat16."""
     (count, h, w), (shown, rows, across) = evidence.shape[-3:], size
     mask = evidence.new_empty(unet_output.shape[0], 1, shown, rows, across)
     (loop,) = _of_type(unet_output, planes_kernels.mask_full, planes_kernels.mask_halves)
@@ -173,19 +172,19 @@ def make_mask(
 
 
 def _features(sweep: Tensor, channels: int) -> Tensor:
-    """``[B, F, D, H / 2, W / 2]``, not yet written, with the features of a voxel side by side."""
+    """Allocate features ``[B, F, D, H / 2, W / 2]``, uninitialized, channels last."""
     batch, (count, h, w) = sweep.shape[0], sweep.shape[-3:]
     values = sweep.new_empty(batch, count, h // 2, w // 2, channels, dtype=TYPES[sweep.dtype])
     return values.permute(0, 4, 1, 2, 3)
 
 
 def _of_type(x: Tensor, *loops: Callable[..., None]) -> tuple[Callable[..., None], ...]:
-    """The first half of the loops for float32, the second one for 16 bits."""
+    """Select the loops for a dtype: the first half for float32, the second half for 16 bits."""
     middle = len(loops) // 2
     return loops[:middle] if x.dtype == torch.float32 else loops[middle:]
 
 
 def _flat(x: Tensor) -> np.ndarray:
-    """Numbers as a row of memory; halves as their bits."""
+    """View a tensor as a flat array; 16-bit floats as their bits."""
     row = x.detach().contiguous().view(-1)
     return (row.view(torch.uint16) if row.element_size() == 2 else row).numpy()

@@ -1,9 +1,8 @@
-"""Loops that look for evidence in plane sweep volumes, compiled for this processor by Numba.
+"""Loops that compute evidence from plane sweep volumes, compiled by Numba.
 
-The same numbers as the plain functions of ``maskvolume.ops.reference.evidence``, made plane by plane: what a plane
-needs stays in the cache, and each number is written once, straight to where the convolutions read it. Loops hold no
-lock, so threads share them by planes or by rows. Volumes are flat: a number's place follows from D, H and W. What can
-be tuned is an argument, since Numba freezes constants.
+They compute the results of ``maskvolume.ops.reference.evidence`` plane by plane: the data of a plane stays in the
+cache, and each result is written once, in the layout that the convolutions read. Loops release the GIL, so threads
+share planes or rows. Volumes are flat arrays. Tunable values are arguments, since Numba freezes constants.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from maskvolume.ops.cpu.vectors import (
 )
 
 f32, i32 = np.float32, np.int32
-index = np.uintp  # unsigned: a negative index would count from the end, and that costs a comparison
+index = np.uintp  # unsigned: Numba checks signed indices for wraparound, which costs a comparison
 
-# The type of sweeps, of features: float16 and bfloat16, as their bits, or float32.
+# Types of sweeps and features: float16 and bfloat16 as their bits, or float32.
 _HALVES, _FULL = ("uint16[::1]", "uint16[::1]"), ("float32[::1]", "float32[::1]")
 _MATCH = (
     "void({0}, int64, int64, int64, int64, float32, float32, float32, int64, int64, int64, "
@@ -45,7 +44,7 @@ _REMAINING = "void(float32[::1], int64, int64, int64, float32[::1], int64, int64
 
 @inlined
 def _agreement(sweep: Any, at: int, view: int, channel: int, views: int, valid: Any, there: Any) -> Any:
-    """Mean colour and mean difference of sixteen pixels, and how many views see them; see the reference's."""
+    """Return mean colour, mean difference and number of views of sixteen pixels, as in the reference."""
     zero, one = splat(f32(0)), splat(f32(1))
     count, red, green, blue = zero, zero, zero, zero
     for v in range(views):
@@ -72,7 +71,7 @@ def _agreement(sweep: Any, at: int, view: int, channel: int, views: int, valid: 
 
 @inlined
 def box_row(plane: Any, h: int, w: int, y: int, half: int, column: Any, out: Any, at: int) -> None:
-    """A row of the means over windows of ``2 * half + 1`` pixels; only the picture's own pixels count."""
+    """Write one row of means over windows of ``2 * half + 1`` pixels, clipped to the picture."""
     top, bottom = max(y - half, 0), min(y + half, h - 1)
     column[:] = f32(0)
     for j in range(top, bottom + 1):
@@ -90,7 +89,7 @@ def box_row(plane: Any, h: int, w: int, y: int, half: int, column: Any, out: Any
 
 @inlined
 def _put_four(features: Any, place: int, values: Any, row: int, next_row: int, x: int) -> None:
-    """The 2 x 2 pixels from ``x`` on, as four features."""
+    """Write the 2 x 2 pixels that start at ``x`` as four features."""
     put(features, index(place), values[index(row + x)])
     put(features, index(place + 1), values[index(row + x + 1)])
     put(features, index(place + 2), values[index(next_row + x)])
@@ -99,7 +98,7 @@ def _put_four(features: Any, place: int, values: Any, row: int, next_row: int, x
 
 @inlined
 def half(values: Any, row: int, next_row: int, x: int) -> Any:
-    """The mean of 2 x 2 pixels."""
+    """Return the mean of 2 x 2 pixels."""
     top = values[index(row + x)] + values[index(row + x + 1)]
     return f32(0.25) * (top + values[index(next_row + x)] + values[index(next_row + x + 1)])
 
@@ -112,7 +111,7 @@ def _match(
 ) -> None:  # fmt: skip
     plane, volume = h * w, count * h * w
     raw = np.empty(plane, f32)
-    rows = np.empty((9, 2 * w), f32)  # luminance, difference in it, colour, difference, views: of two rows
+    rows = np.empty((9, 2 * w), f32)  # luminance, its difference, colour, difference, views; two rows each
     column = np.empty(w + window, f32)
     lanes = ramp(i32(0))
     third = f32(1) / f32(3)
@@ -172,7 +171,7 @@ def _change(
 ) -> None:  # fmt: skip
     plane, volume = h * w, count * h * w
     smallest = np.empty(plane, f32)
-    rows = np.empty((4, 2 * w), f32)  # mean change, that of the first view, difference of the views, views
+    rows = np.empty((4, 2 * w), f32)  # mean change, change of the first view, difference between views, views
     windows = np.empty(2 * w, f32)
     column = np.empty(w + window, f32)
     lanes, zero, one = ramp(i32(0)), splat(f32(0)), splat(f32(1))
@@ -257,11 +256,11 @@ def remaining(
     count: int,  # D
     h: int,
     w: int,
-    left: Any,  # [D * H * W]: what the planes in front of each leave of the ray
+    left: Any,  # [D * H * W]: transmittance in front of each plane
     first: int,
     last: int,
 ) -> None:
-    """Rows ``first`` to ``last`` (without it) of all planes."""
+    """Compute rows ``first`` to ``last`` (exclusive) of all planes."""
     through = np.empty(w, f32)
     for y in range(first, last):
         through[:] = f32(1)
@@ -286,11 +285,11 @@ def match_halves(
     window_fine: int,
     d: int,
     cost: Any,  # [D * H * W] over the wide window
-    fine: Any,  # the same over the fine one
+    fine: Any,  # [D * H * W] over the fine window
     features: Any,  # [D * H / 2 * W / 2 * F]
     channels: int,  # F
 ) -> None:
-    """Costs of plane ``d``, and its features but for those that are made of costs."""
+    """Compute the costs of plane ``d``, and its features that do not depend on costs."""
     _match(sweep, views, count, h, w, cap, unsure, valid, window, window_fine, d, cost, fine, features, channels)
 
 
@@ -300,7 +299,7 @@ def match_full(
     window_fine: int, d: int,
     cost: Any, fine: Any, features: Any, channels: int,
 ) -> None:  # fmt: skip
-    """The same in float32."""
+    """Do the same as the loop above in float32."""
     _match(sweep, views, count, h, w, cap, unsure, valid, window, window_fine, d, cost, fine, features, channels)
 
 
@@ -308,7 +307,7 @@ def match_full(
 def costs_halves(
     cost: Any,  # [D * H * W]
     fine: Any,
-    best: Any,  # [H * W] the lowest of all planes
+    best: Any,  # [H * W] lowest cost over all planes
     best_fine: Any,
     count: int,
     h: int,
@@ -317,7 +316,7 @@ def costs_halves(
     features: Any,  # [D * H / 2 * W / 2 * F]
     channels: int,
 ) -> None:
-    """The features of plane ``d`` that are made of costs."""
+    """Compute the features of plane ``d`` that depend on costs."""
     _costs(cost, fine, best, best_fine, count, h, w, d, features, channels)
 
 
@@ -325,16 +324,16 @@ def costs_halves(
 def costs_full(
     cost: Any, fine: Any, best: Any, best_fine: Any, count: int, h: int, w: int, d: int, features: Any, channels: int
 ) -> None:
-    """The same in float32."""
+    """Do the same as the loop above in float32."""
     _costs(cost, fine, best, best_fine, count, h, w, d, features, channels)
 
 
 @compiled(_CHANGE.format(*_HALVES))
 def change_halves(
     sweep: Any,  # [V * 3 * D * H * W]
-    background: Any,  # the same
+    background: Any,  # [V * 3 * D * H * W]
     opacities: Any,  # [2 * D * H * W] of both MPIs
-    left: Any,  # [D * H * W] of the rays, by the first of them
+    left: Any,  # [D * H * W]: transmittance through the first MPI
     views: int,
     count: int,
     h: int,
@@ -348,7 +347,7 @@ def change_halves(
     features: Any,  # [D * H / 2 * W / 2 * F]
     channels: int,
 ) -> None:
-    """What changed on plane ``d``, and its features but for that of what changed along the ray."""
+    """Compute the change on plane ``d``, and its features except the change along the ray."""
     _change(
         sweep,
         background,
@@ -374,7 +373,7 @@ def change_full(
     sweep: Any, background: Any, opacities: Any, left: Any, views: int, count: int, h: int, w: int, cap: Any,
     valid: Any, window: int, window_fine: int, d: int, evidence: Any, features: Any, channels: int,
 ) -> None:  # fmt: skip
-    """The same in float32."""
+    """Do the same as the loop above in float32."""
     _change(
         sweep,
         background,
@@ -400,7 +399,7 @@ def along_halves(
     opacities: Any, left: Any, evidence: Any, count: int, h: int, w: int, first: int, last: int,
     features: Any, channels: int,
 ) -> None:  # fmt: skip
-    """Rows ``first`` to ``last``: what changed along the ray, as a feature and as evidence where there is more."""
+    """Write the change along the ray for rows ``first`` to ``last``: the feature, and the evidence if it is larger."""
     _along(opacities, left, evidence, count, h, w, first, last, features, channels)
 
 
@@ -409,5 +408,5 @@ def along_full(
     opacities: Any, left: Any, evidence: Any, count: int, h: int, w: int, first: int, last: int,
     features: Any, channels: int,
 ) -> None:  # fmt: skip
-    """The same in float32."""
+    """Do the same as the loop above in float32."""
     _along(opacities, left, evidence, count, h, w, first, last, features, channels)

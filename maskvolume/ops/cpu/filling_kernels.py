@@ -1,4 +1,4 @@
-"""Pull and push over a pyramid, compiled for this processor by Numba; see ``maskvolume.ops.reference.filling``."""
+"""Pull-push over a pyramid, compiled by Numba; see ``maskvolume.ops.reference.filling``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from maskvolume.ops.cpu.compiling import compiled
 
 f32 = np.float32
-CHANNELS = 4  # colour and disparity; after them comes the weight
+CHANNELS = 4  # colour and disparity; the weight follows
 
 
 def pull_push(view: np.ndarray) -> None:
-    """Fill a view ``[5, h, w]`` in place: values that are multiplied by their weight, and the weight."""
+    """Fill a view ``[5, h, w]`` in place: four channels multiplied by their weight, then the weight."""
     h, w = view.shape[1:]
     if min(h, w) <= 2:
         mean = view.mean(axis=(1, 2), keepdims=True)
@@ -27,7 +27,7 @@ def pull_push(view: np.ndarray) -> None:
 
 @compiled("void(float32[:,:,::1], float32[:,:,::1])")
 def pull(fine: Any, coarse: Any) -> None:
-    """The sums of 2 x 2 pixels of ``fine [5, h, w]``, with a weight of 1 at most, into ``coarse [5, h / 2, w / 2]``."""
+    """Write 2 x 2 sums of ``fine [5, h, w]``, scaled to a weight of at most 1, to ``coarse [5, h / 2, w / 2]``."""
     h, w = fine.shape[1], fine.shape[2]
     for y in range(coarse.shape[1]):
         top, bottom = 2 * y, min(2 * y + 1, h - 1)
@@ -45,7 +45,7 @@ def pull(fine: Any, coarse: Any) -> None:
 
 @compiled("void(float32[:,:,::1], float32[:,:,::1])")
 def push(coarse: Any, fine: Any) -> None:
-    """Add what is missing in ``fine [5, h, w]`` from ``coarse [5, h / 2, w / 2]``, bilinear, pixel centres at +0.5."""
+    """Fill gaps in ``fine [5, h, w]`` from ``coarse [5, h / 2, w / 2]``, bilinear, pixel centres at +0.5."""
     across, down = coarse.shape[2], coarse.shape[1]
     for y in range(fine.shape[1]):
         v = max(f32(0.5) * (f32(y) + f32(0.5)) - f32(0.5), f32(0))

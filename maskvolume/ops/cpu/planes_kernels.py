@@ -1,9 +1,8 @@
-"""Loops that make planes and masks of the output of the networks' U-Nets, compiled for this processor by Numba.
+"""Loops that compute planes and masks from U-Net output, compiled by Numba.
 
-The same numbers as ``maskvolume.ops.reference.planes`` makes, but for the last bits: sixteen pixels at once, all planes
-of a ray one after the other, so that a ray's numbers stay in the cache. Volumes are flat. The output of a U-Net for a
-voxel lies side by side, at half resolution: its channel ``4 * c + 2 * dy + dx`` is number c of the pixel (dy, dx) of
-2 x 2.
+They match ``maskvolume.ops.reference.planes`` except for rounding. Sixteen pixels are computed at once, over all planes
+of their rays in order, so that the data of a ray stays in the cache. Volumes are flat arrays. U-Net output is at half
+resolution, channels last: channel ``4 * c + 2 * dy + dx`` is value c of pixel (dy, dx) in a 2 x 2 block.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from maskvolume.ops.cpu.vectors import (
 )
 
 f32, i32 = np.float32, np.int32
-index = np.uintp  # unsigned: a negative index would count from the end, and that costs a comparison
+index = np.uintp  # unsigned: Numba checks signed indices for wraparound, which costs a comparison
 
-AHEAD = 2  # rows; planes lie far apart, so the processor is told what comes next
-_HALVES, _FULL = ("uint16[::1]", "uint16[::1]"), ("float32[::1]", "float32[::1]")  # sweeps, the U-Net's output
+AHEAD = 2  # rows to prefetch; planes are far apart in memory
+_HALVES, _FULL = ("uint16[::1]", "uint16[::1]"), ("float32[::1]", "float32[::1]")  # sweeps, U-Net output
 _PLANES = (
     "void({1}, float32[::1], {0}, int64, int64, int64, int64, float32, float32, float32, float32, float32, "
     "int64, int64, float32[:,:,:,::1])"
@@ -47,7 +46,7 @@ _MASK = (
 
 @inlined
 def exponential(x: Any) -> Any:
-    """E to the power of floats of at most 88; below -87 it is that of -87. Seven digits (Cephes, expf)."""
+    """Return exp(x) for x up to 88, clamped below -87, to seven digits (Cephes, expf)."""
     x = select(x > f32(-87), x, splat(f32(-87)))
     whole = x * f32(1.44269504) + f32(0.5)
     n = truncate(whole + f32(256)) - i32(256)  # floor
@@ -63,7 +62,7 @@ def exponential(x: Any) -> Any:
 
 @inlined
 def _spread(unet_output: Any, c: int, channels: int, count: int, h: int, w: int, y: int, row: Any) -> None:
-    """Number c of a U-Net for the pixels of a row, ``[D * W]``."""
+    """Write value c of the U-Net output for a row of pixels, ``[D * W]``."""
     for d in range(count):
         place = (d * (h // 2) + y // 2) * (w // 2) * channels + 4 * c + 2 * (y % 2)
         for x in range(w // 2):
@@ -73,7 +72,7 @@ def _spread(unet_output: Any, c: int, channels: int, count: int, h: int, w: int,
 
 @inlined
 def _disagreement(sweep: Any, view: int, views: int, volume: int, at: int, cap: Any, valid: Any, inside: Any) -> Any:
-    """How much a view differs from the one that is most like it; see the reference's."""
+    """Return the difference between a view and the most similar view, as in the reference."""
     own = 3 * view * volume + at
     red, green = load_where(sweep, index(own), inside), load_where(sweep, index(own + volume), inside)
     blue = load_where(sweep, index(own + 2 * volume), inside)
@@ -188,9 +187,9 @@ def planes_halves(
     valid: float,  # VALID_ABOVE
     first: int,
     last: int,
-    out: Any,  # [d, 4, h, w]: the first d planes, and what is left of H and W
+    out: Any,  # [d, 4, h, w]: cropped from D, H and W
 ) -> None:
-    """Rows ``first`` to ``last`` of the premultiplied planes; see ``MatchingMPINet``."""
+    """Compute rows ``first`` to ``last`` (exclusive) of the premultiplied planes; see ``MatchingMPINet``."""
     _planes(unet_output, cost, sweep, views, count, h, w, logit_cap, view_cap, trust, cost_cap, valid, first, last, out)
 
 
@@ -199,7 +198,7 @@ def planes_full(
     unet_output: Any, cost: Any, sweep: Any, views: int, count: int, h: int, w: int,
     logit_cap: float, view_cap: float, trust: float, cost_cap: float, valid: float, first: int, last: int, out: Any,
 ) -> None:  # fmt: skip
-    """The same in float32."""
+    """Do the same as the loop above in float32."""
     _planes(unet_output, cost, sweep, views, count, h, w, logit_cap, view_cap, trust, cost_cap, valid, first, last, out)
 
 
@@ -207,7 +206,7 @@ def planes_full(
 def mask_halves(
     unet_output: Any,  # [D * H / 2 * W / 2 * 4]
     evidence: Any,  # [D * H * W]
-    opacity: Any,  # [D * H * W] of the frame's MPI
+    opacity: Any,  # [D * H * W] of the frame MPI
     count: int,  # D
     h: int,
     w: int,
@@ -216,9 +215,9 @@ def mask_halves(
     hidden: float,
     first: int,
     last: int,
-    out: Any,  # [d, h, w]: the first d planes, and what is left of H and W
+    out: Any,  # [d, h, w]: cropped from D, H and W
 ) -> None:
-    """Rows ``first`` to ``last`` of the mask; see ``MatchingMaskNet``."""
+    """Compute rows ``first`` to ``last`` (exclusive) of the mask; see ``MatchingMaskNet``."""
     _mask(unet_output, evidence, opacity, count, h, w, slope, threshold, hidden, first, last, out)
 
 
@@ -227,5 +226,5 @@ def mask_full(
     unet_output: Any, evidence: Any, opacity: Any, count: int, h: int, w: int,
     slope: float, threshold: float, hidden: float, first: int, last: int, out: Any,
 ) -> None:  # fmt: skip
-    """The same in float32."""
+    """Do the same as the loop above in float32."""
     _mask(unet_output, evidence, opacity, count, h, w, slope, threshold, hidden, first, last, out)

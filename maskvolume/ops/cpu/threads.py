@@ -1,4 +1,4 @@
-"""Threads for compiled loops."""
+"""A thread pool for compiled loops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def share(work: Callable[[int], None], items: range) -> None:
-    """Do the work on each item, with as many threads as torch uses."""
+    """Call ``work`` on each item, with as many threads as torch uses."""
     threads = min(torch.get_num_threads(), len(items))
     if threads < 2:
         for item in items:
@@ -20,7 +20,7 @@ def share(work: Callable[[int], None], items: range) -> None:
     queue = iter(items)
 
     def take() -> None:
-        for item in queue:  # each item goes to the thread that asks first
+        for item in queue:  # an idle thread takes the next item
             work(item)
 
     for task in [_pool(multiprocessing.current_process().pid).submit(take) for _ in range(threads)]:
@@ -29,5 +29,5 @@ def share(work: Callable[[int], None], items: range) -> None:
 
 @cache
 def _pool(process: int | None) -> ThreadPoolExecutor:
-    """The threads of a process: a forked one has none of its parent's."""
+    """Return the thread pool of a process; a forked process does not inherit its parent's threads."""
     return ThreadPoolExecutor(multiprocessing.cpu_count(), thread_name_prefix="maskvolume")

@@ -1,7 +1,7 @@
-"""Vectors of 16 numbers for loops that Numba compiles: what the compiler's own vectorizer doesn't find.
+"""Vectors of 16 numbers in Numba loops, for code that LLVM does not vectorize by itself.
 
-``Floats``, ``Integers`` and ``Mask`` exist only inside of compiled functions. Arithmetic and comparisons go lane by
-lane, a plain number stands for 16 of it. On machines with narrower registers LLVM makes several of each.
+``Floats``, ``Integers`` and ``Mask`` exist only inside compiled functions. Arithmetic and comparisons are elementwise,
+and scalars are broadcast. LLVM splits vectors for machines with narrower registers.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16
-# Half-precision numbers are converted by an instruction; without it LLVM would call a function that may not be there.
+# Converting halves needs a CPU instruction; without it LLVM calls a library function that may not exist.
 HALVES = "aarch64" in llvm.get_process_triple() or llvm.get_host_cpu_features().get("f16c", False)
 
 _I32, _F32 = ir.IntType(32), ir.FloatType()
-_FAST = ("contract", "reassoc", "arcp", "nsz", "afn")  # everything but "there are no infinities and no NaNs"
+_FAST = ("contract", "reassoc", "arcp", "nsz", "afn")  # all flags except those that assume finite numbers
 
 
 class Vector(types.Type):
-    """The type of a vector inside of compiled functions."""
+    """The Numba type of a vector."""
 
     def __init__(self, name: str, element: ir.Type, scalar: types.Type) -> None:
         self.llvm, self.scalar = ir.VectorType(element, LANES), scalar
@@ -44,7 +44,7 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def _splat(builder: ir.IRBuilder, value: ir.Value, kind: Vector) -> ir.Value:
-    """A vector with the number in every lane."""
+    """Broadcast a scalar to all lanes."""
     nothing = ir.Constant(kind.llvm, ir.Undefined)
     first = builder.insert_element(nothing, value, _I32(0))
     return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
@@ -75,7 +75,7 @@ def _comparison(sign: str) -> dict[Vector, _Emit]:
 
 
 def _register(operation: Any, emitters: dict[Vector, _Emit], *, result: Vector | None = None) -> None:
-    """Give an operator its meaning for vectors, and for a vector and a number on either side."""
+    """Define an operator for two vectors, and for a vector and a scalar in either order."""
 
     @infer_global(operation)
     class _Typing(AbstractTemplate):
@@ -111,7 +111,7 @@ _register(operator.xor, {Mask: lambda b, x, y: b.xor(x, y)})
 
 
 def inside(function: Any) -> Any:
-    """A function that exists in compiled loops alone; they pass what follows the first parameter."""
+    """Decorate a function that exists only in compiled loops, which pass all arguments but the first."""
     return intrinsic(function)
 
 
@@ -134,7 +134,7 @@ def ramp(typing: Any, start: Any) -> Any:
 
 @inside
 def splat(typing: Any, value: Any) -> Any:
-    """16 times the number."""
+    """A scalar in all 16 lanes."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         return _splat(builder, args[0], sig.return_type)
@@ -145,7 +145,7 @@ def splat(typing: Any, value: Any) -> Any:
 
 @inside
 def truncate(typing: Any, x: Any) -> Any:
-    """The whole parts of floats, for values that fit into 32 bits."""
+    """Floats truncated to integers; the values must fit into 32 bits."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         return builder.fptosi(args[0], Integers.llvm)
@@ -175,7 +175,7 @@ def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
 
 @inside
 def absolute(typing: Any, x: Any) -> Any:
-    """Floats without their signs."""
+    """The absolute values of floats."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         whole = builder.bitcast(args[0], Integers.llvm)
@@ -186,7 +186,7 @@ def absolute(typing: Any, x: Any) -> Any:
 
 @inside
 def lowest(typing: Any, x: Any, y: Any) -> Any:
-    """The lower of each two floats."""
+    """The elementwise minimum of floats."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         return builder.select(builder.fcmp_ordered("<", *args), *args)
@@ -207,7 +207,7 @@ def power_of_two(typing: Any, x: Any) -> Any:
 
 @inside
 def lane(typing: Any, x: Any, number: Any) -> Any:
-    """One of the 16."""
+    """The value of one lane."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         return builder.extract_element(*args)
@@ -227,7 +227,7 @@ def bits(typing: Any, mask: Any) -> Any:
 
 @inside
 def lowest_bit(typing: Any, value: Any) -> Any:
-    """The number of the lowest bit that is set; the value must not be 0."""
+    """The index of the lowest set bit; the value must not be 0."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
@@ -241,26 +241,26 @@ def lowest_bit(typing: Any, value: Any) -> Any:
 def _pointer(
     context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value, at: ir.Value, lanes: ir.VectorType
 ) -> ir.Value:
-    """A pointer to vectors at an element of a contiguous array."""
+    """A vector pointer to an element of a contiguous array."""
     start = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(start, [at]), lanes.as_pointer())
 
 
 def _stored_as(kind: Any) -> ir.VectorType:
-    """How 16 elements of an array lie in memory; ``uint16`` holds halves."""
+    """The memory type of 16 array elements; ``uint16`` holds halves."""
     element = {types.float32: _F32, types.uint16: ir.HalfType(), types.uint8: ir.IntType(8)}[kind.dtype]
     return ir.VectorType(element, LANES)
 
 
 def _masked(builder: ir.IRBuilder, operation: str, lanes: ir.VectorType, result: ir.Type, *kinds: ir.Type) -> Any:
-    """LLVM's masked load or store of 16 elements."""
+    """The LLVM intrinsic for a masked load or store of 16 elements."""
     suffix = {_F32: "f32", ir.HalfType(): "f16", ir.IntType(8): "i8"}[lanes.element]
     name = f"llvm.masked.{operation}.v{LANES}{suffix}.p0"
     return builder.module.declare_intrinsic(name, fnty=ir.FunctionType(result, kinds))
 
 
 def _widened(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    """Elements as floats; bytes stand for value * 255."""
+    """Elements converted to floats; bytes store value * 255."""
     if value.type.element == ir.HalfType():
         return builder.fpext(value, Floats.llvm)
     if value.type.element == ir.IntType(8):
@@ -270,7 +270,7 @@ def _widened(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 @inside
 def load(typing: Any, array: Any, at: Any) -> Any:
-    """16 elements of a contiguous array from an index on as floats: floats, halves (``uint16``) or bytes * 255."""
+    """16 elements from an index of a contiguous array of floats, halves (``uint16``) or bytes, as floats."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         pointer = _pointer(context, builder, sig.args[0], args[0], args[1], _stored_as(sig.args[0]))
@@ -281,7 +281,7 @@ def load(typing: Any, array: Any, at: Any) -> Any:
 
 @inside
 def load_where(typing: Any, array: Any, at: Any, mask: Any) -> Any:
-    """The same, of lanes that are set in the mask; others are 0 and nothing is read for them."""
+    """Like ``load``, but lanes outside the mask are 0 and are not read."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         kind = _stored_as(sig.args[0])
@@ -295,7 +295,7 @@ def load_where(typing: Any, array: Any, at: Any, mask: Any) -> Any:
 
 @inside
 def store_where(typing: Any, array: Any, at: Any, values: Any, mask: Any) -> Any:
-    """Write the lanes that are set in the mask, as halves into ``uint16``."""
+    """Store the lanes that the mask selects; ``uint16`` arrays receive halves."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         kind = _stored_as(sig.args[0])
@@ -310,25 +310,25 @@ def store_where(typing: Any, array: Any, at: Any, values: Any, mask: Any) -> Any
 
 @inside
 def prefetch(typing: Any, array: Any, at: Any) -> Any:
-    """Ask for the line of memory that an element lies in; any index may be given, nothing is read."""
+    """Prefetch the cache line of an element; any index is allowed, since nothing is read."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         start = context.make_array(sig.args[0])(context, builder, args[0]).data
         pointer = builder.bitcast(builder.gep(start, [args[1]]), ir.IntType(8).as_pointer())
         shape = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
         function = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=shape)
-        builder.call(function, [pointer, _I32(0), _I32(3), _I32(1)])  # to read, into every cache, data
+        builder.call(function, [pointer, _I32(0), _I32(3), _I32(1)])  # for reading, into all cache levels, data
         return context.get_dummy_value()
 
     return types.void(array, types.uintp), emit
 
 
-# --- numbers of few bits --------------------------------------------------------------------------
+# --- scalars ------------------------------------------------------------------------------------
 
 
 @inside
 def put(typing: Any, array: Any, at: Any, value: Any) -> Any:
-    """Write one number into a contiguous array: a float, or the bits of a bfloat16 into ``uint16``."""
+    """Write one element of a contiguous array: a float, or a bfloat16 as bits in ``uint16``."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         start = context.make_array(sig.args[0])(context, builder, args[0]).data
@@ -346,7 +346,7 @@ def put(typing: Any, array: Any, at: Any, value: Any) -> Any:
 
 @inside
 def get(typing: Any, array: Any, at: Any) -> Any:
-    """Read one number of a contiguous array: a float, or one from the bits of a bfloat16 in ``uint16``."""
+    """Read one element of a contiguous array: a float, or a bfloat16 from bits in ``uint16``."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
         start = context.make_array(sig.args[0])(context, builder, args[0]).data

@@ -1,10 +1,10 @@
-"""Loops over the pixels of multiplane images and plane sweeps, compiled for this processor by Numba.
+"""Loops that render multiplane images and warp pictures for plane sweeps, compiled by Numba.
 
-Each function makes some rows of a picture and holds no lock, so threads share the work by rows. Sixteen pixels of a
-row are made together, all planes one after the other, so that colour, opacity and what is left of the light stay in
-registers; planes are read once and no warped plane is ever written. Pixels side by side nearly always fall on texels
-side by side: where they do (a run), a tap of all sixteen is one load. Since the planes lie far apart in memory, the
-processor doesn't see by itself what will be read next: it is asked for the rows that are a few rows ahead.
+Each function computes some rows of a picture and releases the GIL, so threads share the work by rows. Sixteen pixels of
+a row are computed together, over all planes in order, so that colour, opacity and transmittance stay in registers;
+planes are read once, and no warped plane is written. Adjacent pixels nearly always map to adjacent texels: then (a run)
+one load reads a tap of all sixteen. Planes are far apart in memory, which defeats the hardware prefetcher, so the loops
+prefetch a few rows ahead.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from maskvolume.ops.cpu.vectors import (
 
 Floats = NDArray[np.float32]
 f32, i32 = np.float32, np.int32
-index = np.uintp  # unsigned: a negative index would count from the end, and that costs a comparison
+index = np.uintp  # unsigned: Numba checks signed indices for wraparound, which costs a comparison
 
-SATURATED = f32(1e-4)  # what shines through less opaque planes in front than this is not looked for
-UNSEEN = f32(5e-4)  # colours whose weights are less than this, shared among all planes, are not looked for
-AHEAD = 3  # rows
+SATURATED = f32(1e-4)  # transmittance below which planes behind are skipped
+UNSEEN = f32(5e-4)  # colours are skipped where their weight is below this, divided among all planes
+AHEAD = 3  # rows to prefetch
 _RENDER = (
     "void({0}[::1], {1}int64, int64, int64, float32[:,:,::1], float32[::1], boolean, int64, int64, float32[:,:,::1])"
 )
@@ -46,7 +46,7 @@ _SWEEP = "void(float32[:,:,::1], float32[:,:,::1], boolean, int64, int64, {0}[:,
 
 @inlined
 def _map(H: Floats, x: int, y: int) -> Any:
-    """Where sixteen pixels of a row fall: coordinates (centres at +0.5), and which of them are in front."""
+    """Map sixteen pixels of a row: coordinates (centres at +0.5), and which of them are in front."""
     px, py = ramp(f32(x) + f32(0.5)), f32(y) + f32(0.5)
     z = px * H[2, 0] + (H[2, 1] * py + H[2, 2])
     inverse = f32(1) / z
@@ -57,14 +57,14 @@ def _map(H: Floats, x: int, y: int) -> Any:
 
 @inlined
 def _mix(t00: Any, t01: Any, t10: Any, t11: Any, a: Any, b: Any) -> Any:
-    """Bilinear: four taps, and how far right and down between them."""
+    """Interpolate four taps; ``a`` and ``b`` are the fractions to the right and down."""
     top, bottom = t00 + a * (t01 - t00), t10 + a * (t11 - t10)
     return top + b * (bottom - top)
 
 
 @inlined
 def _taps(flat: Any, p: int, height: int, width: int, edge: bool, run: Any, iu: Any, iv: Any) -> Any:
-    """The four taps of a run whose first lane's is at ``p``; at an edge those outside of the picture are 0."""
+    """Load the four taps of a run whose first lane is at ``p``; at an edge, taps outside the picture are 0."""
     here, below, one = index(p), index(p + width), index(1)
     if edge:
         m00, m01, m10, m11 = _masks(run, iu, iv, height, width)
@@ -77,7 +77,7 @@ def _taps(flat: Any, p: int, height: int, width: int, edge: bool, run: Any, iu: 
 
 @inlined
 def _masks(run: Any, iu: Any, iv: Any, height: int, width: int) -> Any:
-    """Which lanes of a run have their four taps in the picture."""
+    """Masks of the lanes of a run whose taps are in the picture, one per tap."""
     left, right = run & (iu >= i32(0)), run & (iu < i32(width - 1))
     above, below = iv >= i32(0), iv < i32(height - 1)
     return left & above, right & above, left & below, right & below
@@ -88,7 +88,7 @@ def _sample(
     planes: Any, background: Any, mask: Any, p: int, k: int, height: int, width: int,
     a: Any, b: Any, edge: bool, run: Any, iu: Any, iv: Any,
 ) -> Any:  # fmt: skip
-    """A channel of a run; of a blend, whose mask is at ``k``, each tap is blended first."""
+    """Sample a channel of a run; for a blend, whose mask is at ``k``, blend each tap first."""
     t00, t01, t10, t11 = _taps(planes, p, height, width, edge, run, iu, iv)
     prefetch(planes, index(p + AHEAD * width))
     if background is not None:
@@ -123,7 +123,7 @@ def _render(
                     continue
                 clear = bits(front & (u >= f32(0)) & (v >= f32(0)) & (u < right) & (v < bottom)) == pending
                 u, v = select(touched, u, nothing), select(touched, v, nothing)
-                iu, iv = truncate(u + f32(1)) - i32(1), truncate(v + f32(1)) - i32(1)  # floors: both are above -1
+                iu, iv = truncate(u + f32(1)) - i32(1), truncate(v + f32(1)) - i32(1)  # floor, since both are above -1
                 a, b = u - floats(iu), v - floats(iv)
                 offsets = iv * i32(width) + (iu - lanes)
                 texels = 4 * d * size
@@ -169,7 +169,7 @@ def _render(
 
 @inlined
 def _leaves(start: int, reach: int, size: int) -> bool:
-    """Whether whole loads from a start on, and as far on as ``reach``, may touch memory that isn't the array's."""
+    """Return whether full vector loads from ``start`` up to ``reach`` may leave the array."""
     return start < 0 or start + reach + LANES >= size
 
 
@@ -179,14 +179,14 @@ def render_rows(
     count: int,  # D
     height: int,  # H
     width: int,  # W
-    homographies: Floats,  # [D, 3, 3] target pixel to pixel of a plane
+    homographies: Floats,  # [D, 3, 3] target pixel to plane pixel
     inverse_depths: Floats,  # [D]
     premultiplied: bool,
     first: int,
     last: int,
     out: Floats,  # [5, h, w]: colour, opacity, disparity
 ) -> None:
-    """Rows ``first`` to ``last`` (without it) of a view."""
+    """Render rows ``first`` to ``last`` (exclusive) of a view."""
     _render(
         planes, None, None, count, height, width, homographies, inverse_depths, premultiplied, first, last, out
     )  # fmt: skip
@@ -197,7 +197,7 @@ def render_rows_of_halves(
     planes: Any, count: int, height: int, width: int, homographies: Floats, inverse_depths: Floats,
     premultiplied: bool, first: int, last: int, out: Floats,
 ) -> None:  # fmt: skip
-    """The same with planes in half precision; ``vectors.HALVES`` says whether it can be used."""
+    """Render planes in half precision; available if ``vectors.HALVES``."""
     _render(
         planes, None, None, count, height, width, homographies, inverse_depths, premultiplied, first, last, out
     )  # fmt: skip
@@ -208,7 +208,7 @@ def render_rows_of_bytes(
     planes: Any, count: int, height: int, width: int, homographies: Floats, inverse_depths: Floats,
     premultiplied: bool, first: int, last: int, out: Floats,
 ) -> None:  # fmt: skip
-    """The same with planes of bytes, which stand for value * 255."""
+    """Render planes of bytes, which store value * 255."""
     _render(
         planes, None, None, count, height, width, homographies, inverse_depths, premultiplied, first, last, out
     )  # fmt: skip
@@ -219,7 +219,7 @@ def blend_rows(
     planes: Any, background: Any, mask: Any, count: int, height: int, width: int, homographies: Floats,
     inverse_depths: Floats, premultiplied: bool, first: int, last: int, out: Floats,
 ) -> None:  # fmt: skip
-    """The same of planes that are mask * planes + (1 - mask) * background; the mask is ``[D * H * W]``."""
+    """Render mask * planes + (1 - mask) * background; the mask is ``[D * H * W]``."""
     _render(
         planes, background, mask, count, height, width, homographies, inverse_depths, premultiplied, first, last, out
     )  # fmt: skip
@@ -249,7 +249,7 @@ def _sweep(image: Floats, homographies: Floats, original: bool, first: int, last
                 u = select(u < right - f32(1), u, splat(right - f32(1)))
                 v = select(v < bottom - f32(1), v, splat(bottom - f32(1)))
                 iu, iv = truncate(select(seen, u, nothing)), truncate(select(seen, v, nothing))
-                # At the last texel the one before it has no weight, so that both are there.
+                # At the last texel, step back by one with weight 0 so that both taps exist.
                 iu = select(iu < i32(width - 1), iu, iu - i32(1))
                 iv = select(iv < i32(height - 1), iv, iv - i32(1))
             a, b = u - floats(iu), v - floats(iv)
@@ -264,7 +264,7 @@ def _sweep(image: Floats, homographies: Floats, original: bool, first: int, last
                     run = (offsets == start) & seen
                     edge = original or _leaves(start, width, size)
                     t00, t01, t10, t11 = _taps(flat, c * size + start, height, width, edge, run, iu, iv)
-                    if original:  # around the picture is -1
+                    if original:  # the picture is surrounded by -1
                         m00, m01, m10, m11 = _masks(run, iu, iv, height, width)
                         t00, t01 = select(m00, t00, splat(f32(-1))), select(m01, t01, splat(f32(-1)))
                         t10, t11 = select(m10, t10, splat(f32(-1))), select(m11, t11, splat(f32(-1)))
@@ -277,16 +277,16 @@ def _sweep(image: Floats, homographies: Floats, original: bool, first: int, last
 def sweep_rows(
     image: Floats,  # [C, Hs, Ws], at least 2 x 2
     homographies: Floats,  # [D, 3, 3] reference pixel to source pixel over each plane
-    original: bool,  # the original's sampling
+    original: bool,  # sample as the original does
     first: int,
     last: int,
     out: Any,  # [C, D, h, w], -1 where there is no data
 ) -> None:
-    """Rows ``first`` to ``last`` (without it) of a picture on planes, counted over all planes."""
+    """Warp a picture to planes: rows ``first`` to ``last`` (exclusive), counted over all planes."""
     _sweep(image, homographies, original, first, last, out)
 
 
 @compiled(_SWEEP.format("uint16"))
 def sweep_rows_to_halves(image: Floats, homographies: Floats, original: bool, first: int, last: int, out: Any) -> None:
-    """The same in half precision; ``vectors.HALVES`` says whether it can be used."""
+    """Do the same as ``sweep_rows`` with output in half precision; available if ``vectors.HALVES``."""
     _sweep(image, homographies, original, first, last, out)

@@ -1,6 +1,6 @@
-"""The operations on the processor, by loops that Numba compiles at their first use and keeps on disk.
+"""Rendering and plane sweeps on the CPU, by loops that Numba compiles on first use and caches on disk.
 
-The same functions on tensors as those for GPUs; both become kernels of the operators of ``maskvolume.ops.operators``.
+The functions match those for GPUs; both are kernels of the operators in ``maskvolume.ops.operators``.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from maskvolume.ops.cpu.threads import share
 from maskvolume.ops.cpu.vectors import HALVES
 from maskvolume.ops.reference.warps import plane_values
 
-# Planes that many views are rendered of; half precision where the processor converts it.
+# The dtype of planes that many views are rendered from; half precision if the processor converts it.
 STORED = torch.float16 if HALVES else torch.float32
-PARTS = 4  # of a view for each thread; few, since each part begins with rows that nobody asked for ahead
-LINES = 64  # the same of a sweep
-PLANE_CHUNK = 4  # planes of a sweep that are converted to another type together
+PARTS = 4  # parts of a view per thread; few, since the first rows of each part are not prefetched
+LINES = 64  # rows of a sweep per part
+PLANE_CHUNK = 4  # planes of a sweep that are converted to another dtype together
 
 
 def render_planes(
     rgba: Tensor, homographies: Tensor, inverse_depths: Tensor, size: tuple[int, int], premultiplied: bool
 ) -> Tensor:
-    """Views of multiplane images.
+    """Render N views of each of B multiplane images.
 
     Args:
-        rgba: ``[B, D, 4, H, W]``, plane 0 the farthest; uint8 stands for value * 255. Read as it is where it is
-            contiguous and uint8, float16 (``MultiplaneImage.prepared``) or float32; all else is converted first.
-        homographies: ``[B, N, D, 3, 3]`` pixel of each of N targets to pixel of each plane (``render_homographies``).
+        rgba: ``[B, D, 4, H, W]``, plane 0 the farthest; uint8 stores value * 255. Contiguous uint8, float16
+            (``MultiplaneImage.prepared``) and float32 are read directly; anything else is converted first.
+        homographies: ``[B, N, D, 3, 3]`` target pixel to plane pixel (``render_homographies``).
         inverse_depths: ``[B, D]`` 1 / depth of the planes.
         size: ``(h, w)`` of the targets.
         premultiplied: whether colours are multiplied by their opacity.
@@ -52,16 +52,16 @@ def render_blended(
     size: tuple[int, int],
     premultiplied: bool,
 ) -> Tensor:
-    """Views of ``mask * dynamic + (1 - mask) * background``, which is never stored.
+    """Render ``mask * dynamic + (1 - mask) * background`` without storing the blend.
 
     Args:
         mask: ``[B, D, H, W]`` in 0..1.
-        dynamic: ``[B, D, 4, H, W]`` planes; see ``render_planes``, also for what follows.
-        background: the same.
-        homographies: ``[B, N, D, 3, 3]``.
-        inverse_depths: ``[B, D]``.
-        size: ``(h, w)``.
-        premultiplied: of both.
+        dynamic: ``[B, D, 4, H, W]`` planes as in ``render_planes``.
+        background: ``[B, D, 4, H, W]``.
+        homographies: ``[B, N, D, 3, 3]`` as in ``render_planes``.
+        inverse_depths: ``[B, D]`` as in ``render_planes``.
+        size: ``(h, w)`` of the targets.
+        premultiplied: whether colours of both MPIs are multiplied by their opacity.
 
     Returns:
         ``[B, N, 5, h, w]`` float32: colour over black, opacity, disparity.
@@ -100,31 +100,31 @@ def _render(
 
 
 def _flat(layer: Tensor) -> np.ndarray:
-    """``[B, ...]`` as rows of memory."""
+    """View ``[B, ...]`` as flat arrays."""
     return layer.detach().contiguous().flatten(1).numpy()
 
 
 def sweep(images: Tensor, homographies: Tensor, size: tuple[int, int], original: bool) -> Tensor:
-    """Pictures warped to planes.
+    """Warp pictures to planes.
 
     Args:
         images: ``[B, C, Hs, Ws]``.
         homographies: ``[B, D, 3, 3]`` reference pixel to source pixel over each plane (``sweep_homographies``).
         size: ``(h, w)`` of the reference.
-        original: the original's sampling instead of the exact one.
+        original: sample as the original does.
 
     Returns:
-        ``[B, C, D, h, w]`` of the type of ``images``, -1 where there is no data.
+        ``[B, C, D, h, w]`` in the dtype of ``images``, -1 where there is no data.
     """
     (batch, channels), (h, w), planes = images.shape[:2], size, homographies.shape[1]
     swept = torch.empty(batch, channels, planes, h, w, dtype=images.dtype)
     for b in range(batch):
         matrices = homographies[b].float().contiguous().numpy()
-        if planes > 1 and (matrices == matrices[0]).all():  # a source at the reference's place: all planes are alike
+        if planes > 1 and (matrices == matrices[0]).all():  # a source at the reference pose: all planes are equal
             swept[b] = sweep(images[b : b + 1], homographies[b : b + 1, :1], size, original)[0]
             continue
         image = images[b].detach().float()
-        if not original:  # one row or column more, if there is only one, changes nothing
+        if not original:  # repeating a single row or column changes nothing
             image = F.pad(image, (0, image.shape[-1] == 1, 0, image.shape[-2] == 1), mode="replicate")
         picture = image.contiguous().numpy()
         if images.dtype == torch.float32:

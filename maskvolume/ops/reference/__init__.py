@@ -1,4 +1,4 @@
-"""The operations in plain torch: any device, any float type, differentiable. The measure of every other backend."""
+"""The reference backend in plain torch: any device, any float dtype, differentiable. Tests compare others with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from maskvolume.ops.types import (
 
 
 class ReferenceBackend:
-    """See ``maskvolume.ops`` for the operations. Other backends inherit from it what they don't speed up."""
+    """The operations of ``maskvolume.ops`` in plain torch, and the base class of the other backends."""
 
     @property
     def stored_dtype(self) -> torch.dtype:

@@ -1,10 +1,9 @@
 """Semi-global matching over the planes of a sweep volume, in plain torch.
 
-The cost of a plane averaged over a window can't tell how deep a surface without texture is. Semi-global matching
-(Hirschmueller, "Stereo Processing by Semiglobal Matching and Mutual Information", 2008) can: it carries the costs along
-straight paths through the picture and lets depth change little by little for a small price, and at once for a larger
-one, which is less where the picture has an edge. The planes of a sweep volume of any number of views take the place of
-disparities.
+Costs averaged over a window cannot determine the depth of a textureless surface. Semi-global matching (Hirschmueller,
+"Stereo Processing by Semiglobal Matching and Mutual Information", 2008) can: it accumulates costs along straight paths
+through the picture. Small depth changes cost little; jumps cost more, but less at edges of the picture. Planes of a
+sweep volume, from any number of views, replace disparities.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ def robust_costs(sweep: Tensor, settings: RobustSettings) -> tuple[Tensor, Tenso
 
 
 def _pixel_costs(sweep: Tensor, settings: RobustSettings) -> tuple[Tensor, Tensor]:
-    """Robust cost and smallest difference of two views ``[B, D, H, W]`` of each pixel."""
+    """Return the robust cost and the smallest difference of two views per pixel, each ``[B, D, H, W]``."""
     views = sweep.shape[1]
     valid = valid_views(sweep)[:, :, 0]
     light = torch.where(valid, sweep.mean(dim=2), 0)
     across = F.pad(light[..., 2:] - light[..., :-2], (1, 1))
     down = F.pad(light[..., 2:, :] - light[..., :-2, :], (0, 0, 1, 1))
     least = torch.full_like(light[:, 0], settings.cap)
-    differences = torch.full_like(light, torch.inf)  # of each view from the first that sees the point
+    differences = torch.full_like(light, torch.inf)  # difference of each view from the first that sees the point
     for i in range(views):
         for j in range(i):
             both = valid[:, i] & valid[:, j]
@@ -69,7 +68,7 @@ def aggregate(cost: Tensor, guide: Tensor, prices: PathPrices) -> Tensor:
 
 
 def _along_paths(cost: Tensor, guide: Tensor, slant: int, prices: PathPrices) -> Tensor:
-    """Costs ``[steps, B, D, n]`` along paths that go ``slant`` to the side at each step."""
+    """Accumulate costs ``[steps, B, D, n]`` along paths that shift sideways by ``slant`` at each step."""
     out = torch.empty_like(cost)
     out[0] = cost[0]
     width = cost.shape[-1]

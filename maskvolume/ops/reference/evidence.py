@@ -1,6 +1,6 @@
-"""What a plane sweep volume tells of surfaces and of what moves, for the networks to read; in plain torch.
+"""Evidence of surfaces and of motion in plane sweep volumes, as network input; in plain torch.
 
-All evidence is symmetric in the views and depends on their number through means alone, so any V >= 2 works.
+All evidence is symmetric in the views and averages over them, so any V >= 2 works.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def matching_evidence(
 
 
 def matching_costs(sweep: Tensor, settings: CostSettings) -> tuple[Tensor, Tensor]:
-    """Cost of each plane at each pixel, ``[B, 1, D, H, W]``: over the wide window and the fine one."""
+    """Return the costs over the wide and the fine window, each ``[B, 1, D, H, W]``."""
     wide, fine = [], []
     for chunk in sweep.split(plane_chunk(sweep.device), dim=3):
         _, difference, count = _agreement(chunk.float())
@@ -44,9 +44,9 @@ def matching_costs(sweep: Tensor, settings: CostSettings) -> tuple[Tensor, Tenso
 
 
 def matching_features(sweep: Tensor, cost: Tensor, cost_fine: Tensor, dtype: torch.dtype) -> Tensor:
-    """What the MPI network's U-Net reads, ``[B, MATCHING_FEATURES, D, H / 2, W / 2]``.
+    """Return the input of the MPI network's U-Net, ``[B, MATCHING_FEATURES, D, H / 2, W / 2]``.
 
-    2x2 pixels of luminance, luminance difference and both costs, then the means of colour, difference and views.
+    Channels: 2x2 pixels of luminance, luminance difference and both costs, then means of colour, difference and views.
     """
     views = sweep.shape[1]
     best, best_fine = cost.amin(dim=2, keepdim=True), cost_fine.amin(dim=2, keepdim=True)
@@ -72,7 +72,7 @@ def matching_features(sweep: Tensor, cost: Tensor, cost_fine: Tensor, dtype: tor
 def mask_evidence(
     sweep: Tensor, background: Tensor, opacities: Tensor, settings: CostSettings, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """See ``maskvolume.ops``. In front of the MPIs' planes the ray is as they leave it."""
+    """See ``maskvolume.ops``."""
     views = sweep.shape[1]
     left = remaining_transmittance(opacities[:, 0])
     along = torch.zeros_like(left[:, :1])
@@ -104,7 +104,7 @@ def mask_evidence(
 
 
 def _agreement(sweep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean colour, mean difference and number of views: ``[B, 3, D, H, W]`` twice, ``[B, 1, D, H, W]``.
+    """Return mean colour and mean difference ``[B, 3, D, H, W]``, and the number of views ``[B, 1, D, H, W]``.
 
     The difference is twice the mean absolute deviation, |v0 - v1| for two views.
     """

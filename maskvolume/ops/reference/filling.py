@@ -1,4 +1,4 @@
-"""Pixels that no plane covers get the colour of their surroundings; in plain torch."""
+"""Filling of pixels that no plane covers with the colour of their surroundings; in plain torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from maskvolume.ops.types import Rendering
 
-COVERED = 1 - 1e-3  # opacity of a view that is left as it is, if all its pixels have at least this
+COVERED = 1 - 1e-3  # a view whose opacities are all at least this is left unchanged
 
 
 def fill_unseen(rendering: Rendering) -> Rendering:
     """See ``maskvolume.ops``."""
     covered = covered_views(rendering)
-    if covered.device.type == "cpu" and bool(covered.all()):  # elsewhere the host would wait for the answer
+    if covered.device.type == "cpu" and bool(covered.all()):  # on other devices this would synchronize
         return rendering
     layers = layers_of(rendering)
     values, weight = layers[:, :4], layers[:, 4:]
@@ -23,24 +23,24 @@ def fill_unseen(rendering: Rendering) -> Rendering:
 
 
 def covered_views(rendering: Rendering) -> Tensor:
-    """Which views are covered everywhere, ``[...]``."""
+    """Return which views are fully covered, ``[...]``."""
     return (rendering.opacity > COVERED).flatten(-3).all(dim=-1)
 
 
 def layers_of(rendering: Rendering) -> Tensor:
-    """Colour, disparity and opacity of all views, ``[N, 5, h, w]`` in float32."""
+    """Stack colour, disparity and opacity of all views: ``[N, 5, h, w]`` in float32."""
     layers = torch.cat([rendering.color, rendering.disparity, rendering.opacity.clamp(0, 1)], dim=-3).float()
     return layers.reshape(-1, *layers.shape[-3:])
 
 
 def filled_rendering(rendering: Rendering, filled: Tensor) -> Rendering:
-    """The rendering with the colours and disparities of ``filled [N, 4, h, w]``."""
+    """Replace colours and disparities of a rendering by ``filled [N, 4, h, w]``."""
     filled = filled.reshape(*rendering.color.shape[:-3], 4, *filled.shape[-2:])
     return Rendering(filled[..., :3, :, :], rendering.opacity, filled[..., 3:, :, :])
 
 
 def _pull_push(values: Tensor, weight: Tensor) -> Tensor:
-    """``values`` premultiplied by ``weight``; returns values as if the weight were 1 everywhere."""
+    """Return values as if the weight were 1 everywhere, from ``values`` premultiplied by ``weight``."""
     h, w = values.shape[-2:]
     if min(h, w) <= 2:
         total = weight.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-6)

@@ -1,4 +1,4 @@
-"""What the operations on plane sweep volumes do with pixels, in plain torch: which are seen, means, rays."""
+"""Pixel operations on plane sweep volumes, in plain torch: valid views, means, rays."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from maskvolume.ops import types
 
-# Planes whose full-resolution evidence exists at once: few stay in the cache of a processor, many keep a GPU busy.
+# Planes processed at full resolution at once: few fit in the CPU cache, many keep a GPU busy.
 PLANE_CHUNK_CPU, PLANE_CHUNK = 2, 16
 
 
 def valid_views(sweep: Tensor) -> Tensor:
-    """``[..., V, 3, D, H, W] -> [..., V, 1, D, H, W]``, True where a view has data."""
+    """Return where views have data: ``[..., V, 3, D, H, W] -> [..., V, 1, D, H, W]`` bool."""
     return sweep[..., :1, :, :, :] > types.VALID_ABOVE
 
 
@@ -24,22 +24,22 @@ def remaining_transmittance(opacity: Tensor) -> Tensor:
 
 
 def plane_chunk(device: torch.device) -> int:
-    """How many planes' evidence at full resolution to make at once."""
+    """Return the number of planes to process at full resolution at once."""
     return PLANE_CHUNK_CPU if device.type == "cpu" else PLANE_CHUNK
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """How convolutions read volumes fastest."""
+    """Return the memory format in which convolutions read volumes fastest."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last_3d
 
 
 def shuffled(x: Tensor) -> Tensor:
-    """``[B, 4 * C, D, H / 2, W / 2] -> [B, C, D, H, W]``."""
+    """Pixel shuffle: ``[B, 4 * C, D, H / 2, W / 2] -> [B, C, D, H, W]``."""
     return F.pixel_shuffle(x.transpose(1, 2), 2).transpose(1, 2)
 
 
 def unshuffled(x: Tensor) -> Tensor:
-    """``[B, C, D, H, W] -> [B, 4 * C, D, H / 2, W / 2]``."""
+    """Pixel unshuffle: ``[B, C, D, H, W] -> [B, 4 * C, D, H / 2, W / 2]``."""
     return F.pixel_unshuffle(x.transpose(1, 2), 2).transpose(1, 2)
 
 
@@ -50,7 +50,7 @@ def halved(x: Tensor) -> Tensor:
 
 
 def box_mean(x: Tensor, window: int) -> Tensor:
-    """Mean over a window in the picture plane, ``[B, D, H, W]``; only the picture's own pixels count."""
+    """Mean over a window in the picture plane, clipped to the picture, ``[B, D, H, W]``."""
     half = window // 2
     rows = F.avg_pool2d(x, (window, 1), stride=1, padding=(half, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, window), stride=1, padding=(0, half), count_include_pad=False)

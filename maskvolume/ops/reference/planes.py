@@ -1,4 +1,4 @@
-"""Planes and masks from the output of the networks' U-Nets, in plain torch, differentiable."""
+"""Planes and masks from U-Net output, in plain torch, differentiable."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def make_mask(
 
 
 def _colored_planes(sweep: Tensor, view_logit: Tensor, alpha: Tensor, settings: PlaneSettings) -> Tensor:
-    """Premultiplied planes ``[B, D, 4, H, W]``: the views that have data, the first against the others.
+    """Return premultiplied planes ``[B, D, 4, H, W]`` with colours blended from the views that have data.
 
-    A softmax over [view_logit, 0, 0, ...]: the reference is weighed against each other view. With ``trust`` a view
-    that no other agrees with, because something hides the point from it, has less weight.
+    The weights are a softmax over [view_logit, 0, 0, ...]. With ``trust``, a view that disagrees with all others, for
+    example because the point is hidden in it, has less weight.
     """
     weights = valid_views(sweep).to(alpha.dtype)
     if settings.trust is not None:
@@ -74,7 +74,7 @@ def _colored_planes(sweep: Tensor, view_logit: Tensor, alpha: Tensor, settings: 
 
 
 def _disagreement(sweep: Tensor, cap: float) -> Tensor:
-    """How much each view differs from the one that is most like it, ``[B, V, 1, D, H, W]``, at most ``cap``."""
+    """Return the difference of each view from the most similar one, ``[B, V, 1, D, H, W]``, at most ``cap``."""
     valid, views = valid_views(sweep), sweep.shape[1]
     least = [torch.full_like(sweep[:, 0, :1], cap, dtype=torch.float32) for _ in range(views)]
     for i in range(views):

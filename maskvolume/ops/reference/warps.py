@@ -1,4 +1,4 @@
-"""Plane sweeps and views of multiplane images in plain torch: any device, any float type, differentiable."""
+"""Plane sweeps and rendering of multiplane images in plain torch: any device, any float dtype, differentiable."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.homography import homography_grid, render_homographies, sweep_homographies
 from maskvolume.ops.types import NO_DATA, Rendering, Sampling
 
-# Planes that are warped together. Enough to keep the threads of `grid_sample` busy (it splits work by
-# picture on the CPU), few enough that a chunk's grid stays small beside the volume.
+# Planes warped together: enough to keep the threads of `grid_sample` busy (on the CPU it splits work by picture), few
+# enough that the grid of a chunk is small compared with the volume.
 PLANE_CHUNK = 4
 
 
@@ -31,7 +31,7 @@ def sweep_planes(images: Tensor, sources: Camera, reference: Camera, depths: Ten
         for v in range(views):
             camera = flat_sources[b * views + v]
             image, planes = flat_images[b, v].to(work), flat_depths[b]
-            # A source at the reference's own place looks the same on every plane: one warp is enough.
+            # A source at the reference pose is the same on every plane: one warp is enough.
             if torch.equal(camera.T_cam_world, flat_reference[b].T_cam_world):
                 planes = planes[:1]
             H = sweep_homographies(camera, flat_reference[b], planes).to(work)
@@ -80,17 +80,17 @@ def composite(rgba: Tensor, depths: Tensor, premultiplied: bool) -> Rendering:
 def render_planes(
     rgba: Tensor, homographies: Tensor, inverse_depths: Tensor, size: tuple[int, int], premultiplied: bool
 ) -> Tensor:
-    """Views of multiplane images.
+    """Render N views of each of B multiplane images.
 
     Args:
-        rgba: ``[B, D, 4, H, W]``, plane 0 the farthest; uint8 stands for value * 255.
-        homographies: ``[B, N, D, 3, 3]`` pixel of each of N targets to pixel of each plane (``render_homographies``).
+        rgba: ``[B, D, 4, H, W]``, plane 0 the farthest; uint8 stores value * 255.
+        homographies: ``[B, N, D, 3, 3]`` target pixel to plane pixel (``render_homographies``).
         inverse_depths: ``[B, D]`` 1 / depth of the planes.
         size: ``(h, w)`` of the targets.
         premultiplied: whether colours are multiplied by their opacity.
 
     Returns:
-        ``[B, N, 5, h, w]`` in float32 (float64 for float64): colour over black, opacity, disparity.
+        ``[B, N, 5, h, w]`` in float32 (float64 for float64 planes): colour over black, opacity, disparity.
     """
     h, w = rgba.shape[-2:]
     views = [
@@ -104,7 +104,7 @@ def render_planes(
 def render_planes_backward(
     grad: Tensor, rgba: Tensor, homographies: Tensor, inverse_depths: Tensor, premultiplied: bool
 ) -> Tensor:
-    """Gradient of planes ``[B, D, 4, H, W]`` from that of views ``[B, N, 5, h, w]``, which are made again."""
+    """Return the gradient of planes ``[B, D, 4, H, W]`` from that of views ``[B, N, 5, h, w]``; recompute the views."""
     size, src_size = (grad.shape[-2], grad.shape[-1]), (rgba.shape[-2], rgba.shape[-1])
     found = torch.zeros(rgba.shape, dtype=work_dtype(rgba), device=rgba.device)
     for b, planes in enumerate(rgba):
@@ -135,7 +135,7 @@ def render_blended_backward(
     premultiplied: bool,
     needs: Sequence[bool],  # of mask, dynamic, background
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of mask ``[B, D, H, W]`` and planes, of those that need one; the views are made again."""
+    """Return the needed gradients of mask ``[B, D, H, W]`` and planes, else None; recomputes the views."""
     weight, moving, still = mask[:, :, None].to(work_dtype(mask)), plane_values(dynamic), plane_values(background)
     blended = still + weight * (moving - still)
     of_planes = render_planes_backward(grad, blended, homographies, inverse_depths, premultiplied)
@@ -155,32 +155,35 @@ def render_blended_planes(
     size: tuple[int, int],
     premultiplied: bool,
 ) -> Tensor:
-    """``render_planes`` of ``mask * dynamic + (1 - mask) * background``.
+    """Render ``mask * dynamic + (1 - mask) * background``.
 
     Args:
         mask: ``[B, D, H, W]`` in 0..1.
-        dynamic: ``[B, D, 4, H, W]`` planes; see ``render_planes``, also for what follows.
-        background: the same.
-        homographies: ``[B, N, D, 3, 3]``.
-        inverse_depths: ``[B, D]``.
-        size: ``(h, w)``.
-        premultiplied: of both.
+        dynamic: ``[B, D, 4, H, W]`` planes as in ``render_planes``.
+        background: ``[B, D, 4, H, W]``.
+        homographies: ``[B, N, D, 3, 3]`` as in ``render_planes``.
+        inverse_depths: ``[B, D]`` as in ``render_planes``.
+        size: ``(h, w)`` of the targets.
+        premultiplied: whether colours of both MPIs are multiplied by their opacity.
+
+    Returns:
+        ``[B, N, 5, h, w]`` as in ``render_planes``.
     """
     layers = plane_values(mask[:, None]), plane_values(dynamic), plane_values(background)
     return render_planes(blend_planes(*layers), homographies, inverse_depths, size, premultiplied)
 
 
 def sweep(images: Tensor, homographies: Tensor, size: tuple[int, int], original: bool) -> Tensor:
-    """Pictures warped to planes.
+    """Warp pictures to planes.
 
     Args:
         images: ``[B, C, Hs, Ws]``.
         homographies: ``[B, D, 3, 3]`` reference pixel to source pixel over each plane (``sweep_homographies``).
         size: ``(h, w)`` of the reference.
-        original: the original's sampling instead of the exact one.
+        original: sample as the original does.
 
     Returns:
-        ``[B, C, D, h, w]`` of the type of ``images``, -1 where there is no data.
+        ``[B, C, D, h, w]`` in the dtype of ``images``, -1 where there is no data.
     """
     source_size = (images.shape[-2], images.shape[-1])
     sampling: Sampling = "original" if original else "exact"
@@ -192,7 +195,7 @@ def sweep(images: Tensor, homographies: Tensor, size: tuple[int, int], original:
 
 
 def sweep_backward(grad: Tensor, homographies: Tensor, source_size: tuple[int, int], original: bool) -> Tensor:
-    """Gradient of the pictures ``[B, C, Hs, Ws]`` from that of the planes ``[B, C, D, h, w]``."""
+    """Return the gradient of pictures ``[B, C, Hs, Ws]`` from that of planes ``[B, C, D, h, w]``."""
     size, work = (grad.shape[-2], grad.shape[-1]), work_dtype(grad)
     image = torch.zeros(1, grad.shape[1], *source_size, dtype=work, device=grad.device)
     found = []
@@ -210,11 +213,11 @@ def sweep_backward(grad: Tensor, homographies: Tensor, source_size: tuple[int, i
 
 
 def _composite_backward(grad: Tensor, warped: Tensor, inverse_depths: Tensor, premultiplied: bool) -> Tensor:
-    """Gradient of warped planes ``[D, 4, h, w]``, the farthest first, from that of their view ``[5, h, w]``.
+    """Return the gradient of warped planes ``[D, 4, h, w]``, the farthest first, from that of their view ``[5, h, w]``.
 
-    With V what is seen from just behind a plane, and T what the planes in front let through, the view is
-    ... + T * (plane + (1 - alpha) * V): the derivative by alpha is T * (d plane / d alpha - V). Nothing is divided by
-    1 - alpha, so opaque planes do no harm.
+    With V the view from just behind a plane and T the transmittance in front of it, the view is
+    ... + T * (plane + (1 - alpha) * V), so the derivative by alpha is T * (d plane / d alpha - V). There is no division
+    by 1 - alpha, so opaque planes are safe.
     """
     alpha = warped[:, 3:]
     through = torch.cat([(1 - alpha.flip(0)).cumprod(dim=0).flip(0)[1:], torch.ones_like(alpha[:1])])
@@ -232,7 +235,7 @@ def _composite_backward(grad: Tensor, warped: Tensor, inverse_depths: Tensor, pr
 
 
 def _sample_backward(grad: Tensor, pictures: Tensor, grid: Tensor, *, align_corners: bool) -> Tensor:
-    """Gradient of the pictures that ``grid_sample`` (bilinear, zeros) took samples from."""
+    """Return the gradient of the input of ``grid_sample`` (bilinear, zeros)."""
     bilinear, zeros = 0, 0
     return torch.ops.aten.grid_sampler_2d_backward(grad, pictures, grid, bilinear, zeros, align_corners, [True, False])[
         0
@@ -240,14 +243,14 @@ def _sample_backward(grad: Tensor, pictures: Tensor, grid: Tensor, *, align_corn
 
 
 def blend_planes(mask: Tensor, dynamic: Tensor, background: Tensor) -> Tensor:
-    """``mask * dynamic + (1 - mask) * background`` of mask ``[..., 1, D, H, W]`` and planes ``[..., D, 4, H, W]``."""
+    """Blend planes ``[..., D, 4, H, W]`` with a mask ``[..., 1, D, H, W]``."""
     return torch.lerp(background, dynamic, mask.movedim(-4, -3))
 
 
 def mpi_homographies(rgba: Tensor, camera: Camera, depths: Tensor, target: Camera) -> tuple[Tensor, Tensor]:
-    """From each target to each plane, ``[B, N, D, 3, 3]``, and 1 / depth of the planes, ``[B, D]``.
+    """Return homographies from targets to planes, ``[B, N, D, 3, 3]``, and 1 / depth of the planes, ``[B, D]``.
 
-    B is the product of the axes of ``rgba [..., D, 4, H, W]``; N is 1 where the target has no more axes than these.
+    B is the product of the batch axes of ``rgba [..., D, 4, H, W]``; N is 1 if the target has no further axis.
     """
     planes = depths.reshape(-1, depths.shape[-1]).double()
     count = len(planes)
@@ -265,27 +268,27 @@ def mpi_homographies(rgba: Tensor, camera: Camera, depths: Tensor, target: Camer
 
 
 def rendering_of(views: Tensor, target: Camera) -> Rendering:
-    """Views ``[B, N, 5, h, w]`` as a rendering with the target's axes."""
+    """Convert views ``[B, N, 5, h, w]`` to a rendering with the batch axes of the target."""
     return split_views(views.reshape(*target.batch_shape, *views.shape[2:]))
 
 
 def split_views(views: Tensor) -> Rendering:
-    """``[..., 5, h, w]`` as a rendering."""
+    """Convert ``[..., 5, h, w]`` to a rendering."""
     return Rendering(views[..., :3, :, :], views[..., 3:4, :, :], views[..., 4:, :, :])
 
 
 def plane_values(planes: Tensor) -> Tensor:
-    """Planes in the type that is computed in; bytes stand for value * 255."""
+    """Convert planes to the dtype for computation; bytes store value * 255."""
     return planes.to(work_dtype(planes)) / 255 if planes.dtype == torch.uint8 else planes.to(work_dtype(planes))
 
 
 def work_dtype(x: Tensor) -> torch.dtype:
-    """Coordinates and sums need float32 at least; float64 stays what it is."""
+    """Return the dtype of coordinates and sums: float64 for float64, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def flatten_cameras(camera: Camera, axes: int) -> Camera:
-    """A camera with ``axes`` batch axes as one with a single axis."""
+    """Flatten ``axes`` batch axes of a camera into one."""
     assert len(camera.batch_shape) == axes
     return Camera(camera.T_cam_world.reshape(-1, 4, 4), camera.K.reshape(-1, 3, 3), camera.size)
 
@@ -297,7 +300,7 @@ def _warp_to_planes(
     src_size: tuple[int, int],
     sampling: Sampling,
 ) -> Tensor:
-    """One picture on each plane, ``[D, C, H, W]``, -1 where there is no data."""
+    """Warp one picture to each plane, ``[D, C, H, W]``, -1 where there is no data."""
     grid = homography_grid(H, size, src_size)
     pictures = image.expand(H.shape[0], -1, -1, -1)
     if sampling == "original":
@@ -309,9 +312,9 @@ def _warp_to_planes(
 
 
 def _clamp_grid(grid: Tensor, src_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Which points ``[N, 1, h, w]`` lie within the picture, and the grid with those on its border moved inside.
+    """Return which points ``[N, 1, h, w]`` are in the picture, and the grid clamped to the outermost pixel centres.
 
-    The outermost pixels are repeated by clamping to their centres: not every device has padding_mode="border".
+    Clamping repeats the outermost pixels: not every device supports padding_mode="border".
     """
     inside = (grid.abs() <= 1).all(dim=-1)[:, None]
     limit = 1 - 1 / torch.tensor([src_size[1], src_size[0]], dtype=grid.dtype, device=grid.device)
@@ -324,7 +327,7 @@ def _warped_chunks(
     src_size: tuple[int, int],
     size: tuple[int, int],
 ) -> Iterator[Tensor]:
-    """The planes seen from the target, a few at a time, near to far: ``[n, 4, h, w]``, nearest first."""
+    """Yield the planes warped to the target in chunks ``[n, 4, h, w]``, near to far."""
     end = rgba.shape[0]
     for stop in range(end, 0, -PLANE_CHUNK):
         start = max(stop - PLANE_CHUNK, 0)
@@ -341,7 +344,7 @@ def _chunks_near_to_far(rgba: Tensor) -> Iterator[Tensor]:
 
 
 def _composite(chunks: Iterator[Tensor], inverse_depths: Tensor, premultiplied: bool) -> Tensor:
-    """Over-composite planes that come near to far, ``[5, h, w]``: opacity is spent front to back."""
+    """Composite planes that arrive near to far into ``[5, h, w]``."""
     color: Tensor | None = None
     transmittance = opacity = disparity = torch.zeros(())
     index = inverse_depths.shape[0]

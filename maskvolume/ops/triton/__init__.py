@@ -1,12 +1,12 @@
-"""The operations as Triton kernels, for CUDA and ROCm: plain functions on tensors, with their gradients beside them.
+"""Triton kernels of the operations and their gradients, for CUDA and ROCm, as plain functions on tensors.
 
-Importing this needs no Triton; ``usable`` says whether the functions can run, and where they can't they don't exist.
-All give their results on the device of their inputs, take inputs of any strides and change none.
-``tests/maskvolume/ops/triton`` compares them with ``maskvolume.ops.reference``, without a GPU in Triton's
-interpreter, which is far too slow for anything else.
+This package imports without Triton, but then defines no kernels; ``usable`` returns whether they can run. Results are
+on the device of the inputs. Inputs may have any strides and are not modified. ``tests/maskvolume/ops/triton`` compares
+the kernels with ``maskvolume.ops.reference``; without a GPU they run in Triton's interpreter, which is only fast enough
+for tests.
 
-Axes: B batch, N views of each multiplane image, D planes (0 the farthest), C channels. Homographies map pixels of
-the picture that is made, homogeneous with centres at +0.5, to pixels of the picture that is sampled.
+Axes: B batch, N views of each multiplane image, D planes (0 the farthest), C channels. Homographies map pixels of the
+output picture, homogeneous with centres at +0.5, to pixels of the sampled picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ try:
     from maskvolume.ops.triton.gradients import render_blended_backward, render_planes_backward
     from maskvolume.ops.triton.render import render_blended, render_planes
     from maskvolume.ops.triton.sweep import sweep, sweep_backward
-except ImportError:  # macOS and Windows have no Triton; one older than 3.3 has no tuples
+except ImportError:  # no Triton on macOS and Windows; no tuples before Triton 3.3
     _AVAILABLE = _INTERPRETED = False
 else:
     _AVAILABLE = True
@@ -36,12 +36,12 @@ __all__ = [
     "usable",
 ]
 
-STORED = torch.float16  # planes that many views are rendered of
+STORED = torch.float16  # dtype of planes that many views are rendered from
 
 
 def usable(device: torch.device) -> bool:
-    """Whether the kernels can run on a device: a GPU of CUDA or ROCm, or the CPU in Triton's interpreter.
+    """Return whether the kernels run on a device: a CUDA or ROCm GPU, or the CPU in Triton's interpreter.
 
-    The interpreter is on if TRITON_INTERPRET was 1 when this module was first imported.
+    The interpreter is active if TRITON_INTERPRET was 1 when this module was first imported.
     """
     return _AVAILABLE and (device.type == "cuda" or (_INTERPRETED and device.type == "cpu"))

@@ -1,4 +1,4 @@
-"""Costs of planes along paths through the picture. See ``maskvolume.ops.aggregate`` and ``maskvolume.ops.triton``."""
+"""Plane costs accumulated along paths. See ``maskvolume.ops.aggregate`` and ``maskvolume.ops.triton``."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from torch import Tensor
 
 from maskvolume.ops.triton.common import Pointer, Scalar
 
-LINES = 4  # paths of a program, beside each other in the picture
+LINES = 4  # adjacent paths per program
 DIRECTIONS = ((1, -1), (1, 0), (1, 1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (0, -1))  # (down, across)
 
 
 def aggregate(cost: Tensor, guide: Tensor, step: float, jump: float, edge: float, least_jump: float) -> Tensor:
-    """Carry the costs of planes along paths in eight directions; the mean of these.
+    """Average plane costs accumulated along paths in eight directions.
 
     Args:
         cost: ``[B, D, h, w]``, float32.
         guide: ``[B, h, w]``, float32.
-        step: price of a path that goes to the next plane.
-        jump: that of one that goes to any other.
-        edge: how much an edge of the guide lowers that.
-        least_jump: what it is at least.
+        step: price of moving to a neighbouring plane.
+        jump: price of moving to any other plane.
+        edge: how much an edge of the guide lowers the price of a jump.
+        least_jump: lower limit of the price of a jump.
+
+    Returns:
+        ``[B, D, h, w]``, float32.
     """
     cost, guide = cost.contiguous(), guide.contiguous()
     batch, count, h, w = cost.shape
@@ -55,7 +58,7 @@ def _along_kernel(
     step_price: Scalar, jump: Scalar, edge: Scalar, least_jump: Scalar,
     DOWN: tl.constexpr, ACROSS: tl.constexpr, LINES: tl.constexpr, PLANES: tl.constexpr,
 ) -> Any:  # fmt: skip
-    """Walk along some paths of one direction; each step reads what the one before it wrote."""
+    """Walk along some paths of one direction; each step reads the output of the previous one."""
     item = tl.program_id(1).to(tl.int64)
     line = tl.program_id(0) * LINES + tl.arange(0, LINES)
     plane = tl.arange(0, PLANES)[None, :]
@@ -64,7 +67,7 @@ def _along_kernel(
     along += item * count * area
     total += item * count * area
     guide += item * area
-    # Where the paths begin; those that come in from a side begin outside of the picture.
+    # Starting points; paths that enter from a side start outside the picture.
     y, x = line, line
     if DOWN == 0:
         x = line * 0 + (0 if ACROSS > 0 else w - 1)
@@ -93,6 +96,6 @@ def _along_kernel(
         to = plane * area + place[:, None]
         tl.store(along + to, value, written)
         tl.store(total + to, tl.load(total + to, written, 0.0) + value, written)
-        tl.debug_barrier()  # other threads of this program read it at the next step
+        tl.debug_barrier()  # other threads of this program read the cost in the next step
         y += DOWN
         x += ACROSS

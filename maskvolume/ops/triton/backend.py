@@ -1,6 +1,6 @@
-"""The operations on GPUs of CUDA and ROCm, as a backend, and its kernels of the operators.
+"""The backend for CUDA and ROCm GPUs, and its operator kernels.
 
-Importing this raises ImportError where there is no Triton, or one that is too old.
+Importing this module raises ImportError without Triton or with a version that is too old.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ operators.aggregate.register_kernel(DEVICE)(kernels.aggregate)
 
 
 class TritonBackend(OperatorBackend):
-    """Triton kernels of the operators, with gradients; everything else is the reference's."""
+    """Triton kernels of the operators, with gradients; the rest is inherited from the reference."""
 
     @property
     def stored_dtype(self) -> torch.dtype:

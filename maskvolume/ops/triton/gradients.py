@@ -1,10 +1,10 @@
-"""Gradients of the views of multiplane images. See ``maskvolume.ops.triton``.
+"""Gradients of rendered multiplane images. See ``maskvolume.ops.triton``.
 
-What a plane's opacity is worth depends on the planes in front, by the transmittance of the ray to it, and on those
-behind, by what one would see without it. The first is a product from near to far, the second a recurrence from far
-to near; where an opacity is 1 neither can be run backwards. So a first kernel walks near to far, reads opacities
-alone and stores the transmittance before every SEGMENT-th plane; the second walks far to near and multiplies on from
-the stored one, up to each plane of a segment. No division; exact where planes are opaque.
+The gradient of an opacity depends on the transmittance of the planes in front, a product from near to far, and on the
+view from behind the plane, a recurrence from far to near. Neither can be inverted where an opacity is 1. A first kernel
+therefore walks near to far, reads only opacities and stores the transmittance before every SEGMENT-th plane. A second
+one walks far to near and, within a segment, recomputes the transmittance from the stored value. This needs no division
+and is exact for opaque planes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from maskvolume.ops.triton.planes import (
     sample_rgba,
 )
 
-# Planes between two stored transmittances: 4 costs one and a half more reads of an opacity for a plane, and a
-# sixteenth of the memory of the planes (at float32, for a view of their size).
+# Planes between two stored transmittances. A value of 4 costs 1.5 extra opacity reads per plane, and a sixteenth of the
+# memory of the planes (in float32, for a view of their size).
 SEGMENT = 4
 
 
@@ -57,18 +57,18 @@ def render_planes_backward(
     inverse_depths: Tensor,  # [B, D]
     premultiplied: bool,
 ) -> Tensor:
-    """Gradient of the planes of ``render_planes``, summed over the N views.
+    """Return the gradient of the planes of ``render_planes``, summed over the N views.
 
     Args:
-        grad: gradient of its result; any float type and strides.
-        rgba: the planes, of a float type.
-        homographies: as it got them.
-        inverse_depths: as it got them.
-        premultiplied: as it got it.
+        grad: gradient of the result of ``render_planes``; any float dtype and strides.
+        rgba: the planes, in a float dtype.
+        homographies: as in ``render_planes``.
+        inverse_depths: as in ``render_planes``.
+        premultiplied: as in ``render_planes``.
 
     Returns:
-        ``[B, D, 4, H, W]``, contiguous, float32 (float64). Behind the point where a ray ends (``SATURATED``) planes get
-        no gradient; in float64 all do. Sums are made in any order: their last bits differ from run to run.
+        ``[B, D, 4, H, W]``, contiguous, float32 (float64 for float64 planes). Planes behind the end of a ray
+        (``SATURATED``) get no gradient; in float64 all do. The order of summation varies: so do the last bits.
     """
     gradient = torch.zeros(rgba.shape, dtype=work_dtype(rgba), device=rgba.device)
     source = PlaneSource.of(rgba)
@@ -86,16 +86,16 @@ def render_blended_backward(
     premultiplied: bool,
     needs: Sequence[bool],  # of mask, dynamic, background
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of the mask, the dynamic and the background planes of ``render_blended``.
+    """Return the gradients of mask, dynamic planes and background planes of ``render_blended``.
 
     Args:
-        grad: gradient of its result; any float type and strides.
-        mask: as it got it; likewise the next five.
-        needs: which of the three gradients to make. Planes of uint8 have none.
+        grad: gradient of the result of ``render_blended``; any float dtype and strides.
+        mask: as in ``render_blended``, like the next five arguments.
+        needs: which of the three gradients to compute. uint8 planes have none.
 
     Returns:
-        The gradients in the shapes of ``mask``, ``dynamic`` and ``background``, contiguous, float32 (float64 for
-        float64 ``dynamic``); None where not needed. As in ``render_planes_backward`` otherwise.
+        The gradients with the shapes of ``mask``, ``dynamic`` and ``background``, contiguous, float32 (float64 for
+        float64 ``dynamic``); None where not needed. Otherwise as in ``render_planes_backward``.
     """
     work = work_dtype(dynamic)
     inputs = zip((mask, dynamic, background), needs, strict=True)
@@ -115,7 +115,7 @@ def _backward(
     premultiplied: bool,
     gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
 ) -> None:
-    """Add to the gradients (mask, dynamic, background)."""
+    """Add to the gradients (mask, dynamic, background) in place."""
     planes, work = source.dynamic, work_dtype(source.dynamic)
     (batch, views, count), (H, W), (h, w) = homographies.shape[:3], planes.shape[-2:], grad.shape[-2:]
     segments = -(-count // SEGMENT)
@@ -137,7 +137,7 @@ def _backward(
             NEEDS_MASK=gradients[0] is not None,
             NEEDS_DYNAMIC=gradients[1] is not None,
             NEEDS_BACKGROUND=gradients[2] is not None,
-            VECTORS=source.mask is None and source.vectors(),  # with three tensors registers run out
+            VECTORS=source.mask is None and source.vectors(),  # three tensors would spill registers
             PREMULTIPLIED=premultiplied,
             SATURATED=saturation(planes),
             **options,
@@ -164,7 +164,7 @@ def add_channel(
     NEEDS_BACKGROUND: tl.constexpr,
     WORK: tl.constexpr,
 ) -> Any:
-    """Add the gradient ``value`` of one sampled channel to its texels; returns that of the mask at the four taps."""
+    """Add the gradient ``value`` of one sampled channel to its texels; return the mask gradient at the four taps."""
     dynamic, dynamic_steps, background, background_steps, _, _ = source
     _, gradient, background_gradient = gradients
     exists, weight = taps[2], taps[3]
@@ -207,13 +207,13 @@ def add_plane(
     NEEDS_BACKGROUND: tl.constexpr,
     WORK: tl.constexpr,
 ) -> Any:
-    """Add the gradients of a plane's four sampled channels to its texels, and to those of its mask."""
+    """Add the gradients of the four sampled channels of a plane to its texels and to its mask."""
     _, _, _, _, mask, mask_steps = source
     texels = H * W
     index = (batch * count + plane).to(tl.int64)
     texel = taps[1] * W + taps[0]
     first = index * 4 * texels + texel
-    shares = taps[3]  # of the dynamic planes; not read where there is one MPI
+    shares = taps[3]  # weights of the dynamic planes; unused with one MPI
     if BLENDED:
         shares = read_four(mask_pointers(mask, mask_steps, batch, plane, taps), taps[2], WORK)
     red = add_channel(
@@ -276,7 +276,7 @@ def _start_kernel(
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
 ) -> None:
-    """Store what is left of the rays before each segment, the nearest first: ``[B, N, S, h, w]``."""
+    """Store the transmittance before each segment, the nearest first: ``[B, N, S, h, w]``."""
     dynamic_steps = (dynamic_b, dynamic_d, dynamic_c, dynamic_y, dynamic_x)
     background_steps = (background_b, background_d, background_c, background_y, background_x)
     source = (dynamic, dynamic_steps, background, background_steps, mask, (mask_b, mask_d, mask_y, mask_x))
@@ -359,7 +359,7 @@ def _backward_kernel(
     grad_opacity = tl.load(grad + 3 * h * w, mask=valid, other=0)
     grad_disparity = tl.load(grad + 4 * h * w, mask=valid, other=0)
 
-    behind = tl.full((TILE_H * TILE_W,), 0.0, WORK)  # the loss of what is seen behind a plane, if nothing is in front
+    behind = tl.full((TILE_H * TILE_W,), 0.0, WORK)  # gradient-weighted view from behind a plane, at full transmittance
     for i in range(0, segments):
         segment = segments - 1 - i
         nearest = count - 1 - segment * SEGMENT

@@ -1,4 +1,4 @@
-"""How the Triton kernels read planes: of one MPI, or of two that a mask blends texel by texel as they are read."""
+"""Plane access in the Triton kernels: one MPI, or two that a mask blends texel by texel on reading."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from maskvolume.ops.triton.common import (
 
 @dataclass(frozen=True)
 class PlaneSource:
-    """Where a kernel reads planes from: one MPI, or two with a mask that blends them.
+    """The planes that a kernel reads: one MPI, or two with a mask that blends them.
 
-    In kernels it is the tuple ``(dynamic, steps, background, steps, mask, steps)`` of pointers and strides.
+    Kernels receive a tuple ``(dynamic, steps, background, steps, mask, steps)`` of pointers and strides.
 
     Attributes:
-        dynamic: ``[B, D, 4, H, W]``, the only MPI where there is no mask.
+        dynamic: ``[B, D, 4, H, W]``, the only MPI if there is no mask.
         background: ``[B, D, 4, H, W]``.
         mask: ``[B, D, H, W]`` in 0..1, or None.
     """
@@ -48,13 +48,13 @@ class PlaneSource:
 
     @staticmethod
     def of(dynamic: Tensor, background: Tensor | None = None, mask: Tensor | None = None) -> PlaneSource:
-        """The source of some planes, in a layout that kernels can read."""
+        """Build a source from planes, copied if kernels cannot read their layout."""
         dynamic = narrow(dynamic)
         background = dynamic if background is None else narrow(background)
         return PlaneSource(dynamic, background, None if mask is None else narrow(mask))
 
     def arguments(self) -> tuple[Any, ...]:
-        """The first arguments of each kernel that reads planes."""
+        """The leading arguments of each kernel that reads planes."""
         mask = self.dynamic if self.mask is None else self.mask
         mask_steps = (0, 0, 0, 0) if self.mask is None else self.mask.stride()
         tensors = (self.dynamic, self.background, mask)
@@ -67,12 +67,12 @@ class PlaneSource:
         return {"BLENDED": blended, **common}
 
     def vectors(self) -> bool:
-        """Whether the four channels of a texel are one vector."""
+        """Return whether the four channels of each texel form one vector."""
         return texels_are_vectors(self.dynamic) and texels_are_vectors(self.background)
 
 
 def texels_are_vectors(planes: Tensor) -> bool:
-    """Whether the four channels of a texel of ``[B, D, 4, H, W]`` are one aligned vector (channels last)."""
+    """Return whether the four channels of a texel of ``[B, D, 4, H, W]`` form one aligned vector (channels last)."""
     batch, depth, channel, y, x = planes.stride()
     aligned = planes.data_ptr() % (4 * planes.element_size()) == 0
     return channel == 1 and x == 4 and all(step % 4 == 0 for step in (y, depth, batch)) and aligned
@@ -80,14 +80,14 @@ def texels_are_vectors(planes: Tensor) -> bool:
 
 @triton.jit
 def first_texels(planes: Pointer, steps: Tuple, batch: Scalar, plane: Scalar, channel: Scalar, taps: Tuple) -> Any:
-    """Pointers ``[P]`` to one channel of the upper left taps in a plane of ``[B, D, 4, H, W]``."""
+    """Return pointers ``[P]`` to one channel of the upper left taps in a plane of ``[B, D, 4, H, W]``."""
     start = batch.to(tl.int64) * steps[0] + plane.to(tl.int64) * steps[1] + tl.cast(steps[2], tl.int64) * channel
     return planes + start + (taps[1] * steps[3] + taps[0] * steps[4])
 
 
 @triton.jit
 def first_vectors(planes: Pointer, steps: Tuple, batch: Scalar, plane: Scalar, taps: Tuple) -> Any:
-    """Pointers ``[P, 4]`` to the channels of the upper left taps. The factors 4 tell the compiler of whole vectors."""
+    """Return pointers ``[P, 4]`` to the channels of the upper left taps. Factors of 4 show the compiler alignment."""
     start = (batch.to(tl.int64) * (steps[0] // 4) + plane.to(tl.int64) * (steps[1] // 4)) * 4
     texel = (taps[1] * (steps[3] // 4) + taps[0]) * 4
     return planes + start + texel[:, None] + tl.arange(0, 4)[None, :]
@@ -95,7 +95,7 @@ def first_vectors(planes: Pointer, steps: Tuple, batch: Scalar, plane: Scalar, t
 
 @triton.jit
 def mask_pointers(mask: Pointer, mask_steps: Tuple, batch: Scalar, plane: Scalar, taps: Tuple) -> Any:
-    """Pointers to the four taps in a plane of a mask ``[B, D, H, W]``."""
+    """Return pointers to the four taps in a plane of a mask ``[B, D, H, W]``."""
     start = batch.to(tl.int64) * mask_steps[0] + plane.to(tl.int64) * mask_steps[1]
     first = mask + start + (taps[1] * mask_steps[2] + taps[0] * mask_steps[3])
     return four(first, mask_steps[2], mask_steps[3])
@@ -103,7 +103,7 @@ def mask_pointers(mask: Pointer, mask_steps: Tuple, batch: Scalar, plane: Scalar
 
 @triton.jit
 def mix_four(near: Tuple, far: Tuple, weight: Tuple) -> Any:
-    """``weight * near + (1 - weight) * far`` at four taps."""
+    """Return ``weight * near + (1 - weight) * far`` at four taps."""
     return (
         weight[0] * near[0] + (1.0 - weight[0]) * far[0],
         weight[1] * near[1] + (1.0 - weight[1]) * far[1],
@@ -116,7 +116,7 @@ def mix_four(near: Tuple, far: Tuple, weight: Tuple) -> Any:
 def sample_channel(
     source: Tuple, batch: Scalar, plane: Scalar, channel: Scalar, taps: Tuple, BLENDED: tl.constexpr, WORK: tl.constexpr
 ) -> Any:
-    """One channel ``[P]`` of a plane at the taps."""
+    """Sample one channel ``[P]`` of a plane at the taps."""
     dynamic, steps, background, background_steps, mask, mask_steps = source
     exists, weight = taps[2], taps[3]
     first = first_texels(dynamic, steps, batch, plane, channel, taps)
@@ -135,7 +135,7 @@ def sample_channel(
 def sample_vectors(
     source: Tuple, batch: Scalar, plane: Scalar, taps: Tuple, BLENDED: tl.constexpr, WORK: tl.constexpr
 ) -> Any:
-    """The four channels ``[P]`` of a plane at the taps, where the channels of a texel are one vector."""
+    """Sample the four channels ``[P]`` of a plane at the taps; the channels of a texel must form one vector."""
     dynamic, steps, background, background_steps, mask, mask_steps = source
     exists, weight = columns_of(taps[2]), columns_of(taps[3])
     first = first_vectors(dynamic, steps, batch, plane, taps)
@@ -163,7 +163,7 @@ def sample_rgba(
     VECTORS: tl.constexpr,
     WORK: tl.constexpr,
 ) -> Any:
-    """Red, green, blue and opacity ``[P]`` of a plane at the taps."""
+    """Sample red, green, blue and opacity ``[P]`` of a plane at the taps."""
     if VECTORS:
         red, green, blue, alpha = sample_vectors(source, batch, plane, taps, BLENDED, WORK)
     else:
@@ -189,7 +189,7 @@ def pass_plane(
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
 ) -> Any:
-    """What is left of rays behind a plane, given what was left before it."""
+    """Return the transmittance behind a plane from the transmittance ``left`` in front of it."""
     first_row, first_column, row, column, valid = place
     homography = load_homography(homographies + plane * 9)
     if may_see(homography, first_row, first_column, H, W, WORK, TILE_H, TILE_W):

@@ -1,4 +1,4 @@
-"""Views of multiplane images, in one Triton kernel that writes no warped plane. See ``maskvolume.ops.triton``."""
+"""Rendering of multiplane images in one Triton kernel, without storing warped planes. See ``maskvolume.ops.triton``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maskvolume.ops.triton.common import (
 )
 from maskvolume.ops.triton.planes import PlaneSource, sample_rgba
 
-# Planes between two looks at whether a whole tile is saturated: the warps of a program wait for each other there.
+# Planes between two checks whether a whole tile is saturated: each check synchronizes the warps of a program.
 CHECK_EVERY = 4
 
 
@@ -37,10 +37,10 @@ def render_planes(
     """Render N views of each of B multiplane images in one launch.
 
     Args:
-        rgba: planes, plane 0 the farthest; float32, float16, bfloat16, float64, or uint8 (value / 255); any
-            strides, fastest where they are contiguous or channels last.
-        homographies: from pixels of a view to pixels of a plane (centres at +0.5); float32, or float64 for
-            float64 planes. A point whose third coordinate is not positive is not seen.
+        rgba: planes, plane 0 the farthest; float32, float16, bfloat16, float64, or uint8 (value * 255); any strides,
+            fastest if contiguous or channels last.
+        homographies: from pixels of a view to pixels of a plane (centres at +0.5); float32, or float64 for float64
+            planes. Points with a non-positive third coordinate are not seen.
         inverse_depths: 1 / depth of the planes, in 1 / scene unit.
         size: ``(h, w)`` of the views.
         premultiplied: whether the colours of ``rgba`` are multiplied by their opacity.
@@ -49,8 +49,8 @@ def render_planes(
         ``[B, N, 5, h, w]`` in float32 (float64): colour over black, opacity, disparity (``inverse_depths`` weighted
         by opacity).
 
-    Convention: inverse warp, bilinear, ``align_corners=False``, zero padding. A tile of pixels ends where nothing
-    of its rays is left (``SATURATED``); in float64 it never ends.
+    Convention: inverse warp, bilinear, ``align_corners=False``, zero padding. A tile stops once all its rays have ended
+    (``SATURATED``); in float64 it never stops early.
     """
     return _render(PlaneSource.of(rgba), homographies, inverse_depths, size, premultiplied)
 
@@ -64,19 +64,19 @@ def render_blended(
     size: tuple[int, int],
     premultiplied: bool,
 ) -> Tensor:
-    """``render_planes`` of ``mask * dynamic + (1 - mask) * background``, which is never stored.
+    """Render ``mask * dynamic + (1 - mask) * background`` without storing the blend.
 
     Args:
-        mask: share of ``dynamic`` in each texel, 0..1; any float type.
+        mask: share of ``dynamic`` in each texel, 0..1; any float dtype.
         dynamic: planes as in ``render_planes``.
         background: planes on the same depths.
         homographies: as in ``render_planes``; float64 where ``dynamic`` is float64.
         inverse_depths: as in ``render_planes``.
         size: ``(h, w)`` of the views.
-        premultiplied: of both multiplane images.
+        premultiplied: whether colours of both MPIs are multiplied by their opacity.
 
     Returns:
-        ``[B, N, 5, h, w]`` as ``render_planes``.
+        ``[B, N, 5, h, w]`` as in ``render_planes``.
     """
     return _render(PlaneSource.of(dynamic, background, mask), homographies, inverse_depths, size, premultiplied)
 
@@ -153,7 +153,7 @@ def _render_kernel(
     homographies += (batch * views + view) * count * 9
     inverse_depths += batch * count
 
-    left = tl.where(valid, 1.0, 0.0).to(WORK)  # of the ray: the transmittance
+    left = tl.where(valid, 1.0, 0.0).to(WORK)  # transmittance
     red = tl.full((TILE_H * TILE_W,), 0.0, WORK)
     green, blue, disparity = red, red, red
     nearest = count - 1
@@ -177,8 +177,8 @@ def _render_kernel(
                 left -= weight
         nearest = tl.where(tl.reduce(left, 0, larger) > SATURATED, nearest - CHECK_EVERY, -1)
 
-    # The compiler can't tell that these are neighbours. Where it can, it gives pairs of them to a thread, and
-    # exchanges what is sampled between threads, for each tap of each plane.
+    # Hides from the compiler that these are neighbours. Otherwise it assigns pairs of them to a thread and exchanges
+    # samples between threads for each tap of each plane.
     pixel = tl.where(valid, row * w + column, 0)
     place = out + (batch * views + view).to(tl.int64) * 5 * h * w + pixel
     channel = h * w

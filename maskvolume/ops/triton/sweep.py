@@ -1,4 +1,4 @@
-"""Plane sweeps of pictures and their gradients. See ``maskvolume.ops.triton``."""
+"""Plane sweeps and their gradients. See ``maskvolume.ops.triton``."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def sweep(
     """Warp each picture to D planes of a reference camera.
 
     Args:
-        images: pictures of any float type and strides; float16 and bfloat16 are warped in float32.
-        homographies: from pixels of the reference to those of the picture over each plane (centres at +0.5);
+        images: pictures of any float dtype and strides; float16 and bfloat16 are warped in float32.
+        homographies: from reference pixels to picture pixels over each plane (centres at +0.5);
             float32, or float64 for float64 pictures.
         size: ``(h, w)`` of the reference.
-        original: the half-pixel error of the original: ``align_corners=True`` on the coordinates of
-            ``align_corners=False``, and a border that is mixed with -1.
+        original: repeat the half-pixel error of the original: ``align_corners=True`` on coordinates for
+            ``align_corners=False``, and a border mixed with -1.
 
     Returns:
-        ``[B, C, D, h, w]`` contiguous, in the type of ``images``. -1 in every channel where a point has no data: behind
-        the picture's camera or outside of the picture's rectangle.
+        ``[B, C, D, h, w]``, contiguous, in the dtype of ``images``; -1 in every channel where the point is behind the
+        camera or outside the picture.
 
-    Convention: inverse warp, bilinear. Within half a pixel of the border the outermost pixel is repeated.
+    Convention: inverse warp, bilinear. The outermost pixel is repeated within half a pixel of the border.
     """
     images = narrow(images)
     (batch, channels, H, W), count, (h, w) = images.shape, homographies.shape[1], size
@@ -78,17 +78,17 @@ def sweep_backward(
     source_size: tuple[int, int],
     original: bool,
 ) -> Tensor:
-    """Gradient of the pictures of ``sweep``, summed over the planes.
+    """Return the gradient of the pictures of ``sweep``, summed over the planes.
 
     Args:
-        grad: gradient of its result; any float type and strides.
-        homographies: as it got them.
+        grad: gradient of the result of ``sweep``; any float dtype and strides.
+        homographies: as in ``sweep``.
         source_size: ``(Hs, Ws)`` of the pictures.
-        original: as it got it.
+        original: as in ``sweep``.
 
     Returns:
-        ``[B, C, Hs, Ws]``, contiguous, float32 (float64 for float64 ``grad``). Sums come in any order, so that their
-        last bits differ from run to run.
+        ``[B, C, Hs, Ws]``, contiguous, float32 (float64 for float64 ``grad``). The order of summation varies: so do the
+        last bits.
     """
     work = work_dtype(grad)
     (batch, channels, count, h, w), (H, W) = grad.shape, source_size
@@ -112,7 +112,7 @@ def sweep_backward(
 
 @triton.jit
 def sweep_place(count: Scalar, h: Scalar, w: Scalar, TILE_H: tl.constexpr, TILE_W: tl.constexpr) -> Any:
-    """Batch and plane of this program; rows and columns of its pixels, and which of them there are."""
+    """Return batch and plane of this program, rows and columns of its pixels, and which pixels are in the picture."""
     tiles = ((h + TILE_H - 1) // TILE_H) * ((w + TILE_W - 1) // TILE_W)
     program = tl.program_id(0)
     rest = program // tiles
@@ -131,7 +131,7 @@ def sweep_taps(
     ORIGINAL: tl.constexpr,
     WORK: tl.constexpr,
 ) -> Any:
-    """The four parts of the taps of pixels, and which pixels have data (where the original mixes it with -1: all)."""
+    """Return the four parts of the taps of pixels, and which pixels have data (all of them with ORIGINAL)."""
     x, y, front = map_pixels(homography, row, column, WORK)
     last_x = tl.cast(W - 1, WORK)
     last_y = tl.cast(H - 1, WORK)
@@ -171,7 +171,7 @@ def _sweep_kernel(
     left, top, exists, weight, seen = sweep_taps(homography, row, column, valid, H, W, ORIGINAL, WORK)
     batch = batch.to(tl.int64)
     first = images + batch * image_b + (top * image_y + left * image_x)
-    if ORIGINAL:  # colours + 1 are sampled from a picture with 0 around, and 1 is taken off again
+    if ORIGINAL:  # sample colours + 1 with zero padding, then subtract 1
         data = tl.where(exists[0], weight[0], 0.0) + tl.where(exists[1], weight[1], 0.0)
         data += tl.where(exists[2], weight[2], 0.0) + tl.where(exists[3], weight[3], 0.0)
     else:

@@ -223,15 +223,8 @@ def test_an_interrupted_export_goes_on(export, tiny_rig: Path, tmp_path: Path, m
     monkeypatch.setattr(WebExport, "take", counted)
     export(tiny_rig, out).check()
     assert made == [0, 1, 2]
-    # Networks in float32 may differ in their last bits from run to run, and straight colours of nearly transparent
-    # pixels amplify that: the video is compared by its pictures, and all that does not hold it byte by byte.
-    for name in {*read_manifest(whole)["bytes"]} - {"dynamic.mp4", "offline.js"}:
+    for name in read_manifest(whole)["bytes"]:
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
-    videos = VideoFrames(out / "dynamic.mp4"), VideoFrames(whole / "dynamic.mp4")
-    for frame in range(3):
-        resumed, fresh = (video.read(frame).astype(int) for video in videos)
-        assert np.abs(resumed - fresh).mean() < 0.1
-        assert (resumed != fresh).mean() < 0.02
 
 
 def test_a_bit_rate_is_kept(export, make_rig, tmp_path: Path) -> None:

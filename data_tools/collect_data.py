@@ -32,7 +32,6 @@ from maskvolume.clips.layouts import (
     BACKGROUND_NAME,
     COLLECTED_NAME,
     POSES_NAME,
-    Videos,
 )
 from maskvolume.clips.rig import RigClip
 from maskvolume.geometry.poses import RigPoses
@@ -140,7 +139,7 @@ def collect_clip(collection: Collection, folder: Path, *, overwrite: bool = Fals
                 picture = folders[number] / "images" / collection.picture_name(position)
                 _write_picture(collection, camera, frame, picture)
                 progress.update()
-            _close_video(collection.clip, camera)
+            collection.clip.layout.source.release(camera)
     for frame_folder in folders.values():
         _write_poses(collection, frame_folder / POSES_NAME)
         if frame_folder.parent.name == PARTIAL_NAME:
@@ -197,12 +196,6 @@ def _write_poses(collection: Collection, path: Path) -> None:
         return
     with atomic_path(path) as partial:
         shutil.copyfile(clip.layout.poses_path, partial)
-
-
-def _close_video(clip: RigClip, camera: int) -> None:
-    """Free the decoder of a finished camera: a rig has many, and each buffers many pictures."""
-    if isinstance(clip.layout.source, Videos):
-        clip.layout.source.videos[camera].close()
 
 
 def _check_options(options: CollectOptions) -> None:

@@ -31,7 +31,6 @@ from data_tools.mattes.segmentation import Segmenter
 from maskvolume.clips.backgrounds import evenly_spaced
 from maskvolume.clips.layouts import (
     Layout,
-    Videos,
     background_folder,
     find_background,
     open_layout,
@@ -185,8 +184,7 @@ def make_mattes(job: MatteJob, method: MatteMethod, *, overwrite: bool = False) 
                 write_image(job.file(camera, frame), matte_of(frame))
                 progress.update()
             num_written += len(missing)
-            if isinstance(job.layout.source, Videos):
-                job.layout.source.videos[camera].close()  # a rig has many decoders, and each buffers many pictures
+            job.layout.source.release(camera)
     return num_written
 
 

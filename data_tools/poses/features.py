@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from data_tools.mattes.difference import BackgroundModel, DifferenceSettings
 from maskvolume.clips.backgrounds import evenly_spaced, temporal_median
-from maskvolume.clips.layouts import Layout, Videos
+from maskvolume.clips.layouts import Layout
 
 MASK_MARGIN = 6  # pixels of a picture 640 wide: the neighbourhood that a feature depends on
 UPSAMPLED_BELOW = 1000  # pixels of width; wider pictures have enough features without upsampling
@@ -71,8 +71,7 @@ def find_features(
     features = []
     for camera in tqdm(cameras, desc="features", unit="camera", disable=None):
         features.append(_camera_features(layout, camera, frames, instants, extractor))
-        if isinstance(layout.source, Videos):
-            layout.source.videos[camera].close()
+        layout.source.release(camera)
     return features
 
 

@@ -49,11 +49,7 @@ def temporal_median(read: PictureReader, count: int, *, budget: int = MEMORY_BUD
     """
     # Counting is exact and needs no stack: 12 bytes per value for any length, where a stack needs one byte
     # per value and picture. Two bits per pass need half the decoding of a bisection, with three counters, not one.
-    if count < 1:
-        raise ValueError(f"count: at least 1 picture expected, got {count}")
-    first = read(0)
-    if first.dtype != np.uint8:
-        raise ValueError(f"read(0): uint8 expected, got {first.dtype}")
+    first = _first_picture(read, count)
     shape = first.shape
     row_values = max(first[0].size, 1)
     counter = np.dtype(np.uint16 if count < 2**16 else np.uint32)
@@ -87,11 +83,7 @@ def histogram_median(read: PictureReader, count: int) -> Picture:
     Raises:
         ValueError: ``count`` is below 1, or a picture has another type or shape than expected.
     """
-    if count < 1:
-        raise ValueError(f"count: at least 1 picture expected, got {count}")
-    first = read(0)
-    if first.dtype != np.uint8:
-        raise ValueError(f"read(0): uint8 expected, got {first.dtype}")
+    first = _first_picture(read, count)
     num_bins = 256 // BIN_WIDTH
     counts = np.zeros((first.size, num_bins), np.min_scalar_type(count))
     strips = [slice(start, min(start + _STRIP_VALUES, first.size)) for start in range(0, first.size, _STRIP_VALUES)]
@@ -175,6 +167,15 @@ def evenly_spaced(total: int, count: int) -> list[int]:
     if count == 1:
         return [total // 2]
     return [i * (total - 1) // (count - 1) for i in range(count)]
+
+
+def _first_picture(read: PictureReader, count: int) -> Picture:
+    if count < 1:
+        raise ValueError(f"count: at least 1 picture expected, got {count}")
+    first = read(0)
+    if first.dtype != np.uint8:
+        raise ValueError(f"read(0): uint8 expected, got {first.dtype}")
+    return first
 
 
 def _held(read: PictureReader, count: int, first: Picture) -> PictureReader:

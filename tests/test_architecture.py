@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import re
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -166,6 +167,21 @@ def test_part_touches_no_file(part: str) -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         assert not calls & FILE_CALLS, relative(path)
+
+
+def test_programs_start_without_the_compiler_of_torch() -> None:
+    """Its import takes as long as all others together."""
+    stages = ("data_tools", "train_mpi", "train_mask", "render")
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for name in stages for path in python_files(name)]
+    script = (
+        "import importlib, sys, torch\n"
+        "if 'torch._dynamo' in sys.modules: sys.exit()  # by torch itself\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    if 'torch._dynamo' in sys.modules: sys.exit(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *modules], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_import_is_a_listed_dependency() -> None:

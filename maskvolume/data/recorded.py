@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as transforms
 
 from maskvolume.data.draws import READER_KILLED, Draws, LazySequence
 from maskvolume.data.samples import ViewBatch, num_sources_of
@@ -82,6 +81,9 @@ def draw_jitter(rng: np.random.Generator, strength: float) -> Callable[[Tensor],
     kind, amount = JITTERS[int(rng.integers(len(JITTERS)))], rng.uniform(-strength, strength)
     if kind == "none" or strength == 0:
         return None
+    # Importing torchvision takes seconds, so programs that draw no jitter do without it.
+    from torchvision.transforms.v2 import functional as transforms
+
     if kind == "hue":
         return lambda image: transforms.adjust_hue(image, HUE_SHARE * amount)
     return lambda image: getattr(transforms, f"adjust_{kind}")(image, 1 + amount)

@@ -19,11 +19,11 @@ _MODULES = {"triton": ("maskvolume.ops.triton.backend", "cuda"), "compiled": ("m
 _LOADED: dict[str, Backend | str] = {"reference": ReferenceBackend()}
 
 
-@torch.compiler.assume_constant_result  # so that torch.compile does not trace imports
 def _is_there(name: str) -> bool:
     """Return whether this machine has the named backend.
 
-    Imports are lazy: Numba takes a second to import and is not needed on a GPU.
+    Imports are lazy: Numba takes a second to import and is not needed on a GPU. ``torch.compile`` would trace them:
+    call ``available_backends`` before it.
     """
     if name not in _LOADED:
         try:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from maskvolume.data.draws import READER_KILLED, Draw
 from maskvolume.io.files import require_writable_folder
+from maskvolume.ops import available_backends
 from maskvolume.options import save_options
 from maskvolume.runtime.errors import InputError
 from maskvolume.runtime.processes import Processes
@@ -78,6 +79,7 @@ def train(task: Task[Model], model: Model, options: TrainOptions, processes: Pro
         options = state.options = replace(options, num_steps=num_steps)
     processes.first_does(lambda: save_options(options, folder / "options.json"))
     if options.compile:
+        available_backends(next(model.parameters()).device)  # loads them, so that no import is traced
         for module in task.compiled_modules(model):
             # In place, so that the names of the weights stay. One program a size: compiling for any size fails.
             module.compile(dynamic=False)

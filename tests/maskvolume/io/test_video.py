@@ -28,6 +28,7 @@ from maskvolume.io.video import FrameStream, VideoFrames, VideoWriter
 from maskvolume.runtime.errors import InputError
 
 COUNT = 150
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +279,27 @@ def test_same_frames_same_bytes(tmp_path: Path) -> None:
             for i in range(5):
                 writer.append(numbered_frame(i))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_the_encoder_reads_no_memory_that_nobody_wrote(tmp_path: Path) -> None:
+    """The C library fills new memory with another byte in each process, where it can."""
+    rng = np.random.default_rng(0)
+    texture = cv2.resize(rng.integers(0, 256, (50, 50, 3), np.uint8), (200, 200))
+    np.save(tmp_path / "frames.npy", np.stack([texture[i : i + 160, 2 * i : 2 * i + 160] for i in range(12)]))
+    script = (
+        "import sys, numpy\n"
+        "from maskvolume.io.video import VideoWriter\n"
+        "with VideoWriter(sys.argv[1], (160, 160), 30, 23, keyframe_every=15) as writer:\n"
+        "    for frame in numpy.load('frames.npy'):\n"
+        "        writer.append(frame)\n"
+    )
+    videos = set()
+    for byte in ("1", "85", "170"):
+        environment = {**os.environ, "MALLOC_PERTURB_": byte, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", script, f"{byte}.mp4"]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
+        videos.add((tmp_path / f"{byte}.mp4").read_bytes())
+    assert len(videos) == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

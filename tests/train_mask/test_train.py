@@ -41,13 +41,13 @@ def test_the_loss_of_stage_two_falls_and_stage_one_stays() -> None:
 
 
 @pytest.mark.parametrize("arch", ["semiglobal", "matching", "original"])
-def test_it_runs_from_the_command_line(run_program: Callable[..., Any], tmp_path: Path, arch: str) -> None:
+def test_it_runs_from_the_command_line(call_program: Callable[..., Any], tmp_path: Path, arch: str) -> None:
     torch.manual_seed(0)
     first = tmp_path / "first.safetensors"
     save_checkpoint(first, MaskVolumeModel(CheckpointMeta("mpi", arch, num_planes=8)))  # type: ignore[arg-type]
     words = (*SMALL, "--arch", arch, "--debug", "--log_dir", tmp_path / "logs", "--ckpt_dir", tmp_path / "ckpt")
     words = (*words, "--num_sources", 2, 2 if arch == "original" else 3, "--mpi_model", first)
-    run = run_program("train_mask/train.py", "--config", "train_mask_synthetic.txt", *words, cwd=ROOT / "train_mask")
+    run = call_program("train_mask/train.py", "--config", "train_mask_synthetic.txt", *words, cwd=ROOT / "train_mask")
     assert run.rc == 0, run.stderr
     model = load_model(tmp_path / "ckpt" / "debug" / "model.safetensors")
     assert model.meta.stage == "mask"
@@ -55,35 +55,35 @@ def test_it_runs_from_the_command_line(run_program: Callable[..., Any], tmp_path
     assert all(torch.equal(value, stage_one[key]) for key, value in model.mpi_net.state_dict().items())
 
 
-def test_missing_data_says_how_to_get_it(run_program: Callable[..., Any]) -> None:
-    run = run_program("train_mask/train.py", "--config", "train_mask.txt", cwd=ROOT / "train_mask")
+def test_missing_data_says_how_to_get_it(call_program: Callable[..., Any]) -> None:
+    run = call_program("train_mask/train.py", "--config", "train_mask.txt", cwd=ROOT / "train_mask")
     run.check_input_error("root_dir", "scene", "synthetic")
 
 
-def test_stage_two_starts_from_a_mask_network(run_program: Callable[..., Any], tmp_path: Path) -> None:
+def test_stage_two_starts_from_a_mask_network(call_program: Callable[..., Any], tmp_path: Path) -> None:
     torch.manual_seed(5)
     model = MaskVolumeModel(CheckpointMeta("mask", "matching"))
     save_checkpoint(tmp_path / "two.safetensors", model)
     save_checkpoint(tmp_path / "one.safetensors", MaskVolumeModel(CheckpointMeta("mpi", "semiglobal")))
     words = ("--mpi_model", tmp_path / "one.safetensors", "--num_steps", 1, "--val_samples", 1, "--lr", 1e-9)
     given = ("--init_ckpt", tmp_path / "two.safetensors")
-    run = run_program("train_mask/train.py", *SMALL, *words, *given, cwd=tmp_path)
+    run = call_program("train_mask/train.py", *SMALL, *words, *given, cwd=tmp_path)
     assert run.rc == 0, run.stderr
     trained = load_model(tmp_path / "runs" / "checkpoints" / "default" / "model.safetensors")
     assert trained.mask_net is not None
     assert model.mask_net is not None
     for key, value in model.mask_net.state_dict().items():
         torch.testing.assert_close(trained.mask_net.state_dict()[key], value, atol=1e-6, rtol=0)
-    wrong = run_program("train_mask/train.py", *words, "--init_ckpt", tmp_path / "one.safetensors", cwd=tmp_path)
+    wrong = call_program("train_mask/train.py", *words, "--init_ckpt", tmp_path / "one.safetensors", cwd=tmp_path)
     wrong.check_input_error("one.safetensors", "stage-one")
 
 
-def test_stage_two_refuses_what_is_no_stage_one(run_program: Callable[..., Any], tmp_path: Path) -> None:
+def test_stage_two_refuses_what_is_no_stage_one(call_program: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "one.safetensors"
     save_checkpoint(path, MaskVolumeModel(CheckpointMeta("mpi", "original")))
-    run = run_program("train_mask/train.py", "--mpi_model", path, "--arch", "matching", cwd=tmp_path)
+    run = call_program("train_mask/train.py", "--mpi_model", path, "--arch", "matching", cwd=tmp_path)
     run.check_input_error("one.safetensors", "original")
-    run_program("train_mask/train.py", "--mpi_model", tmp_path / "none.pt", cwd=tmp_path).check_input_error("none.pt")
+    call_program("train_mask/train.py", "--mpi_model", tmp_path / "none.pt", cwd=tmp_path).check_input_error("none.pt")
 
 
 def test_the_config_trains_on_recorded_rigs(
@@ -108,14 +108,14 @@ def test_the_config_trains_on_recorded_rigs(
 
 
 def test_the_first_stage_learns_along_where_asked(
-    run_program: Callable[..., Any], data: Path, first_stage: Path, tmp_path: Path
+    call_program: Callable[..., Any], data: Path, first_stage: Path, tmp_path: Path
 ) -> None:
     kept = load_model(first_stage).mpi_net.state_dict()
     words = (*TINY, "--mpi_model", first_stage, "--dataset_name", "mixed", "--root_dir", data, "--val_dir", data)
     words = (*words, "--num_steps", 2, "--val_samples", 1, "--optimizer", "sgd", "--lr", 1e-3, "--weight_decay", 0)
     moved = {}
     for rate in (1e-3, 1e-5):
-        run = run_program(
+        run = call_program(
             "train_mask/train.py", *words, "--finetune_mpi", "--mpi_lr", rate, "--exp_name", f"r{rate}", cwd=tmp_path
         )
         assert run.rc == 0, run.stderr
@@ -175,13 +175,13 @@ def test_every_loss_is_the_sum_of_its_terms(loss_type: str) -> None:
     ],
 )
 def test_options_that_cannot_be_meant_are_one_line(
-    run_program: Callable[..., Any],
+    call_program: Callable[..., Any],
     first_stage: Path,
     tmp_path: Path,
     arguments: tuple[Any, ...],
     words: tuple[str, ...],
 ) -> None:
-    run = run_program("train_mask/train.py", "--mpi_model", first_stage, *arguments, cwd=tmp_path)
+    run = call_program("train_mask/train.py", "--mpi_model", first_stage, *arguments, cwd=tmp_path)
     run.check_input_error(*words)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.pt"))
 

@@ -71,22 +71,22 @@ def test_the_loss_on_planes_is_least_at_the_true_depth() -> None:
 
 
 @pytest.mark.parametrize("arch", ["semiglobal", "matching", "original"])
-def test_it_runs_from_the_command_line(run_program: Callable[..., Any], tmp_path: Path, arch: str) -> None:
+def test_it_runs_from_the_command_line(call_program: Callable[..., Any], tmp_path: Path, arch: str) -> None:
     words = (*SMALL, "--arch", arch, "--debug", "--log_dir", tmp_path / "logs", "--ckpt_dir", tmp_path / "ckpt")
     words = (*words, "--num_sources", 2, 2 if arch == "original" else 3)
     words = (*words, *(("--depth_weight", 0) if arch == "original" else ()))
-    run = run_program("train_mpi/train.py", "--config", "train_synthetic.txt", *words, cwd=ROOT / "train_mpi")
+    run = call_program("train_mpi/train.py", "--config", "train_synthetic.txt", *words, cwd=ROOT / "train_mpi")
     assert run.rc == 0, run.stderr
     assert load_model(tmp_path / "ckpt" / "debug" / "model.safetensors").meta.stage == "mpi"
 
 
-def test_missing_data_says_how_to_get_it(run_program: Callable[..., Any]) -> None:
-    run = run_program("train_mpi/train.py", "--config", "train_realestate10k.txt", cwd=ROOT / "train_mpi")
+def test_missing_data_says_how_to_get_it(call_program: Callable[..., Any]) -> None:
+    run = call_program("train_mpi/train.py", "--config", "train_realestate10k.txt", cwd=ROOT / "train_mpi")
     run.check_input_error("root_dir", "RealEstate10K", "synthetic")
 
 
-def test_more_views_than_the_architecture_takes_are_refused(run_program: Callable[..., Any], tmp_path: Path) -> None:
-    run = run_program("train_mpi/train.py", "--arch", "original", "--num_sources", "2", "3", cwd=tmp_path)
+def test_more_views_than_the_architecture_takes_are_refused(call_program: Callable[..., Any], tmp_path: Path) -> None:
+    run = call_program("train_mpi/train.py", "--arch", "original", "--num_sources", "2", "3", cwd=tmp_path)
     run.check_input_error("num_sources", "original")
 
 
@@ -106,9 +106,9 @@ def test_more_views_than_the_architecture_takes_are_refused(run_program: Callabl
     ],
 )
 def test_options_that_cannot_be_meant_are_one_line(
-    run_program: Callable[..., Any], tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+    call_program: Callable[..., Any], tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    run_program("train_mpi/train.py", *SMALL, *arguments, cwd=tmp_path).check_input_error(*words)
+    call_program("train_mpi/train.py", *SMALL, *arguments, cwd=tmp_path).check_input_error(*words)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -153,24 +153,24 @@ def test_sixty_steps_are_thirty_a_kill_and_thirty_bit_for_bit(tmp_path: Path) ->
 
 
 def test_stage_one_goes_on_from_weights_of_the_original_in_their_convention(
-    run_program: Callable[..., Any], tmp_path: Path
+    call_program: Callable[..., Any], tmp_path: Path
 ) -> None:
     torch.manual_seed(5)
     first = MaskVolumeModel(CheckpointMeta("mpi", "original", sampling="original"))
     save_checkpoint(tmp_path / "one.safetensors", first)
     words = ("--arch", "original", "--init_ckpt", tmp_path / "one.safetensors", "--lr", 1e-9, "--num_steps", 1)
-    run = run_program("train_mpi/train.py", *SMALL, *words, "--val_samples", 1, "--num_sources", 2, 2, cwd=tmp_path)
+    run = call_program("train_mpi/train.py", *SMALL, *words, "--val_samples", 1, "--num_sources", 2, 2, cwd=tmp_path)
     assert run.rc == 0, run.stderr
     trained = load_model(tmp_path / "runs/checkpoints/default/model.safetensors")
     assert trained.meta.sampling == "original"
     for key, value in first.state_dict().items():
         torch.testing.assert_close(trained.state_dict()[key], value, atol=1e-6, rtol=0)
-    wrong = run_program(
+    wrong = call_program(
         "train_mpi/train.py", *SMALL, *words, "--sampling", "exact", "--num_sources", 2, 2, cwd=tmp_path
     )
     wrong.check_input_error("one.safetensors", "--sampling original")
     words = ("--arch", "original", "--sampling", "original", "--exp_name", "theirs", "--num_steps", 1)
-    run = run_program("train_mpi/train.py", *SMALL, *words, "--val_samples", 1, "--num_sources", 2, 2, cwd=tmp_path)
+    run = call_program("train_mpi/train.py", *SMALL, *words, "--val_samples", 1, "--num_sources", 2, 2, cwd=tmp_path)
     assert run.rc == 0, run.stderr
     assert load_model(tmp_path / "runs/checkpoints/theirs/model.safetensors").meta.sampling == "original"
 

@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def torchrun(processes: int, *command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    words = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *map(str, command)]
+    """Run a program in several processes, or as it is in one."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    words = [*(launcher if processes > 1 else []), *map(str, command)]
     return subprocess.run([sys.executable, *words], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 

@@ -1,4 +1,4 @@
-"""Options of the training loop, whatever is trained."""
+"""Options of the training loop, independent of the model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from maskvolume.options import check_ranges, option
 from maskvolume.runtime.errors import InputError
 from maskvolume.runtime.processes import Processes
 
-FREE = "free"  # mark of options that a resumed run may change: the others decide what is learned from what
-PRIVATE = "private"  # mark of options that a shipped checkpoint leaves out: paths of the machine that trained it
+FREE = "free"  # mark of options that a resumed run may change; the others define the model, its data and its loss
+PRIVATE = "private"  # mark of options that checkpoints leave out: paths on the machine that trains
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of the loop; the options of a training program extend them. The text of a field is its --help."""
+    """Options of the loop; training programs extend them. The text of a field is its --help."""
 
     exp_name: str = option("default", "name of the run; a folder of log_dir and of ckpt_dir", marks=(FREE,))
     log_dir: str = option("runs/logs", "where TensorBoard logs go", marks=(FREE, PRIVATE))
@@ -71,7 +71,7 @@ def check_train_options(options: TrainOptions) -> None:
     """Reject options out of their ranges before any work starts.
 
     Raises:
-        InputError: names the option, what is expected and the value.
+        InputError: an option is out of its range; the message names it, what is expected and its value.
     """
     check_ranges(options)
     if not options.exp_name or Path(options.exp_name).name != options.exp_name:
@@ -79,10 +79,16 @@ def check_train_options(options: TrainOptions) -> None:
 
 
 def settle_options(options: Options) -> Options:
-    """The options that a run uses: checked, and a short run's with ``debug``.
+    """Check the options, and replace them by those of a short run if ``debug`` is set.
+
+    Args:
+        options: the options of a training program.
+
+    Returns:
+        The options to train with.
 
     Raises:
-        InputError: names the option, what is expected and the value.
+        InputError: an option is out of its range; the message names it, what is expected and its value.
     """
     check_train_options(options)
     if not options.debug:
@@ -93,5 +99,5 @@ def settle_options(options: Options) -> Options:
 
 
 def batch_plan(options: TrainOptions, processes: Processes) -> BatchPlan:
-    """Which samples this process draws."""
+    """The plan that assigns samples to the steps of this process."""
     return BatchPlan(options.batch_size, options.accumulate, processes.rank, processes.world)

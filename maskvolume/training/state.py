@@ -1,4 +1,4 @@
-"""The state of a training run: saved, loaded, and the checkpoints that it ships."""
+"""The state of a training run: saves it, restores it, and writes the checkpoints to ship."""
 
 from __future__ import annotations
 
@@ -24,13 +24,24 @@ from maskvolume.training.schedule import Averaged
 from maskvolume.training.task import Task
 
 LAST_NAME = "last.pt"
-BEST_STEM, MODEL_STEM = "best", "model"  # names of shipped checkpoints, with the task's suffix
-FORMER_NAME = "former"  # folder for the files of an earlier run of the same name that is not resumed
+BEST_STEM, MODEL_STEM = "best", "model"  # file stems of the checkpoints to ship; the task adds its suffix
+FORMER_NAME = "former"  # folder for the files of an earlier run with the same name that is not resumed
 
 
 @dataclass
 class RunState:
-    """Everything that a step changes, and the folder that it is saved in."""
+    """Everything that a step changes, and the folder that stores it.
+
+    Attributes:
+        folder: the folder of the run.
+        task: writes the checkpoints to ship.
+        model: the model, with the trained weights.
+        optimizer: the optimizer of the model.
+        averaged: the averaged weights.
+        options: the training options.
+        processes: the processes that train together.
+        samples_per_step: samples of a step in all processes.
+    """
 
     folder: Path
     task: Task[Any]
@@ -42,10 +53,10 @@ class RunState:
     samples_per_step: int
 
     def __post_init__(self) -> None:
-        self.first_step, self.first_sample = 0, 0  # at the start of the program
-        self.validated_at = 0  # the step of the last validation
+        self.first_step, self.first_sample = 0, 0  # steps and samples done when the program starts
+        self.validated_at = 0  # step of the last validation
         self.metrics: dict[str, float] = {}
-        self.best: list[tuple[float, int]] = []  # PSNR in validation and step, the best first
+        self.best: list[tuple[float, int]] = []  # validation PSNR and step, the best first
         free = marked(self.options, FREE)
         fixed = {key: value for key, value in vars(self.options).items() if key not in free}
         self.setup = {key: list(value) if isinstance(value, tuple) else value for key, value in fixed.items()}
@@ -69,12 +80,19 @@ class RunState:
         self.processes.first_does(lambda: _save_tensors(self.folder / LAST_NAME, content))
 
     def load(self) -> int:
-        """Restore what the first process finds in last.pt; returns the number of steps done, 0 where there is none."""
+        """Restore the state from the last.pt that the first process reads; all processes must call this together.
+
+        Returns:
+            The number of steps done; 0 without a last.pt.
+
+        Raises:
+            InputError: last.pt is damaged, or comes from different options.
+        """
         path = self.folder / LAST_NAME
 
         def read() -> dict[str, Any] | None:
             suffix = self.task.suffix
-            # Files of a process that was killed while it wrote.
+            # Leftovers of a process that was killed while writing.
             for pattern in (".last.*.pt", f".{BEST_STEM}*{suffix}", f".{MODEL_STEM}.*{suffix}"):
                 for leftover in self.folder.glob(pattern):
                     with suppress(OSError):
@@ -104,7 +122,7 @@ class RunState:
             raise InputError(f"{path}: not a whole state ({type(error).__name__}); remove it to start anew") from None
 
     def set_aside(self) -> None:
-        """Move the files of an earlier run of this name into a folder of its own, so that none of them is used."""
+        """Move the files of an earlier run with this name into the folder ``FORMER_NAME``, so that none is used."""
 
         def move() -> None:
             patterns = (LAST_NAME, f"{BEST_STEM}*{self.task.suffix}", f"{MODEL_STEM}{self.task.suffix}")
@@ -132,10 +150,14 @@ class RunState:
         return content
 
     def validated(self, metrics: dict[str, float], step: int) -> None:
-        """Note the result of a validation; the weights in the model are kept where they are among the best.
+        """Record the result of a validation, and write the model's weights if they are among the best.
 
-        "best" is the best of all; with ``keep_best`` above 1 the best ones are in "best_stepNNNNNN" as well. All with
-        the task's suffix.
+        "best" is the best checkpoint; with ``keep_best`` above 1, the best ones are also written as "best_stepNNNNNN".
+        All names end in the task's suffix.
+
+        Args:
+            metrics: means over the validation samples, by name; "psnr" decides.
+            step: number of steps done.
         """
         self.metrics, self.validated_at = metrics, step
         entry = (metrics["psnr"], step)
@@ -159,7 +181,7 @@ class RunState:
         self.processes.first_does(write)
 
     def write_model(self, step: int) -> Path:
-        """Write the checkpoint of the weights in the model; returns its path."""
+        """Write a checkpoint of the model's weights, and return its path."""
         path = self.folder / f"{MODEL_STEM}{self.task.suffix}"
         self.processes.first_does(lambda: self.task.save(path, self.model, self._info(step)))
         return path
@@ -168,7 +190,7 @@ class RunState:
         return self.folder / f"{BEST_STEM}_step{step:06d}{self.task.suffix}"
 
     def _info(self, step: int) -> dict[str, Any]:
-        """The description of the run that its checkpoints carry."""
+        """Return the description of the run that checkpoints contain."""
         private = marked(self.options, PRIVATE)
         return {
             "steps": step,
@@ -183,7 +205,17 @@ class RunState:
         }
 
     def save_broken_batch(self, step: int, batches: list[Any], indices: list[tuple[int, ...]], loss: float) -> Path:
-        """Write the batches of a step whose loss or gradient is not finite, with the weights before the step."""
+        """Write the batches of a step whose loss or gradient is not finite, with the weights before the step.
+
+        Args:
+            step: number of the step, counted from 0.
+            batches: the batches of this process.
+            indices: numbers of the samples of each batch.
+            loss: the mean loss of the batches.
+
+        Returns:
+            The path of the file.
+        """
         path = self.folder / f"not_finite_step{step:06d}_rank{self.processes.rank}.pt"
         content = {
             "step": step,
@@ -197,7 +229,7 @@ class RunState:
 
 
 def current_commit() -> str:
-    """The commit of the checkout that runs, "unknown" outside one."""
+    """The short hash of the checkout's commit; "unknown" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -207,13 +239,13 @@ def current_commit() -> str:
 
 def _save_tensors(path: Path, content: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
-        buffer = io.BytesIO()  # so that a full disk is an operating system's error that names the file
+        buffer = io.BytesIO()  # so that a full disk raises an OSError that names the file
         torch.save(content, buffer)
         temporary.write_bytes(buffer.getbuffer())
 
 
 def _random_state() -> dict[str, Any]:
-    """The state of all random generators that a step may use, as plain values and tensors."""
+    """Return the state of all random generators that a step may use, as plain values and tensors."""
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 libraries use it
     version, internal, gauss = random.getstate()
     return {
@@ -235,7 +267,7 @@ def _restore_random_state(state: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Tensors on the CPU, dataclasses as dictionaries: what ``torch.load`` reads with ``weights_only``."""
+    """Convert a batch for ``torch.load`` with ``weights_only``: tensors on the CPU, dataclasses as dictionaries."""
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if is_dataclass(value) and not isinstance(value, type):

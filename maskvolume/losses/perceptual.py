@@ -80,8 +80,8 @@ class PerceptualLoss(nn.Module):
             InputError: H or W is below ``SMALLEST_SIDE``.
         """
         if min(target.shape[-2:]) < SMALLEST_SIDE:
-            got = " x ".join(str(side) for side in target.shape[-2:])
-            raise InputError(f"img_hw: the vgg loss needs {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels or more, got {got}")
+            size = " x ".join(str(side) for side in target.shape[-2:])
+            raise InputError(f"img_hw: the vgg loss needs {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels or more, got {size}")
         with torch.autocast(target.device.type, enabled=False):
             prediction, target, weight = prediction.float(), target.float(), weight.float()
             x = self._normalise(prediction * weight + target * (1 - weight))
@@ -164,12 +164,16 @@ def _check(state: object, place: str | Path) -> dict[str, Tensor]:
         if key.endswith(COUNTER):
             tensors.setdefault(key, torch.zeros((), dtype=torch.long))
     missing = [key for key in expected if key not in tensors]
-    shapes = [f"{key} {list(value.shape)}" for key, value in tensors.items() if value.shape != expected[key].shape]
-    numbers = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
-    for what, keys in (("missing keys", missing), ("of another shape", shapes), ("not finite", numbers)):
+    wrong_shapes = [
+        f"{key} {list(value.shape)}" for key, value in tensors.items() if value.shape != expected[key].shape
+    ]
+    not_finite = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    for problem, keys in (("missing keys", missing), ("of another shape", wrong_shapes), ("not finite", not_finite)):
         if keys:
-            shown = ", ".join(keys[:KEYS_SHOWN]) + (", ..." if len(keys) > KEYS_SHOWN else "")
-            raise InputError(f"{place}: not the weights of VGG-19-BN: {len(keys)} {what} ({shown}). {_how_to_get()}")
+            listed = ", ".join(keys[:KEYS_SHOWN]) + (", ..." if len(keys) > KEYS_SHOWN else "")
+            raise InputError(
+                f"{place}: not the weights of VGG-19-BN: {len(keys)} {problem} ({listed}). {_how_to_get()}"
+            )
     return {key: value.to(expected[key].dtype) for key, value in tensors.items()}
 
 
@@ -182,12 +186,12 @@ def _layers() -> nn.Sequential:
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
     """Set the default timeout of sockets in the context; ``torch.hub`` has no option for it."""
-    before = socket.getdefaulttimeout()
+    previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous)
 
 
 def _first_line(error: Exception) -> str:

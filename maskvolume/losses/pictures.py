@@ -46,8 +46,8 @@ def l1_ssim_grad_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Ten
         The loss ``[]``.
     """
     dissimilarity = _mean((1 - box_ssim_map(prediction, target)) / 2, weight)
-    pixels = l1_loss(prediction, target, weight)
-    return pixels + SSIM_WEIGHT * dissimilarity + GRADIENT_WEIGHT * gradient_loss(prediction, target, weight)
+    absolute = l1_loss(prediction, target, weight)
+    return absolute + SSIM_WEIGHT * dissimilarity + GRADIENT_WEIGHT * gradient_loss(prediction, target, weight)
 
 
 def l1_msssim_grad_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -62,8 +62,8 @@ def l1_msssim_grad_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> T
         The loss ``[]``.
     """
     dissimilarity = (1 - weighted_ms_ssim(prediction, target, weight)).mean()
-    pixels = l1_loss(prediction, target, weight)
-    return pixels + MSSSIM_WEIGHT * dissimilarity + GRADIENT_WEIGHT * gradient_loss(prediction, target, weight)
+    absolute = l1_loss(prediction, target, weight)
+    return absolute + MSSSIM_WEIGHT * dissimilarity + GRADIENT_WEIGHT * gradient_loss(prediction, target, weight)
 
 
 # The losses that need no network weights.
@@ -120,8 +120,8 @@ def gradient_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     loss = torch.zeros((), dtype=difference.dtype, device=difference.device)
     for axis in (-1, -2):
         length = weight.shape[axis] - 1
-        pairs = torch.minimum(weight.narrow(axis, 0, length), weight.narrow(axis, 1, length))
-        loss = loss + _mean(difference.diff(dim=axis).abs(), pairs)
+        pair_weights = torch.minimum(weight.narrow(axis, 0, length), weight.narrow(axis, 1, length))
+        loss = loss + _mean(difference.diff(dim=axis).abs(), pair_weights)
     return loss
 
 
@@ -173,15 +173,15 @@ def temporal_loss(
     Returns:
         The loss ``[]``.
     """
-    still = (1 - _dilated(mattes[0])) * (1 - _dilated(mattes[1]))
-    predicted, true = after[0] - before[0], after[1] - before[1]
-    return l1_loss(predicted, true, weight * still)
+    static = (1 - _dilated(mattes[0])) * (1 - _dilated(mattes[1]))
+    predicted_change, true_change = after[0] - before[0], after[1] - before[1]
+    return l1_loss(predicted_change, true_change, weight * static)
 
 
 def _dilated(matte: Tensor) -> Tensor:
     """Dilate a matte: 1 near a mover, 0 elsewhere."""
-    touched = (matte > 0).to(matte.dtype)
-    return F.max_pool2d(touched, MATTE_DILATION, stride=1, padding=MATTE_DILATION // 2)
+    moving = (matte > 0).to(matte.dtype)
+    return F.max_pool2d(moving, MATTE_DILATION, stride=1, padding=MATTE_DILATION // 2)
 
 
 def weighted_psnr(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -195,8 +195,8 @@ def weighted_psnr(prediction: Tensor, target: Tensor, weight: Tensor | None = No
     Returns:
         The ratio ``[]``, at most 100 dB.
     """
-    squared = (prediction.clamp(0, 1) - target.clamp(0, 1)) ** 2
-    mse = channel_means(squared, torch.ones_like(squared[:, :1]) if weight is None else weight).mean(dim=1)
+    squares = (prediction.clamp(0, 1) - target.clamp(0, 1)) ** 2
+    mse = channel_means(squares, torch.ones_like(squares[:, :1]) if weight is None else weight).mean(dim=1)
     return (-10 * torch.log10(mse.clamp_min(1e-10))).mean()
 
 

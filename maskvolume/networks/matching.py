@@ -202,10 +202,10 @@ class MatchingMaskNet(Network):
         """
         opacities = torch.stack([dynamic_rgba[:, :, 3], background_rgba[:, :, 3]], dim=1).detach().float()
         opacities, _ = pad_to_multiple(opacities, MULTIPLE)
-        (padded, _), (still, _) = pad_views(sweep), pad_views(background_sweep)
+        (padded, _), (padded_background, _) = pad_views(sweep), pad_views(background_sweep)
         with torch.no_grad():
             features, difference = ops.mask_evidence(
-                padded, still, opacities, cost_settings(), dtype=compute_dtype(padded), backend=self.backend
+                padded, padded_background, opacities, cost_settings(), dtype=compute_dtype(padded), backend=self.backend
             )
         unet_output = self.unet(channels_last(features))
         del features

@@ -96,9 +96,9 @@ class OriginalMPINet(Trunk):
         Returns:
             ``[B, D, 4, H, W]``, RGBA with straight colour.
         """
-        out = self.trunk(sweep.flatten(1, 2)).float()
-        alpha = torch.sigmoid(out[:, :1])
-        logits = torch.stack([torch.zeros_like(out[:, 1:]), out[:, 1:]], dim=1)
+        unet_output = self.trunk(sweep.flatten(1, 2)).float()
+        alpha = torch.sigmoid(unet_output[:, :1])
+        logits = torch.stack([torch.zeros_like(unet_output[:, 1:]), unet_output[:, 1:]], dim=1)
         color, seen = blend_views(sweep, logits, mix_no_data=mix_no_data)
         return torch.cat([color, alpha if mix_no_data else alpha * seen], dim=1).transpose(1, 2)
 

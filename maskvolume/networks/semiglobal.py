@@ -57,8 +57,8 @@ class SemiglobalMPINet(MatchingMPINet):
         aggregated = context
         if aggregated is None:
             aggregated = aggregated_costs((robust, guide_of(sweep)), self.backend)
-        best = aggregated.amin(dim=1, keepdim=True)
-        for channel, values in enumerate((aggregated - best, robust, nearest)):
+        lowest = aggregated.amin(dim=1, keepdim=True)
+        for channel, values in enumerate((aggregated - lowest, robust, nearest)):
             features[:, MatchingMPINet.FEATURES + channel] = values.to(features.dtype)
         return Evidence(cost, features, aggregated[:, None])
 
@@ -66,8 +66,8 @@ class SemiglobalMPINet(MatchingMPINet):
         """See ``MatchingMPINet``."""
         assert evidence.aggregated is not None
         gain = self.log_gain.exp()
-        wide = F.interpolate(evidence.aggregated[:, 0], scale_factor=2, mode="bilinear", align_corners=False)
-        return super().penalty(evidence) + gain * wide[:, None]
+        upsampled = F.interpolate(evidence.aggregated[:, 0], scale_factor=2, mode="bilinear", align_corners=False)
+        return super().penalty(evidence) + gain * upsampled[:, None]
 
 
 def widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,10 +81,10 @@ def widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Returns:
         The state dict of a ``SemiglobalMPINet``.
     """
-    start = SemiglobalMPINet().state_dict()
-    stem = torch.zeros_like(start["unet.stem.weight"])
+    initial = SemiglobalMPINet().state_dict()
+    stem = torch.zeros_like(initial["unet.stem.weight"])
     stem[:, : MatchingMPINet.FEATURES] = state["unet.stem.weight"]
-    return {**start, **state, "unet.stem.weight": stem}
+    return {**initial, **state, "unet.stem.weight": stem}
 
 
 def context_inputs(sweep: Tensor, backend: str | None = None) -> tuple[Tensor, Tensor]:

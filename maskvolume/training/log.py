@@ -109,9 +109,9 @@ class TrainLog:
             for name, value in means.items():
                 if self._writer is not None:
                     self._writer.add_scalar(f"train/{name}", value, step)
-        shown = {name: f"{means[name]:.3f}" for name in ("loss", "psnr") if name in means}
+        postfix = {name: f"{means[name]:.3f}" for name in ("loss", "psnr") if name in means}
         wait = f"{means['data_wait']:.0%}"
-        self.bar.set_postfix(shown | {"samples/s": f"{means['samples_per_second']:.2f}", "data": wait})
+        self.bar.set_postfix(postfix | {"samples/s": f"{means['samples_per_second']:.2f}", "data": wait})
 
     def pause(self) -> None:
         """Restart the clock of the logged rates, so that time between steps, such as a validation, does not count."""

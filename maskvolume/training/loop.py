@@ -172,7 +172,7 @@ class _Loop:
             KeyboardInterrupt: a signal has arrived; the results so far are lost, last.pt exists.
         """
         state, processes, samples = self.state, self.processes, self.task.source.validation()
-        results_here: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}
+        local_results: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}
         rounds = tqdm(
             range(0, len(samples), processes.world), desc="validation", leave=False, disable=not processes.is_first
         )
@@ -181,7 +181,7 @@ class _Loop:
                 index, error = start + processes.rank, None
                 try:
                     if index < len(samples):
-                        results_here[index] = self._evaluate(samples, index)
+                        local_results[index] = self._evaluate(samples, index)
                 except InputError as caught:
                     error = caught
                 failed, stopped = processes.agree(error is not None, self.stop.requested)
@@ -189,7 +189,7 @@ class _Loop:
                     raise error or _other_process()
                 if stopped:
                     raise self._interruption()
-            by_sample = {index: result for part in processes.gather(results_here) for index, result in part.items()}
+            by_sample = {index: result for part in processes.gather(local_results) for index, result in part.items()}
             # Sums in the order of the samples don't depend on the number of processes.
             results = [by_sample[index] for index in sorted(by_sample)]
             means = {name: sum(scalars[name] for scalars, _ in results) / len(results) for name in results[0][0]}
@@ -243,13 +243,13 @@ class _Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(options, step) * group.get(RATE_SHARE, 1.0)
         self.optimizer.zero_grad(set_to_none=True)
-        drawn: list[tuple[Draw, Any]] = []
+        micro_batches: list[tuple[Draw, Any]] = []
         sums: dict[str, Tensor] = {}
-        for micro in range(options.accumulate):
-            drawn.append(self._draw())
-            batch = drawn[-1][1]
-            last = micro == options.accumulate - 1
-            accumulates = isinstance(self.loss_module, DistributedDataParallel) and not last
+        for index in range(options.accumulate):
+            micro_batches.append(self._draw())
+            batch = micro_batches[-1][1]
+            is_last = index == options.accumulate - 1
+            accumulates = isinstance(self.loss_module, DistributedDataParallel) and not is_last
             with self.loss_module.no_sync() if accumulates else nullcontext():  # type: ignore[operator]
                 loss, scalars = self.loss_module(batch)
                 (loss / options.accumulate).backward()
@@ -258,10 +258,10 @@ class _Stepper:
                 sums[name] = sums[name] + share if name in sums else share
         limit = options.clip_grad or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
-        finite = torch.isfinite(sums["loss"]) & torch.isfinite(norm)
-        (broken,) = self.state.processes.agree(not bool(finite))
-        if broken:
-            raise self._not_finite(step, drawn, float(sums["loss"]))
+        is_finite = torch.isfinite(sums["loss"]) & torch.isfinite(norm)
+        (is_broken,) = self.state.processes.agree(not bool(is_finite))
+        if is_broken:
+            raise self._not_finite(step, micro_batches, float(sums["loss"]))
         self.optimizer.step()
         return {**sums, "gradient_norm": norm}
 
@@ -271,20 +271,20 @@ class _Stepper:
         Raises:
             InputError: data is damaged; raised in all processes.
         """
-        start, drawn, error = time.monotonic(), None, None
+        start, draw_and_batch, error = time.monotonic(), None, None
         try:
-            drawn = next(self.batches)
+            draw_and_batch = next(self.batches)
         except InputError as caught:
             error = caught
         self.log.waited += time.monotonic() - start
         (failed,) = self.state.processes.agree(error is not None)
         if failed:
             raise error or _other_process()
-        assert drawn is not None
-        return drawn
+        assert draw_and_batch is not None
+        return draw_and_batch
 
-    def _not_finite(self, step: int, drawn: list[tuple[Draw, Any]], loss: float) -> InputError:
-        batches, indices = [batch for _, batch in drawn], [draw.indices for draw, _ in drawn]
+    def _not_finite(self, step: int, micro_batches: list[tuple[Draw, Any]], loss: float) -> InputError:
+        batches, indices = [batch for _, batch in micro_batches], [draw.indices for draw, _ in micro_batches]
         path = self.state.save_broken_batch(step, batches, indices, loss)
         return InputError(
             f"{self.state.options.exp_name}: the loss or its gradient is not finite at step {step}; its batch is in "

@@ -17,7 +17,7 @@ SGD_MOMENTUM = 0.9
 
 def learning_rate(options: TrainOptions, step: int) -> float:
     """The learning rate of a step, counted from 0: the schedule over all steps times a linear warm-up."""
-    warm = min(1.0, (step + 1) / max(options.warmup_steps, 1))
+    warmup = min(1.0, (step + 1) / max(options.warmup_steps, 1))
     progress = min(step / max(options.num_steps, 1), 1.0)
     if options.lr_scheduler == "cosine":
         factor = LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -27,7 +27,7 @@ def learning_rate(options: TrainOptions, step: int) -> float:
         factor = options.decay_gamma ** sum(progress >= share for share in options.decay_at)
     else:
         factor = 1.0
-    return options.lr * warm * factor
+    return options.lr * warmup * factor
 
 
 RATE_SHARE = "rate_share"  # key of a parameter group: factor of its learning rate

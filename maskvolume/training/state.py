@@ -57,13 +57,13 @@ class RunState:
         self.validated_at = 0  # step of the last validation
         self.metrics: dict[str, float] = {}
         self.best: list[tuple[float, int]] = []  # validation PSNR and step, the best first
-        free = marked(self.options, FREE)
-        fixed = {key: value for key, value in vars(self.options).items() if key not in free}
-        self.setup = {key: list(value) if isinstance(value, tuple) else value for key, value in fixed.items()}
+        free_names = marked(self.options, FREE)
+        fixed_options = {key: value for key, value in vars(self.options).items() if key not in free_names}
+        self.setup = {key: list(value) if isinstance(value, tuple) else value for key, value in fixed_options.items()}
 
     def save(self, step: int) -> None:
         """Write last.pt; all processes must call this together."""
-        states = self.processes.gather(_random_state())
+        random_states = self.processes.gather(_random_state())
         content = {
             "step": step,
             "samples": self.first_sample + (step - self.first_step) * self.samples_per_step,
@@ -75,7 +75,7 @@ class RunState:
             "model": self.model.state_dict(),
             "averaged": self.averaged.values,
             "optimizer": self.optimizer.state_dict(),
-            "random": states,
+            "random": random_states,
         }
         self.processes.first_does(lambda: _save_tensors(self.folder / LAST_NAME, content))
 
@@ -112,8 +112,8 @@ class RunState:
             if self.processes.rank < len(content["random"]):
                 _restore_random_state(content["random"][self.processes.rank])
             if content["samples_per_step"] != self.samples_per_step and self.processes.is_first:
-                before = content["samples_per_step"]
-                print(f"{path}: written at {before} samples a step, goes on at {self.samples_per_step}")
+                old_samples = content["samples_per_step"]
+                print(f"{path}: written at {old_samples} samples a step, goes on at {self.samples_per_step}")
             self.first_step = int(content["step"])
             self.first_sample = int(content.get("samples", self.first_step * content["samples_per_step"]))
             self.validated_at = int(content.get("validated_at", self.first_step))
@@ -126,8 +126,8 @@ class RunState:
 
         def move() -> None:
             patterns = (LAST_NAME, f"{BEST_STEM}*{self.task.suffix}", f"{MODEL_STEM}{self.task.suffix}")
-            former = [path for pattern in patterns for path in self.folder.glob(pattern)]
-            for path in former:
+            former_files = [path for pattern in patterns for path in self.folder.glob(pattern)]
+            for path in former_files:
                 target = self.folder / FORMER_NAME
                 target.mkdir(exist_ok=True)
                 path.replace(target / path.name)
@@ -141,8 +141,8 @@ class RunState:
         except Exception as error:
             raise InputError(f"{path}: can't be read ({type(error).__name__}); remove it to start anew") from None
         if setup != self.setup:
-            pairs = [(key, setup.get(key), value) for key, value in self.setup.items()]
-            changed = ", ".join(f"{key} {old} (now {new})" for key, old, new in pairs if old != new)
+            triples = [(key, setup.get(key), value) for key, value in self.setup.items()]
+            changed = ", ".join(f"{key} {old} (now {new})" for key, old, new in triples if old != new)
             changed = changed or "options that this version does not know"
             raise InputError(
                 f"{path}: comes from a run with other options: {changed}; choose another --exp_name or --no-resume"
@@ -167,15 +167,15 @@ class RunState:
         dropped, self.best = ranked[self.options.keep_best :], ranked[: self.options.keep_best]
 
         def write() -> None:
-            for _, old in dropped:
-                self._best_path(old).unlink(missing_ok=True)
+            for _, old_step in dropped:
+                self._best_path(old_step).unlink(missing_ok=True)
             if entry not in self.best:
                 return
-            several = self.options.keep_best > 1
+            keeps_several = self.options.keep_best > 1
             best = self.folder / f"{BEST_STEM}{self.task.suffix}"
-            path = self._best_path(step) if several else best
+            path = self._best_path(step) if keeps_several else best
             self.task.save(path, self.model, self._info(step))
-            if several and self.best[0] == entry:
+            if keeps_several and self.best[0] == entry:
                 link_or_copy(path, best)
 
         self.processes.first_does(write)
@@ -191,7 +191,7 @@ class RunState:
 
     def _info(self, step: int) -> dict[str, Any]:
         """Return the description of the run that checkpoints contain."""
-        private = marked(self.options, PRIVATE)
+        private_names = marked(self.options, PRIVATE)
         return {
             "steps": step,
             "metrics": {name: round(value, 4) for name, value in self.metrics.items()},
@@ -199,7 +199,7 @@ class RunState:
             "options": {
                 key: list(value) if isinstance(value, tuple) else value
                 for key, value in vars(self.options).items()
-                if key not in private
+                if key not in private_names
             },
             "commit": current_commit(),
         }
@@ -247,12 +247,12 @@ def _save_tensors(path: Path, content: dict[str, Any]) -> None:
 def _random_state() -> dict[str, Any]:
     """Return the state of all random generators that a step may use, as plain values and tensors."""
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 libraries use it
-    version, internal, gauss = random.getstate()
+    version, words, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "python": [version, list(internal), gauss],
+        "python": [version, list(words), gauss],
     }
 
 
@@ -262,8 +262,8 @@ def _restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
 
 
 def _plain(value: Any) -> Any:

@@ -135,7 +135,7 @@ def _torchvision_weights() -> object:
         with _timeout(DOWNLOAD_TIMEOUT):
             return VGG19_BN_Weights.DEFAULT.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
     except (OSError, HTTPException) as error:  # OSError includes the errors of urllib
-        reason = f"neither in torchvision's cache nor to be downloaded ({_first_line(error)})"
+        reason = f"not in torchvision's cache, and the download failed ({_first_line(error)})"
     except (pickle.UnpicklingError, *UNREADABLE) as error:
         reason = f"damaged ({_first_line(error)}); delete {_cached_file()}"
     raise InputError(f"vgg loss: the weights of VGG-19-BN are {reason}. {_how_to_get()}")

@@ -136,9 +136,7 @@ class Session:
             budget, why = round(memory_gb * GB), "--memory_gb"
         budgets = [each for each in processes.gather(budget) if each is not None]
         if not budgets:
-            return (
-                f"memory: how much is free on {device.type} isn't known; frames are made whole, or as --memory_gb says"
-            )
+            return f"memory: free memory on {device.type} is unknown; frames are made whole unless --memory_gb is given"
         plan = make_plan(job, min(budgets), why=why)
         if not plan.tiling.is_whole:
             renderer.use_tiles(plan.tiling)

@@ -113,13 +113,13 @@ class RunState:
                 _restore_random_state(content["random"][self.processes.rank])
             if content["samples_per_step"] != self.samples_per_step and self.processes.is_first:
                 old_samples = content["samples_per_step"]
-                print(f"{path}: written at {old_samples} samples a step, goes on at {self.samples_per_step}")
+                print(f"{path}: written at {old_samples} samples per step, continues at {self.samples_per_step}")
             self.first_step = int(content["step"])
             self.first_sample = int(content.get("samples", self.first_step * content["samples_per_step"]))
             self.validated_at = int(content.get("validated_at", self.first_step))
             return self.first_step
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: not a whole state ({type(error).__name__}); remove it to start anew") from None
+            raise InputError(f"{path}: incomplete state ({type(error).__name__}); remove it to start over") from None
 
     def set_aside(self) -> None:
         """Move the files of an earlier run with this name into the folder ``FORMER_NAME``, so that none is used."""
@@ -139,7 +139,7 @@ class RunState:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             setup = dict(content["setup"])
         except Exception as error:
-            raise InputError(f"{path}: can't be read ({type(error).__name__}); remove it to start anew") from None
+            raise InputError(f"{path}: can't be read ({type(error).__name__}); remove it to start over") from None
         if setup != self.setup:
             triples = [(key, setup.get(key), value) for key, value in self.setup.items()]
             changed = ", ".join(f"{key} {old} (now {new})" for key, old, new in triples if old != new)

@@ -1,4 +1,4 @@
-"""Training losses: on pictures and masks, structural similarity, features of a network."""
+"""Training losses: on pictures and masks, on structural similarity, and on features of a network."""
 
 from maskvolume.losses.pictures import (
     LOSS_NAMES,

@@ -1,4 +1,4 @@
-"""Structural similarity as a training loss: weighted, differentiable, for small pictures too."""
+"""Structural similarity for training losses: weighted, differentiable, and defined for small pictures too."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 SSIM_WINDOW = 7
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, for colours in 0..1
 MSSSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, the finest scale first
-MSSSIM_WINDOW, MSSSIM_SIGMA = 11, 1.5  # the same: pixels, Gaussian
-MSSSIM_FLOOR = 0.01  # of a scale's similarity: a power below 1 has no bounded slope at 0, and none below it
-TINY = 1e-12  # a sum of weights that is divided by
+MSSSIM_WINDOW, MSSSIM_SIGMA = 11, 1.5  # Gaussian window of the same paper, in pixels
+MSSSIM_FLOOR = 0.01  # lower limit of a scale's similarity, since powers below 1 have an infinite slope at 0
+TINY = 1e-12  # lower limit of a divisor
 
 
 def box_ssim_map(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity ``[B, 3, H, W]`` over square windows; borders by replication."""
+    """Structural similarity over square windows of pictures, all ``[B, 3, H, W]``; borders are replicated."""
 
     def window(x: Tensor) -> Tensor:
         half = SSIM_WINDOW // 2
@@ -33,14 +33,22 @@ def weighted_ms_ssim(
     b: Tensor,  # [B, C, H, W]
     weight: Tensor,  # [B, 1, H, W]
 ) -> Tensor:
-    """Multi-scale structural similarity ``[B]`` (Wang et al. 2003); pixels of weight 0 don't count at all.
+    """Multi-scale structural similarity (Wang et al. 2003) that ignores pixels of weight 0.
 
-    Contrast and structure at every scale, luminance at the coarsest, each to the power of its exponent; channels are
-    averaged last. Windows are Gaussian, and weighted means: they end at the picture's border and leave out what has
-    no weight. Between scales 2 x 2 pixels become their weighted mean, which has the mean of their weights.
+    The product over scales of contrast and structure, and of luminance at the coarsest scale, each to the power of its
+    exponent; channels are averaged last. Means over Gaussian windows are weighted, and exclude pixels outside the
+    picture. From one scale to the next, each 2 x 2 pixels are replaced by their weighted mean and their mean weight.
 
-    Small pictures have fewer scales: as many of the five as keep both sides at 11 pixels or more (one at least), so
-    five from 176 pixels on, four from 88, three from 44, two from 22. The exponents of those are scaled to a sum of 1.
+    Small pictures have fewer scales: as many of the five as keep both sides at 11 pixels or more, and at least one.
+    That is five from 161 pixels, four from 81, three from 41 and two from 21. Their exponents are scaled to a sum of 1.
+
+    Args:
+        a: ``[B, C, H, W]``, colours in 0..1.
+        b: ``[B, C, H, W]``, colours in 0..1.
+        weight: ``[B, 1, H, W]``, not negative.
+
+    Returns:
+        The similarity ``[B]``, at most 1.
     """
     with torch.autocast(a.device.type, enabled=False):
         a, b, weight = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (a, b, weight))
@@ -52,7 +60,7 @@ def weighted_ms_ssim(
                 a, b, weight = _halve(a, weight), _halve(b, weight), _pool(weight)
             luminance, structure = _similarities(a, b, weight)
             values = luminance * structure if scale == count - 1 else structure
-            # One minus the dissimilarity's mean: where nothing has weight, nothing is dissimilar.
+            # One minus the mean dissimilarity, so that a sample without any weight has a similarity of 1.
             similarity = 1 - channel_means(1 - values, weight)
             result = result * similarity.clamp_min(MSSSIM_FLOOR) ** exponent
         return result.mean(dim=1)
@@ -64,7 +72,7 @@ def channel_means(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def _count_scales(side: int) -> int:
-    """How many scales of multi-scale SSIM a picture has whose shorter side is this long."""
+    """Number of scales for a picture whose shorter side has this length in pixels."""
     count = 1
     while count < len(MSSSIM_EXPONENTS) and -(-side // 2**count) >= MSSSIM_WINDOW:
         count += 1
@@ -84,11 +92,11 @@ def _similarities(a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _gaussian_window(x: Tensor) -> Tensor:
-    """Sums ``[B, C, H, W]`` over a Gaussian window; outside of the picture is nothing."""
+    """Gaussian-weighted sums ``[B, C, H, W]`` over windows; pixels outside the picture count as 0."""
     half = MSSSIM_WINDOW // 2
     offsets = torch.arange(-half, half + 1, dtype=x.dtype, device=x.device)
     kernel = torch.softmax(-(offsets**2) / (2 * MSSSIM_SIGMA**2), dim=0)
-    # A group per channel: on a CPU this is 30 times faster than a batch of pictures of one channel.
+    # One group per channel: on a CPU this is 30 times faster than a batch of single-channel pictures.
     channels = x.shape[1]
     kernels = kernel.expand(channels, 1, -1)
     rows = F.conv2d(x, kernels[:, :, :, None], padding=(half, 0), groups=channels)
@@ -96,7 +104,7 @@ def _gaussian_window(x: Tensor) -> Tensor:
 
 
 def _halve(x: Tensor, weight: Tensor) -> Tensor:
-    """Weighted means of 2 x 2 pixels; 0 where none of them has weight."""
+    """Weighted means of 2 x 2 pixels; 0 where all weights are 0."""
     return _pool(x * weight) / _pool(weight).clamp_min(TINY)
 
 

@@ -65,10 +65,10 @@ class BlendedRenderer:
         if len(renderers) != (1 if references is None else len(references.sources)):
             raise ValueError("renderers: one for each reference expected")
         self.renderers, self.references = tuple(renderers), references
-        # Cameras whose pictures are read, the most used reference first.
+        # Cameras whose pictures and whose backgrounds are read, those of the most used reference first.
         self.indices = tuple(dict.fromkeys(index for each in renderers for index in each.indices))
-        more = (index for each in renderers for index in each.still_indices)
-        self.background_indices = tuple(dict.fromkeys((*self.indices, *more)))  # cameras whose backgrounds are read
+        additional = (index for each in renderers for index in each.still_indices)
+        self.background_indices = tuple(dict.fromkeys((*self.indices, *additional)))
 
     @classmethod
     def of(
@@ -166,7 +166,7 @@ class BlendedRenderer:
                 BlendedMoment(
                     time=float(frame),
                     sources=tuple((camera, frame) for camera in self.indices if camera in cameras),
-                    batches=_alike(members, served_by),
+                    batches=_by_references(members, served_by),
                     frame=frame,
                     references=tuple(needed[frame]),
                     targets=targets,
@@ -247,12 +247,12 @@ class BlendedRenderer:
         """
         if len(references) == 1:
             return self.renderers[references[0]].render(frame, target, with_mask=with_mask)
-        seen = [self.renderers[number].look(frame, target, with_mask=with_mask) for number in references]
+        outputs = [self.renderers[number].look(frame, target, with_mask=with_mask) for number in references]
         shares = [weights[..., number, None, None, None] for number in references]
         cameras = [self.renderers[number].camera for number in references]
-        renderings = along_one_axis([rendering for rendering, _ in seen], cameras, target, shares)
+        renderings = along_one_axis([rendering for rendering, _ in outputs], cameras, target, shares)
         rendering = blend_renderings(renderings, shares)
-        masks = [replace(each, color=mask) for each, mask in seen if mask is not None]
+        masks = [replace(each, color=mask) for each, mask in outputs if mask is not None]
         return self.renderers[0].finish(rendering, blend_renderings(masks, shares).color if masks else None)
 
     def views_at_once(self, size: tuple[int, int]) -> int:
@@ -275,15 +275,15 @@ class BlendedRenderer:
             target_size: ``(h, w)`` of the views.
             needed: the references that each frame uses.
         """
-        used = [self.renderers[number] for number in sorted({number for each in needed for number in each})]
-        jobs = [each.job(target_size) for each in used]
+        renderers = [self.renderers[number] for number in sorted({number for each in needed for number in each})]
+        jobs = [each.job(target_size) for each in renderers]
         size = (max(job.mpi_size[0] for job in jobs), max(job.mpi_size[1] for job in jobs))
         return replace(
             jobs[0],
             mpi_size=size,
-            references=len(used),
+            references=len(renderers),
             references_at_once=max(map(len, needed)),
-            cameras=len({index for each in used for index in each.indices}),
+            cameras=len({index for each in renderers for index in each.indices}),
         )
 
     def use_tiles(self, tiling: Tiling) -> None:
@@ -324,10 +324,10 @@ def references_of_frames(
     return {frame: (weights[list(members)] > 0).any(dim=0).nonzero()[:, 0].tolist() for frame, members in groups}
 
 
-def _alike(members: Sequence[int], served_by: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+def _by_references(members: Sequence[int], served_by: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
     """Group shots that share their references."""
-    in_order = sorted(members, key=lambda number: served_by[number])
-    return tuple(tuple(group) for _, group in itertools.groupby(in_order, lambda number: served_by[number]))
+    ordered = sorted(members, key=lambda number: served_by[number])
+    return tuple(tuple(group) for _, group in itertools.groupby(ordered, lambda number: served_by[number]))
 
 
 def blend_renderings(
@@ -347,15 +347,15 @@ def blend_renderings(
     Returns:
         The blended rendering, ``[..., C, h, w]``.
     """
-    color, disparity, covered = (
+    color, disparity, weighted_opacity = (
         sum(weight * x for weight, x in zip(weights, layers, strict=True))
         for layers in zip(*((each.color, each.disparity, each.opacity) for each in renderings), strict=True)
     )
-    missing = torch.ones_like(renderings[0].opacity)
+    transmittance = torch.ones_like(renderings[0].opacity)
     for each, weight in zip(renderings, weights, strict=True):
-        missing = missing * (1 - each.opacity.clamp(0, 1) * (weight / SURE_SHARE).clamp_max(1))
-    opacity = 1 - missing
-    scale = opacity / covered.clamp_min(1e-6)
+        transmittance = transmittance * (1 - each.opacity.clamp(0, 1) * (weight / SURE_SHARE).clamp_max(1))
+    opacity = 1 - transmittance
+    scale = opacity / weighted_opacity.clamp_min(1e-6)
     return Rendering(color * scale, opacity, disparity * scale)
 
 
@@ -389,9 +389,9 @@ def along_one_axis(
         row = (T[..., 2:3, :3] @ invert_intrinsics(target.K))[..., None]  # [..., 1, 3, 1]
         terms.append((T[..., 2:3, 3:, None], row[..., 0:1, :] * x + row[..., 1:2, :] * y + row[..., 2:3, :]))
     a_mean, b_mean = (sum(w * term for w, term in zip(weights, each, strict=True)) for each in zip(*terms, strict=True))
-    turned = []
+    converted = []
     for rendering, (a, b) in zip(renderings, terms, strict=True):
         mean = rendering.disparity / rendering.opacity.clamp_min(1e-6)
         ratio = b / (b_mean + mean * (a_mean * b - a * b_mean)).clamp_min(1e-6)
-        turned.append(replace(rendering, disparity=rendering.disparity * ratio))
-    return turned
+        converted.append(replace(rendering, disparity=rendering.disparity * ratio))
+    return converted

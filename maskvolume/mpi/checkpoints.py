@@ -157,33 +157,39 @@ def _harmless_globals(path: Path) -> list[Any]:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except (ValueError, RuntimeError):  # not written by torch.save: torch.load reports the reason
         names = []
-    harmless = [name for name in names if name.startswith(INERT_PREFIXES)]
+    harmless_names = [name for name in names if name.startswith(INERT_PREFIXES)]
     # Lightning stores its options in a dict subclass; torch only restores Python's own dict types.
-    stands_for = {name: OrderedDict if name.endswith(".AttributeDict") else _Inert for name in harmless}
-    return [argparse.Namespace, *((kind, name) for name, kind in stands_for.items())]
+    stand_ins = {name: OrderedDict if name.endswith(".AttributeDict") else _Inert for name in harmless_names}
+    return [argparse.Namespace, *((kind, name) for name, kind in stand_ins.items())]
 
 
 def _load_strictly(model: MaskVolumeModel, tensors: dict[str, Tensor], path: Path) -> None:
     expected = model.state_dict()
     missing = [key for key in expected if key not in tensors]
-    foreign = [key for key in tensors if key not in expected]
-    shapes = [
+    unexpected = [key for key in tensors if key not in expected]
+    wrong_shapes = [
         f"{key} {list(value.shape)}, not {list(expected[key].shape)}"
         for key, value in tensors.items()
         if key in expected and value.shape != expected[key].shape
     ]
-    wrong = [
-        f"{len(keys)} {what} ({', '.join(keys[:KEYS_SHOWN])}{', ...' if len(keys) > KEYS_SHOWN else ''})"
-        for what, keys in (("missing keys", missing), ("unexpected keys", foreign), ("of another shape", shapes))
+    problems = [
+        f"{len(keys)} {problem} ({', '.join(keys[:KEYS_SHOWN])}{', ...' if len(keys) > KEYS_SHOWN else ''})"
+        for problem, keys in (
+            ("missing keys", missing),
+            ("unexpected keys", unexpected),
+            ("of another shape", wrong_shapes),
+        )
         if keys
     ]
-    if wrong:
+    if problems:
         raise InputError(
-            f"{path}: not a checkpoint of {model.meta.arch!r}, stage {model.meta.stage!r}: {'; '.join(wrong)}"
+            f"{path}: not a checkpoint of {model.meta.arch!r}, stage {model.meta.stage!r}: {'; '.join(problems)}"
         )
-    bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
-    if bad:
-        raise InputError(f"{path}: weights that are not finite ({', '.join(bad[:KEYS_SHOWN])}); use an earlier one")
+    not_finite = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if not_finite:
+        raise InputError(
+            f"{path}: weights that are not finite ({', '.join(not_finite[:KEYS_SHOWN])}); use an earlier one"
+        )
     model.load_state_dict(tensors)
 
 

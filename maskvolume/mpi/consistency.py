@@ -49,7 +49,7 @@ def contradicted(
     h, w = costs.shape[-2:]
     half = mpi_camera.cropped(0, 0, (2 * h, 2 * w)).scaled((h, w))
     views = sources.batch_shape[-1]
-    found = torch.zeros(costs.shape[0], views, h, w, dtype=torch.bool, device=costs.device)
+    contradictions = torch.zeros(costs.shape[0], views, h, w, dtype=torch.bool, device=costs.device)
     for b, volume in enumerate(costs.float()):
         lowest, claimed = volume.min(dim=0)
         nearer, farther, seen = [], [], []
@@ -58,21 +58,22 @@ def contradicted(
             camera = camera.scaled((max(camera.size[0] // 2, 1), max(camera.size[1] // 2, 1)))
             cost, plane = _seen_from(volume, camera, half[b], depths[b])
             grid = _claimed_grid(sweep_homographies(camera, half[b], depths[b]).float(), claimed, camera.size)[None]
-            there = torch.stack([plane.float(), cost])[None]
-            plane_there, cost_there = F.grid_sample(
-                there, grid, mode="nearest", padding_mode="border", align_corners=False
+            view_result = torch.stack([plane.float(), cost])[None]
+            view_plane, view_cost = F.grid_sample(
+                view_result, grid, mode="nearest", padding_mode="border", align_corners=False
             )[0]
             inside = (grid[0].abs() <= 1).all(dim=-1)
-            ahead, gain = plane_there - claimed, lowest - cost_there
-            nearer.append(inside & (ahead > TOLERANCE) & (gain > NEARER_GAIN))
-            farther.append(inside & (ahead < -TOLERANCE) & (gain > FARTHER_GAIN))
+            offset, gain = view_plane - claimed, lowest - view_cost
+            nearer.append(inside & (offset > TOLERANCE) & (gain > NEARER_GAIN))
+            farther.append(inside & (offset < -TOLERANCE) & (gain > FARTHER_GAIN))
             seen.append(inside)
-        hidden, through, inside = torch.stack(nearer), torch.stack(farther), torch.stack(seen)
-        wrong = (hidden | through | ~inside).all(dim=0) & inside.any(dim=0)
+        is_hidden, sees_past, inside = torch.stack(nearer), torch.stack(farther), torch.stack(seen)
+        claim_is_wrong = (is_hidden | sees_past | ~inside).all(dim=0) & inside.any(dim=0)
         # Outside the reference's picture, excluding all other views would leave no data.
-        own = _claimed_grid(sweep_homographies(sources[b, 0], half[b], depths[b]).float(), claimed, sources.size)
-        found[b, 1:] = (hidden | wrong) & (own.abs() <= 1).all(dim=-1)
-    return found
+        H_reference_mpi = sweep_homographies(sources[b, 0], half[b], depths[b]).float()
+        reference_grid = _claimed_grid(H_reference_mpi, claimed, sources.size)
+        contradictions[b, 1:] = (is_hidden | claim_is_wrong) & (reference_grid.abs() <= 1).all(dim=-1)
+    return contradictions
 
 
 def leave_out(sweep: Tensor, views: Tensor) -> Tensor:
@@ -86,8 +87,8 @@ def leave_out(sweep: Tensor, views: Tensor) -> Tensor:
         ``sweep``.
     """
     h, w = sweep.shape[-2:]
-    wide = views.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :h, :w]
-    return sweep.masked_fill_(wide[:, :, None, None], NO_DATA)
+    upsampled = views.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :h, :w]
+    return sweep.masked_fill_(upsampled[:, :, None, None], NO_DATA)
 
 
 def _claimed_grid(H: Tensor, claimed: Tensor, size: tuple[int, int]) -> Tensor:

@@ -128,25 +128,25 @@ class Plan:
         count, (h, w) = len(self.tiling.tiles()), self.tiling.tile
         tiles = "1 tile" if count == 1 else f"{count} tiles of {w} x {h}"
         parts = {field.name: getattr(self.need, field.name) / GB for field in fields(self.need)}
-        shown = [
+        entries = [
             f"{name} {size:.1f}" + (f" in {tiles}" if name == "networks" else "")
             for name, size in parts.items()
             if size
         ]
-        several = f"; {self.references} references, {self.at_once} at once" if self.references > 1 else ""
-        return f"memory: {self.need.total / GB:.1f} of {self.budget / GB:.1f} GB: {', '.join(shown)}{several}"
+        sharing = f"; {self.references} references, {self.at_once} at once" if self.references > 1 else ""
+        return f"memory: {self.need.total / GB:.1f} of {self.budget / GB:.1f} GB: {', '.join(entries)}{sharing}"
 
 
 def need(job: Job, tiling: Tiling) -> Need:
     """Predict the memory of a rendering that works in these tiles."""
-    volume = _padded(job, job.mpi_size)
+    volume = _padded_voxels(job, job.mpi_size)
     if tiling.is_whole:
-        background, frame, peak = (round(volume * bytes_a_voxel) for bytes_a_voxel in _whole(job))
+        background, frame, peak = (round(volume * bytes_a_voxel) for bytes_a_voxel in _untiled_bytes(job))
     else:
         background = volume * 4 * background_dtype(job.precision).itemsize if job.has_mask else 0
-        frame = volume * _kept(job, stored=True)
+        frame = volume * _frame_bytes(job, stored=True)
         peak = frame + round(max(_tile_work(job, tiling), volume * _mask_view(job)))
-    peak = max(peak - frame, _making_background(job, tiling) - background - frame)
+    peak = max(peak - frame, _background_peak(job, tiling) - background - frame)
     if job.device_type == "cuda" and tiling.is_whole:  # each reference has a CUDA graph, which keeps its memory
         frame, peak = frame * job.references, peak * job.references
     else:
@@ -155,8 +155,8 @@ def need(job: Job, tiling: Tiling) -> Need:
     cameras = job.views if job.cameras is None else job.cameras
     # Queued as bytes, and twice in float32 while they are scaled to 0..1; tiles also keep the background pictures.
     pictures = PICTURE * source * (cameras * AHEAD + job.views * (8 + 4 * job.references * (not tiling.is_whole)))
-    several = (VIEW_LAYERS * (job.references_at_once + 1)) if job.references > 1 else 0
-    pictures += target * (VIEW_WORK + several + AHEAD * (PICTURE + 2 + job.masks))
+    layers = (VIEW_LAYERS * (job.references_at_once + 1)) if job.references > 1 else 0
+    pictures += target * (VIEW_WORK + layers + AHEAD * (PICTURE + 2 + job.masks))
     program = PROGRAM if job.device_type == "cpu" else 0
     return Need(background * job.references, frame, peak, pictures, program)
 
@@ -177,21 +177,21 @@ def make_plan(job: Job, budget: int, *, why: str) -> Plan:
     """
     candidates = [job.whole]
     if job.halo is not None:
-        most = [max(side // MIN_TILE, 1) for side in job.mpi_size]
-        counts = ((rows, columns) for rows in range(1, most[0] + 1) for columns in range(1, most[1] + 1))
+        most_tiles = [max(side // MIN_TILE, 1) for side in job.mpi_size]
+        counts = ((rows, columns) for rows in range(1, most_tiles[0] + 1) for columns in range(1, most_tiles[1] + 1))
         candidates += [Tiling.of(job.mpi_size, *count, job.halo.grid) for count in counts if count != (1, 1)]
     needs = {tiling: need(job, tiling) for tiling in candidates}
     fitting = [tiling for tiling in candidates if needs[tiling].total <= budget]
     if fitting:
         best = min(fitting, key=lambda tiling: _pixels_worked_on(job, tiling))
         return Plan(best, needs[best], budget, job.references, job.references_at_once)
-    least = min(entry.total for entry in needs.values())
+    lowest = min(entry.total for entry in needs.values())
     h, w = job.mpi_size
     tiles = " in the smallest tiles" if job.halo else f" (the networks of {job.arch!r} can't work in tiles)"
     for_each = f" for each of {job.references} references" if job.references > 1 else ""
     raise InputError(
-        f"memory: {job.planes} planes of {w} x {h} from {job.views} cameras{for_each} need {least / GB:.1f} GB{tiles}, "
-        f"{budget / GB:.1f} GB may be taken ({why}); give a smaller --img_wh, fewer --num_planes"
+        f"memory: {job.planes} planes of {w} x {h} from {job.views} cameras{for_each} need {lowest / GB:.1f} GB{tiles}"
+        f", {budget / GB:.1f} GB may be taken ({why}); give a smaller --img_wh, fewer --num_planes"
         f"{', fewer --references' if job.references > 1 else ''} or more --memory_gb"
     )
 
@@ -207,7 +207,7 @@ def free_bytes(device: torch.device, sharing: int = 1) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":
         return None
-    limits = [limit for limit in (_available(Path("/proc/meminfo")), cgroup_free()) if limit is not None]
+    limits = [limit for limit in (_available_bytes(Path("/proc/meminfo")), cgroup_free()) if limit is not None]
     return min(limits) // sharing if limits else None
 
 
@@ -231,7 +231,7 @@ def cgroup_free(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/p
         lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:
         return None
-    found = []
+    candidates = []
     for _, controllers, path in (line for line in lines if len(line) == 3):
         if controllers == "":
             base, names = root, ("memory.max", "memory.current", "inactive_file")
@@ -240,43 +240,43 @@ def cgroup_free(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/p
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
-        inner = base / path.lstrip("/")
+        group = base / path.lstrip("/")
         # Inside a container the path may be the host's, of which only the root is visible.
-        found += [_group_free(folder, *names) for folder in (inner, *inner.parents) if folder.is_relative_to(base)]
-    limits = [limit for limit in found if limit is not None]
+        candidates += [_group_free(folder, *names) for folder in (group, *group.parents) if folder.is_relative_to(base)]
+    limits = [limit for limit in candidates if limit is not None]
     return min(limits) if limits else None
 
 
-def _whole(job: Job) -> tuple[float, float, float]:
+def _untiled_bytes(job: Job) -> tuple[float, float, float]:
     """Bytes per voxel of an untiled frame: background, frame, and the peak while it is computed or rendered."""
     sweep = _sweep_bytes(job)
     rows = job.mpi_size[0]
     work = _mpi_work(job, rows)
     if job.has_mask:
         work = max(work, sweep + PLANES + _mask_work(job, rows))
-    kept = _kept(job, stored=job.stored)
-    made = PLANES + MASK * job.has_mask
-    storing = made + PLANES * job.has_mask + kept if job.stored else 0  # blended, then converted
+    frame = _frame_bytes(job, stored=job.stored)
+    blend_inputs = PLANES + MASK * job.has_mask
+    storing = blend_inputs + PLANES * job.has_mask + frame if job.stored else 0  # blended, then converted
     blending = PLANES if job.backend == "reference" and job.has_mask and not job.stored else 0
     if job.device_type == "cuda":  # memory recorded in a CUDA graph stays allocated
-        peak = work + (storing - made if job.stored else 0) + blending + _mask_view(job)
+        peak = work + (storing - blend_inputs if job.stored else 0) + blending + _mask_view(job)
     else:
-        peak = max(work, storing, kept + blending, kept + _mask_view(job))
-    return (sweep + PLANES) * job.has_mask, kept, peak
+        peak = max(work, storing, frame + blending, frame + _mask_view(job))
+    return (sweep + PLANES) * job.has_mask, frame, peak
 
 
-def _making_background(job: Job, tiling: Tiling) -> int:
+def _background_peak(job: Job, tiling: Tiling) -> int:
     """Bytes to compute a background from more cameras than a frame has, before any frame is kept; otherwise 0."""
     if not job.has_mask or job.still_views is None or job.still_views <= job.views:
         return 0
-    alone = replace(job, has_mask=False, views=job.still_views)
+    background_job = replace(job, has_mask=False, views=job.still_views)
     if tiling.is_whole:
-        return round(_padded(job, job.mpi_size) * _mpi_work(alone, job.mpi_size[0]))
-    kept = _padded(job, job.mpi_size) * 4 * background_dtype(job.precision).itemsize
-    return round(kept + _tile_work(alone, tiling))
+        return round(_padded_voxels(job, job.mpi_size) * _mpi_work(background_job, job.mpi_size[0]))
+    planes = _padded_voxels(job, job.mpi_size) * 4 * background_dtype(job.precision).itemsize
+    return round(planes + _tile_work(background_job, tiling))
 
 
-def _kept(job: Job, *, stored: bool) -> int:
+def _frame_bytes(job: Job, *, stored: bool) -> int:
     """Bytes per voxel of a computed frame."""
     planes = 4 * job.stored_dtype.itemsize if stored else PLANES
     return planes + MASK * (job.has_mask and (job.masks or not stored))
@@ -290,7 +290,7 @@ def _mask_view(job: Job) -> int:
 def _tile_work(job: Job, tiling: Tiling) -> float:
     """Peak bytes of a tile."""
     assert job.halo is not None
-    kept = _sweep_bytes(job) + PLANES
+    inputs = _sweep_bytes(job) + PLANES
     halo = job.halo
     pairs = {
         (tile.grown(halo.frame, tiling.size).size, tile.grown(halo.network, tiling.size).size)
@@ -298,15 +298,15 @@ def _tile_work(job: Job, tiling: Tiling) -> float:
     }
     peak = 0.0
     for wide, near in pairs:
-        alone = _padded(job, near) * _mpi_work(job, near[0])
-        peak = max(peak, alone)
+        mpi_peak = _padded_voxels(job, near) * _mpi_work(job, near[0])
+        peak = max(peak, mpi_peak)
         if not job.has_mask:
             continue
         peak = max(
             peak,
-            _padded(job, wide) * _mpi_work(job, wide[0]),
-            (_padded(job, wide) + _padded(job, near)) * kept,  # cut out for the mask network
-            _padded(job, near) * (2 * kept + _mask_work(job, near[0])),
+            _padded_voxels(job, wide) * _mpi_work(job, wide[0]),
+            (_padded_voxels(job, wide) + _padded_voxels(job, near)) * inputs,  # cut out for the mask network
+            _padded_voxels(job, near) * (2 * inputs + _mask_work(job, near[0])),
         )
     return peak
 
@@ -342,13 +342,13 @@ def _pixels_worked_on(job: Job, tiling: Tiling) -> int:
     return sum(math.prod(tile.grown(halo, tiling.size).size) for tile in tiling.tiles())
 
 
-def _padded(job: Job, size: tuple[int, int]) -> int:
+def _padded_voxels(job: Job, size: tuple[int, int]) -> int:
     """Voxels of the planes of a picture after the networks' padding."""
     h, w = (math.ceil(side / 8) * 8 for side in size)
     return math.ceil(job.planes / 4) * 4 * h * w
 
 
-def _available(meminfo: Path) -> int | None:
+def _available_bytes(meminfo: Path) -> int | None:
     """Bytes of memory available to new programs without swapping; None if unknown."""
     try:
         lines = meminfo.read_text().splitlines()

@@ -152,8 +152,8 @@ class MaskVolumeModel(nn.Module):
         """
         limit = self.arch.max_views
         if images.shape[-4] < 2 or (limit is not None and images.shape[-4] > limit):
-            wanted = f"2 to {limit}" if limit not in (None, 2) else ("2" if limit else "2 or more")
-            raise ValueError(f"images: {wanted} views expected by {self.meta.arch!r}, got {images.shape[-4]}")
+            expected = f"2 to {limit}" if limit not in (None, 2) else ("2" if limit else "2 or more")
+            raise ValueError(f"images: {expected} views expected by {self.meta.arch!r}, got {images.shape[-4]}")
         if self.precision == "bf16":
             images = images.half()
         return ops.sweep_planes(images, sources, mpi_camera, depths, sampling=self.meta.sampling, backend=self.backend)
@@ -174,11 +174,11 @@ class MaskVolumeModel(nn.Module):
             The MPI, float32.
         """
         batch = sweep.shape[:-5]
-        extra = {"mix_no_data": True} if self.meta.sampling == "original" else {}
+        conventions = {"mix_no_data": True} if self.meta.sampling == "original" else {}
         with self._autocast(sweep.device):
             if context is not None:
                 context = context.reshape(-1, *context.shape[-3:])
-            rgba = self.mpi_net(sweep.reshape(-1, *sweep.shape[-5:]), context, **extra)
+            rgba = self.mpi_net(sweep.reshape(-1, *sweep.shape[-5:]), context, **conventions)
         rgba = rgba.float().contiguous().reshape(*batch, *rgba.shape[1:])  # crops the networks' padding
         return MultiplaneImage(rgba, mpi_camera, depths, self.arch.premultiplied)
 
@@ -222,8 +222,8 @@ class MaskVolumeModel(nn.Module):
             sweep = self._without_contradicted(sweep, sources, mpi_camera, depths)
             mpi = self.mpi_from_sweep(sweep, mpi_camera, depths)
             del sweep  # sweeping again is cheap; a copy would cost memory
-            kept = (*(slice(None) for _ in images.shape[:-4]), slice(count))
-            sweep = self.sweep(images[kept], sources[kept], mpi_camera, depths)
+            first_views = (*(slice(None) for _ in images.shape[:-4]), slice(count))
+            sweep = self.sweep(images[first_views], sources[first_views], mpi_camera, depths)
             return Background(sweep, mpi)
         mpi = self.mpi_from_sweep(sweep, mpi_camera, depths)
         if count < sweep.shape[-5]:
@@ -239,8 +239,8 @@ class MaskVolumeModel(nn.Module):
         camera = Camera(mpi_camera.T_cam_world.reshape(-1, 4, 4), mpi_camera.K.reshape(-1, 3, 3), mpi_camera.size)
         T, K = sources.T_cam_world, sources.K
         views = Camera(T.reshape(len(flat), -1, 4, 4), K.reshape(len(flat), -1, 3, 3), sources.size)
-        found = contradicted(costs, views, camera, depths.reshape(len(flat), -1))
-        return leave_out(flat, found).reshape(sweep.shape)
+        contradictions = contradicted(costs, views, camera, depths.reshape(len(flat), -1))
+        return leave_out(flat, contradictions).reshape(sweep.shape)
 
     def frame(self, images: Tensor, sources: Camera, background: Background) -> FrameMPI:
         """Stage two: predict the frame of pictures ``[..., V, 3, Hs, Ws]`` in 0..1, on the background's planes.
@@ -248,11 +248,11 @@ class MaskVolumeModel(nn.Module):
         Raises:
             ValueError: the model has no mask network.
         """
-        still = background.mpi
-        sweep = self.sweep(images, sources, still.camera, still.depths)
-        dynamic = self.mpi_from_sweep(sweep, still.camera, still.depths)
+        background_mpi = background.mpi
+        sweep = self.sweep(images, sources, background_mpi.camera, background_mpi.depths)
+        dynamic = self.mpi_from_sweep(sweep, background_mpi.camera, background_mpi.depths)
         mask = self.mask_from_sweeps(sweep, background, dynamic)
-        return FrameMPI(mask, dynamic, still)
+        return FrameMPI(mask, dynamic, background_mpi)
 
     def mask_from_sweeps(self, sweep: Tensor, background: Background, dynamic: MultiplaneImage) -> Tensor:
         """Predict the mask volume ``[..., 1, D, H, W]`` in 0..1 of a frame from its sweep and MPI.
@@ -262,11 +262,11 @@ class MaskVolumeModel(nn.Module):
         """
         if self.mask_net is None:
             raise ValueError("a stage-one checkpoint has no mask network")
-        batch, inner = sweep.shape[:-5], sweep.shape[-5:]
+        batch, sweep_shape = sweep.shape[:-5], sweep.shape[-5:]
         with self._autocast(sweep.device):
             mask = self.mask_net(
-                sweep.reshape(-1, *inner),
-                background.sweep.reshape(-1, *inner),
+                sweep.reshape(-1, *sweep_shape),
+                background.sweep.reshape(-1, *sweep_shape),
                 dynamic.rgba.reshape(-1, *dynamic.rgba.shape[-4:]),
                 background.mpi.rgba.reshape(-1, *dynamic.rgba.shape[-4:]),
             )

@@ -47,9 +47,9 @@ class References:
 
     def weights(self, targets: Camera) -> Tensor:
         """Weight of each reference for each target ``[N]``: ``[N, R]`` float64 on the CPU; each row sums to 1."""
-        every = reference_weights(self.rig[list(self.candidates)], targets, self.near, self.far, self.count)
+        all_weights = reference_weights(self.rig[list(self.candidates)], targets, self.near, self.far, self.count)
         columns = [self.candidates.index(sources[0]) for sources in self.sources]
-        chosen = every[:, columns]
+        chosen = all_weights[:, columns]
         return chosen / chosen.sum(dim=1, keepdim=True)
 
 
@@ -82,17 +82,19 @@ def choose_references(
         The references, the one with the largest total weight first.
     """
     candidates = tuple(range(len(rig))) if candidates is None else candidates
-    among = rig[list(candidates)]
-    weights = reference_weights(among, targets, near, far, count)
-    penalties = penalties_of(among, targets, near, far)
+    candidate_cameras = rig[list(candidates)]
+    weights = reference_weights(candidate_cameras, targets, near, far, count)
+    penalties = penalties_of(candidate_cameras, targets, near, far)
     total = weights.sum(dim=0)
     order = [number for number in _ascending(-total) if total[number] > 0]
-    sources, still = [], []
+    sources, still_sources = [], []
     for number in order:
         others = [other for other in _ascending(weights[:, number] @ penalties) if other != number]
         sources.append(tuple(candidates[each] for each in (number, *others[: max_sources - 1])))
-        still.append(tuple(candidates[each] for each in others[max_sources - 1 : max(max_still_sources, 1) - 1]))
-    return References(tuple(sources), tuple(still), count, candidates, rig, near, far)
+        still_sources.append(
+            tuple(candidates[each] for each in others[max_sources - 1 : max(max_still_sources, 1) - 1])
+        )
+    return References(tuple(sources), tuple(still_sources), count, candidates, rig, near, far)
 
 
 def reference_weights(
@@ -126,9 +128,9 @@ def reference_weights(
     penalty = penalty.clamp_min(1e-9 * float(penalty.max().clamp_min(1e-150)))
     square = penalty**2
     ascending = square.sort(dim=1).values
-    after = ascending[:, min(count, len(cameras) - 1), None]
-    least = max((count - 1) * spacing_of(cameras) ** 2, 1e-9 * float(square.max()))
-    room = (after - ascending).clamp_min(0).sum(dim=1, keepdim=True).clamp_min(least)
+    next_square = ascending[:, min(count, len(cameras) - 1), None]
+    least_room = max((count - 1) * spacing_of(cameras) ** 2, 1e-9 * float(square.max()))
+    room = (next_square - ascending).clamp_min(0).sum(dim=1, keepdim=True).clamp_min(least_room)
     # With the n nearest within the reach: n * reach - sum = room. The right n gives the smallest reach.
     numbers = torch.arange(1, len(cameras) + 1, dtype=torch.float64)
     reach = ((ascending.cumsum(dim=1) + room) / numbers).amin(dim=1, keepdim=True)
@@ -141,8 +143,8 @@ def spacing_of(cameras: Camera) -> float:
     if len(cameras) == 1:
         return 0.0
     centers = cameras.center.double().cpu()
-    between = _distances(centers, centers) + torch.diag(torch.full((len(cameras),), torch.inf))
-    return float(between.amin(dim=1).median())
+    distances = _distances(centers, centers) + torch.diag(torch.full((len(cameras),), torch.inf))
+    return float(distances.amin(dim=1).median())
 
 
 def penalties_of(
@@ -161,9 +163,9 @@ def penalties_of(
     spacing = spacing_of(cameras)
     x = (_seen(cameras, targets, near, far) - SEEN_TOO_LITTLE) / (SEEN_ENOUGH - SEEN_TOO_LITTLE)
     x = x.clamp(0, 1)
-    suit = x * x * (3 - 2 * x)
-    suit = (suit / suit.amax(dim=1, keepdim=True).clamp_min(LEAST_SUIT)).clamp_min(LEAST_SUIT)
-    return distances + spacing * (1 - suit) / suit
+    suitability = x * x * (3 - 2 * x)
+    suitability = (suitability / suitability.amax(dim=1, keepdim=True).clamp_min(LEAST_SUIT)).clamp_min(LEAST_SUIT)
+    return distances + spacing * (1 - suitability) / suitability
 
 
 def _seen(cameras: Camera, targets: Camera, near: float, far: float) -> Tensor:
@@ -177,7 +179,7 @@ def _seen(cameras: Camera, targets: Camera, near: float, far: float) -> Tensor:
     points = torch.cat([rays * depth for depth in (near, middle, far)], dim=-1)
     T_world_target = invert_rigid(targets.T_cam_world)
     points = T_world_target[:, :3, :3] @ points + T_world_target[:, :3, 3:]  # [N, 3, P]
-    seen = []
+    shares = []
     height, width = cameras.size
     for T, K in zip(cameras.T_cam_world, cameras.K, strict=True):
         local = T[:3, :3] @ points + T[:3, 3:]
@@ -186,8 +188,8 @@ def _seen(cameras: Camera, targets: Camera, near: float, far: float) -> Tensor:
         inside = torch.ones_like(xy[:, 0])
         for position, side in ((xy[:, 0], width), (xy[:, 1], height)):
             inside = torch.minimum(inside, 1 + torch.minimum(position, side - position) / (EDGE * side))
-        seen.append((inside.clamp(0, 1) * (local[:, 2] > 0)).mean(dim=-1))
-    return torch.stack(seen, dim=1)
+        shares.append((inside.clamp(0, 1) * (local[:, 2] > 0)).mean(dim=-1))
+    return torch.stack(shares, dim=1)
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

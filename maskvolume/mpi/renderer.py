@@ -87,14 +87,14 @@ def choose_frustum(
     Returns:
         The margins in pixels, multiples of ``MARGIN_MULTIPLE``.
     """
-    wanted = _extent(reference, targets, near, far)
-    covered = _extent(reference, sources, near, far)
+    target_extents = _extent(reference, targets, near, far)
+    source_extents = _extent(reference, sources, near, far)
     limit = MAX_MARGIN * max(reference.size)
-    sides = []
-    for want, cover in zip(wanted, covered, strict=True):
-        margin = min(max(want, 0.0), max(cover, 0.0), limit)
-        sides.append(math.ceil(margin / MARGIN_MULTIPLE) * MARGIN_MULTIPLE)
-    return Frustum(*sides)
+    margins = []
+    for target_extent, source_extent in zip(target_extents, source_extents, strict=True):
+        margin = min(max(target_extent, 0.0), max(source_extent, 0.0), limit)
+        margins.append(math.ceil(margin / MARGIN_MULTIPLE) * MARGIN_MULTIPLE)
+    return Frustum(*margins)
 
 
 def _on_grid(camera: Camera, halo: Halo | None) -> Camera:
@@ -111,7 +111,7 @@ def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list
     corners = torch.tensor([[0.0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], dtype=torch.float64)
     T_ref_cam = reference.T_cam_world.double() @ invert_rigid(cameras.T_cam_world.double())
     rays = torch.linalg.inv(cameras.K.double()) @ corners.T  # [N, 3, 4]
-    reach = [0.0] * 4
+    extents = [0.0] * 4
     for depth in (near, far):
         points = T_ref_cam[..., :3, :3] @ (rays * depth) + T_ref_cam[..., :3, 3:]
         visible = points[:, 2] > 1e-6
@@ -121,8 +121,8 @@ def _extent(reference: Camera, cameras: Camera, near: float, far: float) -> list
             continue
         x, y = xy[:, 0][visible], xy[:, 1][visible]
         sides = (-y.min(), y.max() - reference.size[0], -x.min(), x.max() - reference.size[1])
-        reach = [max(old, float(new)) for old, new in zip(reach, sides, strict=True)]
-    return reach
+        extents = [max(old, float(new)) for old, new in zip(extents, sides, strict=True)]
+    return extents
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,8 @@ class ClipRenderer:
         self._recorded: Replayed | None = None
         if self.device.type == "cuda":
             prepare_for_cuda(model)
-            make = WeakMethod(self._frame_of)  # weak, so that an unused renderer is freed with its planes
-            self._recorded = Replayed(lambda images: cast(Callable[[Tensor], Frame], make())(images), "networks")
+            frame_of = WeakMethod(self._frame_of)  # weak, so that an unused renderer is freed with its planes
+            self._recorded = Replayed(lambda images: cast(Callable[[Tensor], Frame], frame_of())(images), "networks")
         near, far = clip.near_far()
         self.depths = disparity_planes(near, far, settings.num_planes or model.meta.num_planes, device=self.device)
         cameras = clip.cameras(self.size)
@@ -285,8 +285,8 @@ class ClipRenderer:
             images = self.to_tensor(pictures if pictures is not None else self.read(frame))
             if self.model.has_mask:
                 self.background()  # outside the recorded graph
-            make = self._recorded or (self._frame_of if self.tiling is None else self._tiled_frame)
-            frame_mpi = make(images)
+            compute = self._recorded or (self._frame_of if self.tiling is None else self._tiled_frame)
+            frame_mpi = compute(images)
             if isinstance(frame_mpi, FrameMPI) and self.settings.stored:
                 frame_mpi = frame_mpi.stored(with_mask=self.settings.masks)
             self._frame = (frame, frame_mpi)
@@ -351,9 +351,9 @@ class ClipRenderer:
         if frame.mask is None:
             raise ValueError("with_mask: a renderer with masks and a model with a mask network expected")
         mpi = frame.mpi
-        shown = torch.empty_like(mpi.rgba)
-        shown[:, :3] = frame.mask[0][:, None]
+        mask_rgba = torch.empty_like(mpi.rgba)
+        mask_rgba[:, :3] = frame.mask[0][:, None]
         if mpi.premultiplied:
-            shown[:, :3] *= mpi.rgba[:, 3:]
-        shown[:, 3:] = mpi.rgba[:, 3:]
-        return replace(mpi, rgba=shown).render(target, self.model.backend).color[..., :1, :, :]
+            mask_rgba[:, :3] *= mpi.rgba[:, 3:]
+        mask_rgba[:, 3:] = mpi.rgba[:, 3:]
+        return replace(mpi, rgba=mask_rgba).render(target, self.model.backend).color[..., :1, :, :]

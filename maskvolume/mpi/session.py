@@ -95,25 +95,25 @@ class Session:
             InputError: a named camera does not exist or is repeated, or there are too few or too many of them.
         """
         clip, model, limit = self.clip, self.model, self.model.arch.max_views
-        named = self._named_cameras()
-        still = self._still_sources(named)
+        named_cameras = self._named_cameras()
+        background_count = self._still_sources(named_cameras)
         if references > 1:
-            chosen = choose_references(
+            path_references = choose_references(
                 clip.cameras(self.settings.size),
                 targets,
                 *clip.near_far(),
                 count=references,
-                max_sources=limit or (DEFAULT_SOURCES if named is None else len(named)),
-                max_still_sources=still,
-                candidates=named,
+                max_sources=limit or (DEFAULT_SOURCES if named_cameras is None else len(named_cameras)),
+                max_still_sources=background_count,
+                candidates=named_cameras,
             )
-            return BlendedRenderer.of(clip, model, chosen, self.settings, targets=targets)
-        nearest = nearest_cameras(clip.cameras(), targets, max(limit or DEFAULT_SOURCES, still))
-        indices = named or nearest[: limit or DEFAULT_SOURCES]
-        others = tuple(index for index in nearest if index not in indices)[: max(still - len(indices), 0)]
-        wide = targets if reach is None else join_paths([targets, reach])
-        alone = ClipRenderer(clip, model, indices, self.settings, targets=wide, still_indices=others)
-        return BlendedRenderer([alone])
+            return BlendedRenderer.of(clip, model, path_references, self.settings, targets=targets)
+        nearest = nearest_cameras(clip.cameras(), targets, max(limit or DEFAULT_SOURCES, background_count))
+        indices = named_cameras or nearest[: limit or DEFAULT_SOURCES]
+        others = tuple(index for index in nearest if index not in indices)[: max(background_count - len(indices), 0)]
+        covered_targets = targets if reach is None else join_paths([targets, reach])
+        clip_renderer = ClipRenderer(clip, model, indices, self.settings, targets=covered_targets, still_indices=others)
+        return BlendedRenderer([clip_renderer])
 
     def fit(self, renderer: BlendedRenderer, shots: Shots, processes: Processes) -> str:
         """Choose the tiles of a renderer, the same in all processes.
@@ -134,12 +134,10 @@ class Session:
         budget, why = budget_of(device, processes.local_world), f"{SHARE:.0%} of what is free"
         if memory_gb is not None:
             budget, why = round(memory_gb * GB), "--memory_gb"
-        known = [each for each in processes.gather(budget) if each is not None]
-        if not known:
-            return (
-                f"memory: how much is free on {device.type} isn't known; frames are made whole, or as --memory_gb says"
-            )
-        plan = make_plan(job, min(known), why=why)
+        budgets = [each for each in processes.gather(budget) if each is not None]
+        if not budgets:
+            return f"memory: free memory on {device.type} is unknown; frames are made whole unless --memory_gb is given"
+        plan = make_plan(job, min(budgets), why=why)
         if not plan.tiling.is_whole:
             renderer.use_tiles(plan.tiling)
         return str(plan)
@@ -188,8 +186,8 @@ class Session:
     def describe_computing(self, processes: Processes) -> str:
         """A line that describes where and how the networks run."""
         model, device = self.model, next(self.model.parameters()).device
-        shared = f" in {processes.world} processes" if processes.world > 1 else ""
-        return f"on {device.type}{shared}: networks in {model.precision}, planes by the {model.backend!r} backend"
+        sharing = f" in {processes.world} processes" if processes.world > 1 else ""
+        return f"on {device.type}{sharing}: networks in {model.precision}, planes by the {model.backend!r} backend"
 
     def _named_cameras(self) -> tuple[int, ...] | None:
         names = self.options.indices
@@ -200,7 +198,7 @@ class Session:
             raise InputError(f"--indices: different cameras are needed, got {' '.join(names)}")
         return numbers
 
-    def _still_sources(self, named: tuple[int, ...] | None) -> int:
+    def _still_sources(self, named_cameras: tuple[int, ...] | None) -> int:
         """Minimum number of cameras of the background; 0: the sources only."""
         count, clip = self.options.background_cameras, self.clip
         if count is not None:
@@ -210,8 +208,8 @@ class Session:
                     "frame; leave it out"
                 )
             return count
-        all_there = self.makes_backgrounds or all(map(clip.has_background, range(len(clip.names))))
-        return DEFAULT_STILL_SOURCES if named is None and all_there else 0
+        has_all_backgrounds = self.makes_backgrounds or all(map(clip.has_background, range(len(clip.names))))
+        return DEFAULT_STILL_SOURCES if named_cameras is None and has_all_backgrounds else 0
 
     def _names(self, cameras: Iterable[int]) -> list[str]:
         return [self.clip.names[index] for index in cameras]

@@ -93,14 +93,14 @@ def load_start(path: str, stage: Stage, arch: str) -> MaskVolumeModel:
     model = load_model(path, stage=stage)
     if model.meta.arch == arch:
         return model
-    adopted = ARCHITECTURES[arch].adopt(model.mpi_net.state_dict(), model.meta.arch)
-    if adopted is None:
+    weights = ARCHITECTURES[arch].adopt(model.mpi_net.state_dict(), model.meta.arch)
+    if weights is None:
         raise InputError(f"{path}: architecture {model.meta.arch!r}, but --arch is {arch!r}; make them agree")
-    started = MaskVolumeModel(replace(model.meta, arch=arch))
-    started.mpi_net.load_state_dict(adopted)
-    if model.mask_net is not None and started.mask_net is not None:
-        started.mask_net.load_state_dict(model.mask_net.state_dict())
-    return started.eval().requires_grad_(False)
+    adapted = MaskVolumeModel(replace(model.meta, arch=arch))
+    adapted.mpi_net.load_state_dict(weights)
+    if model.mask_net is not None and adapted.mask_net is not None:
+        adapted.mask_net.load_state_dict(model.mask_net.state_dict())
+    return adapted.eval().requires_grad_(False)
 
 
 def run_training(

@@ -185,14 +185,14 @@ def mpi_in_tiles(
         left_out = contradicted(context[:, : len(depths)], sources[None], mpi_camera[None], depths[None])
         context = _context(model, images, sources, mpi_camera, depths, tiles, left_out)
     for tile in tiles:
-        wide = tile.grown(_halo(model).network, mpi_camera.size)
-        camera = wide.of_camera(mpi_camera)
+        network_tile = tile.grown(_halo(model).network, mpi_camera.size)
+        camera = network_tile.of_camera(mpi_camera)
         sweep = model.sweep(images, sources, camera, depths)
         if left_out is not None:
-            leave_out(sweep[None], wide.halved().of(left_out))
-        part = model.mpi_from_sweep(sweep, camera, depths, _cut(context, wide))
+            leave_out(sweep[None], network_tile.halved().of(left_out))
+        part = model.mpi_from_sweep(sweep, camera, depths, _context_of(context, network_tile))
         del sweep
-        tile.of(mpi.rgba).copy_(tile.within(wide).of(part.rgba))
+        tile.of(mpi.rgba).copy_(tile.within(network_tile).of(part.rgba))
         del part
         give_back_freed()
     return mpi
@@ -230,23 +230,25 @@ def frame_in_tiles(
     halo = _halo(model)
     context = _context(model, images, sources, camera, depths, tiles)
     for tile in tiles:
-        wide, near = tile.grown(halo.frame, size), tile.grown(halo.network, size)
-        window = near.within(wide)
-        sweep = model.sweep(images, sources, wide.of_camera(camera), depths)
-        dynamic = window.of_mpi(model.mpi_from_sweep(sweep, wide.of_camera(camera), depths, _cut(context, wide)))
+        frame_tile, network_tile = tile.grown(halo.frame, size), tile.grown(halo.network, size)
+        window = network_tile.within(frame_tile)
+        sweep = model.sweep(images, sources, frame_tile.of_camera(camera), depths)
+        dynamic = window.of_mpi(
+            model.mpi_from_sweep(sweep, frame_tile.of_camera(camera), depths, _context_of(context, frame_tile))
+        )
         dynamic = replace(dynamic, rgba=dynamic.rgba.contiguous())  # frees the planes around the window
         sweep = window.of(sweep).contiguous()
         give_back_freed()
-        still = near.of_mpi(background.mpi)
-        still = replace(still, rgba=still.rgba.float().contiguous())
-        still_sweep = model.sweep(background.images, sources, still.camera, depths)
-        part = model.mask_from_sweeps(sweep, Background(still_sweep, still), dynamic)
-        inner = tile.within(near)
-        blended = blend(inner.of(part), inner.of_mpi(dynamic), inner.of_mpi(still))
+        background_part = network_tile.of_mpi(background.mpi)
+        background_part = replace(background_part, rgba=background_part.rgba.float().contiguous())
+        background_sweep = model.sweep(background.images, sources, background_part.camera, depths)
+        part = model.mask_from_sweeps(sweep, Background(background_sweep, background_part), dynamic)
+        inner_tile = tile.within(network_tile)
+        blended = blend(inner_tile.of(part), inner_tile.of_mpi(dynamic), inner_tile.of_mpi(background_part))
         tile.of(mpi.rgba).copy_(blended.rgba)
         if mask is not None:
-            tile.of(mask).copy_(inner.of(part))
-        del sweep, still_sweep, dynamic, still, part, blended  # before the next tile allocates its own
+            tile.of(mask).copy_(inner_tile.of(part))
+        del sweep, background_sweep, dynamic, background_part, part, blended  # before the next tile allocates its own
         give_back_freed()
     return StoredFrame(mpi, mask)
 
@@ -272,25 +274,25 @@ def _context(
         raise ValueError(f"mpi_camera: sides that are multiples of {_halo(model).grid} expected, got {mpi_camera.size}")
     parts: list[list[Tensor]] = []  # context inputs of each tile
     for tile in tiles:
-        wide = tile.grown(context.halo, mpi_camera.size)
-        sweep = model.sweep(images, sources, wide.of_camera(mpi_camera), depths)[None]
+        context_tile = tile.grown(context.halo, mpi_camera.size)
+        sweep = model.sweep(images, sources, context_tile.of_camera(mpi_camera), depths)[None]
         if left_out is not None:
-            leave_out(sweep, wide.halved().of(left_out))
+            leave_out(sweep, context_tile.halved().of(left_out))
         inputs = context.inputs(sweep, model.backend)
         del sweep
-        inner = tile.within(wide).halved()
-        parts.append([inner.of(values).clone() for values in inputs])
+        inner_tile = tile.within(context_tile).halved()
+        parts.append([inner_tile.of(values).clone() for values in inputs])
         del inputs
         give_back_freed()
     h, w = (side // 2 for side in mpi_camera.size)
-    whole = tuple(values.new_empty(*values.shape[:-2], h, w) for values in parts[0])
+    joined = tuple(values.new_empty(*values.shape[:-2], h, w) for values in parts[0])
     for tile in tiles:
-        for values, part in zip(whole, parts.pop(0), strict=True):
+        for values, part in zip(joined, parts.pop(0), strict=True):
             tile.halved().of(values).copy_(part)
-    return context.combine(whole, model.backend)
+    return context.combine(joined, model.backend)
 
 
-def _cut(context: Tensor | None, tile: Tile) -> Tensor | None:
+def _context_of(context: Tensor | None, tile: Tile) -> Tensor | None:
     """The context of a tile."""
     return None if context is None else tile.halved().of(context[0])
 

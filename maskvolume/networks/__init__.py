@@ -1,7 +1,7 @@
-"""The networks, by architecture name. The name is recorded in every checkpoint.
+"""The networks, by architecture name. Every checkpoint records the name.
 
-An architecture is a pair of modules, an MPI network and a mask network; ``registry`` says what each of them is, needs
-and costs. Both take any H, W and D: they pad inside and crop after.
+An architecture is a pair of modules: an MPI network and a mask network. ``registry`` describes their interface, their
+requirements and their memory. Both accept any H, W and D: they pad their inputs and crop their outputs.
 """
 
 from maskvolume.networks.matching import MatchingMaskNet, MatchingMPINet

@@ -1,12 +1,12 @@
-"""Networks that start from matching evidence and learn the residual.
+"""Networks that start from matching evidence and learn a residual.
 
-A plane sweep shows a surface where the views agree. The MPI network turns the agreement of the views, averaged
-over windows, into a distribution over planes along each ray of the reference; a light 3D U-Net at half resolution
-adds a learned residual to it and weighs the views' colours. With a residual of zero it is classical multi-view
-stereo in MPI form; everything learned goes on top. The mask network starts from the difference between frame and
-background in the same way. Neither has norm layers: the result at a voxel does not depend on the picture's size.
+In a plane sweep, views agree where a plane meets a surface. The MPI network turns this agreement, averaged over
+windows, into a distribution over planes along each ray of the reference; a light 3D U-Net at half resolution adds a
+learned residual to its logits and weights the colours of the views. With a residual of zero, the network is classical
+multi-view stereo in MPI form. The mask network starts from the difference between frame and background in the same
+way. Neither network has norm layers, so the result at a voxel does not depend on the size of the picture.
 
-All evidence is symmetric in the views and depends on their number through means alone, so any V >= 2 works.
+All evidence is symmetric in the views and depends on their number only through means, so any V >= 2 works.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from maskvolume import ops
 from maskvolume.networks.volumes import Network, channels_last, compute_dtype, double_size, pad_to_multiple
 from maskvolume.ops import CostSettings, PlaneSettings
 
-COST_CAP = 0.6  # a larger difference (summed over colours) says no more than "different"
-# Where fewer than two views see a point, which tells nothing: more than a match costs, less than a mismatch. At the
-# picture's sides only near planes are seen by several views; were others dearer, what is there would seem near.
+COST_CAP = 0.6  # upper limit of a difference (summed over colours); larger ones carry no more information
+# Cost of a point that fewer than two views see: above that of a match, below that of a mismatch. At the sides of the
+# picture, several views see only the near planes; if the others cost more, surfaces there would seem near.
 COST_UNSURE = 0.35
-WINDOW, WINDOW_FINE = 9, 3  # pixels of the averaging windows
-TEMPERATURE = 0.03  # of the softmax over planes when training starts; cost units. Sharper ones let through no gradient
-COST_GAIN = 10.0  # of the costs where the network reads them, when training starts: they are small numbers
+WINDOW, WINDOW_FINE = 9, 3  # sides of the averaging windows in pixels
+TEMPERATURE = 0.03  # initial temperature of the softmax over planes, in cost units; lower ones block the gradient
+COST_GAIN = 10.0  # initial factor of the cost features in the first layer, since costs are small numbers
 LOGIT_CAP = 60.0  # keeps exp() and its cumulative sums within float32
 VIEW_LOGIT_CAP = 15.0
-MULTIPLE = (4, 8, 8)  # of D, H, W: half resolution and two more halvings
+MULTIPLE = (4, 8, 8)  # padding of D, H, W: the U-Net halves all three twice, and works at half of H and W
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the MPI network knows of planes before it runs the U-Net.
+    """The evidence for each plane, computed before the U-Net runs.
 
     Attributes:
-        cost: ``[B, 1, D, H, W]`` of the planes over windows.
-        features: ``[B, F, D, H / 2, W / 2]`` that the U-Net reads.
-        aggregated: ``[B, 1, D, H / 2, W / 2]`` costs that are carried through the whole picture, where there are some.
+        cost: ``[B, 1, D, H, W]``, plane costs averaged over windows.
+        features: ``[B, F, D, H / 2, W / 2]``, the input of the U-Net.
+        aggregated: ``[B, 1, D, H / 2, W / 2]``, costs aggregated along paths through the whole picture; None without
+            semi-global evidence.
     """
 
     cost: Tensor
@@ -49,7 +50,7 @@ class Evidence:
 
 
 class ResBlock(nn.Module):
-    """Two 3x3x3 convolutions and a shortcut."""
+    """A residual block of two 3x3x3 convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -61,7 +62,13 @@ class ResBlock(nn.Module):
 
 
 class ResidualUNet(nn.Module):
-    """3D U-Net at half the picture's resolution; the last layer starts at zero."""
+    """A 3D U-Net at half the resolution of the picture, with a last layer initialised to zero.
+
+    Args:
+        c_in: number of input channels.
+        c_out: number of output channels.
+        channels: number of channels at each of the three levels, the finest first.
+    """
 
     def __init__(self, c_in: int, c_out: int, channels: tuple[int, int, int]) -> None:
         super().__init__()
@@ -81,7 +88,7 @@ class ResidualUNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, D, H, W] -> [B, out, D, H, W]``; D, H, W are multiples of 4."""
+        """Run the network on ``[B, c_in, D, H, W]``, with D, H and W multiples of 4: ``[B, c_out, D, H, W]``."""
         x0 = F.relu_(self.stem(x))
         x1 = self.block1(F.relu_(self.down1(x0)))
         x2 = self.block2(F.relu_(self.down2(x1)))
@@ -91,10 +98,14 @@ class ResidualUNet(nn.Module):
 
 
 class MatchingMPINet(Network):
-    """Plane sweep volume of any number of views to premultiplied RGBA planes."""
+    """Predicts premultiplied RGBA planes from the plane sweep volume of two or more views.
+
+    Args:
+        channels: channels of the U-Net; see ``ResidualUNet``.
+    """
 
     FEATURES = ops.MATCHING_FEATURES
-    COSTS = slice(8, 16)  # of these
+    COSTS = slice(8, 16)  # the features that are costs
 
     def __init__(self, channels: tuple[int, int, int] = (16, 32, 48)) -> None:
         super().__init__()
@@ -104,21 +115,24 @@ class MatchingMPINet(Network):
         self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
 
     def forward(self, sweep: Tensor, context: Tensor | None = None) -> Tensor:
-        """``sweep [B, V, 3, D, H, W] -> rgba [B, D, 4, H, W]``, premultiplied; -1 in ``sweep`` is no data.
+        """Predict the planes.
 
         Args:
-            sweep: the plane sweep volume.
-            context: what the network looks at of a larger picture, if the volume is a part of one
-                (``networks.PictureContext``); None: the part is the picture.
+            sweep: ``[B, V, 3, D, H, W]``, the plane sweep volume; -1 where a view has no data.
+            context: ``[B, D, H / 2, W / 2]``, the context of this part if the sweep covers only a part of the picture
+                (``networks.PictureContext``); None if it covers the whole picture.
+
+        Returns:
+            ``[B, D, 4, H, W]``, premultiplied RGBA in 0..1.
         """
         unet_output, penalty, padded = self._run_unet(sweep, context)
         size = (sweep.shape[-3], sweep.shape[-2], sweep.shape[-1])
         return ops.make_planes(unet_output, penalty, padded, self._plane_settings(), size, backend=self.backend)
 
     def with_logits(self, sweep: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What ``forward`` returns, and the logits ``[B, D, H, W]`` of the planes along each ray of the reference.
+        """Predict the planes of ``forward``, and their logits ``[B, D, H, W]`` along each ray of the reference.
 
-        See ``maskvolume.ops.make_planes_with_logits``.
+        The arguments are those of ``forward``.
         """
         unet_output, penalty, padded = self._run_unet(sweep, context)
         size = (sweep.shape[-3], sweep.shape[-2], sweep.shape[-1])
@@ -126,15 +140,15 @@ class MatchingMPINet(Network):
         return ops.make_planes_with_logits(unet_output, penalty, padded, settings, size, backend=self.backend)
 
     def evidence(self, sweep: Tensor, context: Tensor | None) -> Evidence:
-        """The evidence of a padded sweep ``[B, V, 3, D, H, W]``; ``context`` as in ``forward``."""
+        """Compute the evidence of a padded sweep ``[B, V, 3, D, H, W]``; ``context`` as in ``forward``."""
         return Evidence(*self._matching_evidence(sweep))
 
     def penalty(self, evidence: Evidence) -> Tensor:
-        """What is taken off the logits of planes, ``[B, 1, D, H, W]``."""
+        """Compute the penalty ``[B, 1, D, H, W]``, which is subtracted from the logits of the planes."""
         return evidence.cost.float() / self.log_temperature.exp()
 
     def trust(self) -> Tensor | None:
-        """How fast a view's colour loses weight as it differs from that of the view next to it; None: it doesn't."""
+        """Rate ``[]`` at which a view loses weight as it differs from the most similar view; None disables this."""
         return None
 
     def _matching_evidence(self, sweep: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +156,7 @@ class MatchingMPINet(Network):
         return ops.matching_evidence(sweep, settings, channels=self.FEATURES, dtype=dtype, backend=self.backend)
 
     def _run_unet(self, sweep: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The output of the U-Net, the penalty of planes, and the padded sweep."""
+        """Return the output of the U-Net, the penalty of the planes, and the padded sweep."""
         padded, _ = pad_views(sweep)
         with torch.no_grad():
             evidence = self.evidence(padded, context)
@@ -154,15 +168,18 @@ class MatchingMPINet(Network):
 
 
 class MatchingMaskNet(Network):
-    """Frame and background to the volume of what moves.
+    """Predicts the mask volume of moving surfaces from a frame and the background.
 
-    The residual of the U-Net goes on top of what differs; what lies behind an opaque mover is the background's in
-    any case. There the frame's MPI has no more than smears of the mover, for no reference ray gets that far.
+    The U-Net adds a residual to a prior from the difference of the two. Behind an opaque mover, the mask always selects
+    the background: no reference ray reaches that region, where the frame's MPI holds only smears of the mover.
+
+    Args:
+        channels: channels of the U-Net; see ``ResidualUNet``.
     """
 
     FEATURES = ops.MASK_FEATURES
-    SLOPE, THRESHOLD = 30.0, 0.1  # of the prior: sigmoid(slope * (difference - threshold))
-    HIDDEN = 0.05  # where less of a ray than this is left, it begins to be the background's
+    SLOPE, THRESHOLD = 30.0, 0.1  # initial prior: sigmoid(slope * (difference - threshold))
+    HIDDEN = 0.05  # initial transmittance behind movers below which the background takes over
 
     def __init__(self, channels: tuple[int, int, int] = (8, 16, 32)) -> None:
         super().__init__()
@@ -172,13 +189,23 @@ class MatchingMaskNet(Network):
         self.log_hidden = nn.Parameter(torch.tensor(self.HIDDEN).log())
 
     def forward(self, sweep: Tensor, background_sweep: Tensor, dynamic_rgba: Tensor, background_rgba: Tensor) -> Tensor:
-        """Sweeps ``[B, V, 3, D, H, W]``, MPIs ``[B, D, 4, H, W] -> mask [B, 1, D, H, W]`` in 0..1."""
+        """Predict the mask volume.
+
+        Args:
+            sweep: ``[B, V, 3, D, H, W]``, the plane sweep volume of the frame; -1 where a view has no data.
+            background_sweep: ``[B, V, 3, D, H, W]``, the plane sweep volume of the background.
+            dynamic_rgba: ``[B, D, 4, H, W]``, the planes of the frame, which get no gradient.
+            background_rgba: ``[B, D, 4, H, W]``, the planes of the background, which get no gradient.
+
+        Returns:
+            ``[B, 1, D, H, W]`` in 0..1; 1 selects the frame.
+        """
         opacities = torch.stack([dynamic_rgba[:, :, 3], background_rgba[:, :, 3]], dim=1).detach().float()
         opacities, _ = pad_to_multiple(opacities, MULTIPLE)
-        (padded, _), (still, _) = pad_views(sweep), pad_views(background_sweep)
+        (padded, _), (padded_background, _) = pad_views(sweep), pad_views(background_sweep)
         with torch.no_grad():
             features, difference = ops.mask_evidence(
-                padded, still, opacities, cost_settings(), dtype=compute_dtype(padded), backend=self.backend
+                padded, padded_background, opacities, cost_settings(), dtype=compute_dtype(padded), backend=self.backend
             )
         unet_output = self.unet(channels_last(features))
         del features
@@ -195,11 +222,11 @@ class MatchingMaskNet(Network):
 
 
 def cost_settings() -> CostSettings:
-    """How these networks compare views."""
+    """Return how the matching networks compare views."""
     return CostSettings(COST_CAP, COST_UNSURE, WINDOW, WINDOW_FINE)
 
 
 def pad_views(sweep: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
-    """``pad_to_multiple`` of ``[B, V, 3, D, H, W]``; no copy where nothing is to be padded."""
+    """``pad_to_multiple`` for sweeps ``[B, V, 3, D, H, W]`` and ``MULTIPLE``; makes no copy if no padding is needed."""
     padded, crop = pad_to_multiple(sweep.flatten(0, 1), MULTIPLE)
     return padded.unflatten(0, sweep.shape[:2]), crop

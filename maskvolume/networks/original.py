@@ -1,6 +1,6 @@
-"""The networks of the original (Lin et al., ICCV 2021), loadable weight for weight.
+"""The networks of the original implementation (Lin et al., ICCV 2021), which load its weights unchanged.
 
-State dict keys are those of the original: a block is ``NAME.model.0`` (convolution) and ``NAME.model.2`` (norm).
+State dict keys are those of the original: a block has ``NAME.model.0`` (convolution) and ``NAME.model.2`` (norm).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NF = 8  # channels of the first layer
 
 
 class Block(nn.Module):
-    """Conv3d, ReLU, GroupNorm over all channels."""
+    """A Conv3d, a ReLU and a GroupNorm over all channels."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, padding: int, stride: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 class Output(nn.Module):
-    """The last convolution, without norm and activation; wrapped so that its key is ``model.0``."""
+    """The last convolution, without norm or activation; wrapped so that its key is ``model.0``."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -37,7 +37,12 @@ class Output(nn.Module):
 
 
 class Trunk(Network):
-    """The 3D U-Net that both networks share."""
+    """The 3D U-Net shared by both networks.
+
+    Args:
+        c_in: number of input channels.
+        c_out: number of output channels.
+    """
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -58,7 +63,7 @@ class Trunk(Network):
         self.conv7_3 = Output(NF, c_out)
 
     def trunk(self, x: Tensor) -> Tensor:
-        """``[B, C, D, H, W]`` of any size to ``[B, out, D, H, W]``, without activation."""
+        """Run the U-Net on ``[B, c_in, D, H, W]`` of any size: ``[B, c_out, D, H, W]``, without activation."""
         padded, crop = pad_to_multiple(x, (STRIDE, STRIDE, STRIDE))
         if padded.device.type != "mps":
             padded = padded.contiguous(memory_format=torch.channels_last_3d)
@@ -75,34 +80,47 @@ class Trunk(Network):
 
 
 class OriginalMPINet(Trunk):
-    """Two views' plane sweep volume to straight RGBA planes."""
+    """Predicts straight RGBA planes from the plane sweep volume of two views."""
 
     def __init__(self) -> None:
         super().__init__(6, 2)
 
     def forward(self, sweep: Tensor, context: Tensor | None = None, *, mix_no_data: bool = False) -> Tensor:
-        """``sweep [B, 2, 3, D, H, W] -> rgba [B, D, 4, H, W]``, straight colour.
+        """Predict the planes.
 
         Args:
-            sweep: -1 where a view has no data.
-            context: None; the network never sees a part of a picture.
+            sweep: ``[B, 2, 3, D, H, W]``, the plane sweep volume; -1 where a view has no data.
+            context: unused; this network always sees the whole picture.
             mix_no_data: blend the -1 as if it were a colour, as the original does.
+
+        Returns:
+            ``[B, D, 4, H, W]``, RGBA with straight colour.
         """
-        out = self.trunk(sweep.flatten(1, 2)).float()
-        alpha = torch.sigmoid(out[:, :1])
-        logits = torch.stack([torch.zeros_like(out[:, 1:]), out[:, 1:]], dim=1)
+        unet_output = self.trunk(sweep.flatten(1, 2)).float()
+        alpha = torch.sigmoid(unet_output[:, :1])
+        logits = torch.stack([torch.zeros_like(unet_output[:, 1:]), unet_output[:, 1:]], dim=1)
         color, seen = blend_views(sweep, logits, mix_no_data=mix_no_data)
         return torch.cat([color, alpha if mix_no_data else alpha * seen], dim=1).transpose(1, 2)
 
 
 class OriginalMaskNet(Trunk):
-    """The plane sweep volumes of a frame and of the background to a mask volume."""
+    """Predicts a mask volume from the plane sweep volumes of a frame and of the background."""
 
     def __init__(self) -> None:
         super().__init__(12, 1)
 
     def forward(self, sweep: Tensor, background_sweep: Tensor, dynamic_rgba: Tensor, background_rgba: Tensor) -> Tensor:
-        """Both sweeps ``[B, 2, 3, D, H, W] -> mask [B, 1, D, H, W]`` in 0..1; the MPIs are not read."""
-        with torch.autocast(sweep.device.type, enabled=False):  # which on a CPU can't join float16
+        """Predict the mask volume.
+
+        Args:
+            sweep: ``[B, 2, 3, D, H, W]``, the plane sweep volume of the frame.
+            background_sweep: ``[B, 2, 3, D, H, W]``, the plane sweep volume of the background.
+            dynamic_rgba: unused.
+            background_rgba: unused.
+
+        Returns:
+            ``[B, 1, D, H, W]`` in 0..1; 1 selects the frame.
+        """
+        with torch.autocast(sweep.device.type, enabled=False):  # autocast on a CPU can't concatenate float16
             volume = torch.cat([sweep.flatten(1, 2), background_sweep.flatten(1, 2)], dim=1)
         return torch.sigmoid(self.trunk(volume).float())

@@ -1,4 +1,4 @@
-"""The architectures by name: what each is, needs and costs. To add one: its module, and its entry here."""
+"""The architectures by name: their interface, requirements and memory. A new one needs a module and an entry here."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ StateDict = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Halo:
-    """How far around a part of the picture the networks look, in pixels, where the part lies on their grid.
+    """How far the networks look beyond a part of the picture, in pixels.
 
     Attributes:
-        grid: corners of parts are multiples of this, as the networks' coarsest pixels are.
-        network: around a part, for its planes or for its mask from both MPIs.
-        frame: around a part, for its mask from the pictures: the mask network reads the MPI network's planes.
+        grid: the corners of a part must be multiples of this number, the side of the networks' coarsest pixels.
+        network: halo of one network: for the planes of a part, or for its mask from both MPIs.
+        frame: halo of both networks, for the mask of a part from the pictures: the mask network reads the planes that
+            the MPI network predicts.
     """
 
     grid: int
@@ -34,14 +35,14 @@ class Halo:
 
 @dataclass(frozen=True)
 class PictureContext:
-    """What an MPI network looks at of the whole picture when it sees a part of it: costs of planes at half resolution.
+    """How to compute the context: plane costs of the whole picture that an MPI network needs for each part of it.
 
     Attributes:
-        inputs: what it is made from, of a plane sweep ``[B, V, 3, D, H, W]`` of a part; tensors ``[B, ..., H / 2,
-            W / 2]`` that are joined to those of the whole picture. Takes the backend of the operations too.
-        combine: from these of the whole picture the context ``[B, D, H / 2, W / 2]``, of as many planes as the networks
-            pad to; a part of it is the context of that part of the picture. Takes the backend too.
-        halo: pixels around a part for its inputs.
+        inputs: computes the context inputs of a part from its plane sweep ``[B, V, 3, D, H, W]`` and a backend: tensors
+            ``[B, ..., H / 2, W / 2]``, which the caller joins for the whole picture.
+        combine: computes the context ``[B, D, H / 2, W / 2]`` from the inputs of the whole picture and a backend. D
+            includes the networks' padding. A window of the context is the context of that part of the picture.
+        halo: pixels around a part that its inputs depend on.
     """
 
     inputs: Callable[[Tensor, str | None], tuple[Tensor, ...]]
@@ -49,29 +50,29 @@ class PictureContext:
     halo: int
 
     def of(self, sweep: Tensor, backend: str | None = None) -> Tensor:
-        """The context of a sweep ``[B, V, 3, D, H, W]`` of a whole picture."""
+        """Compute the context ``[B, D, H / 2, W / 2]`` of a sweep ``[B, V, 3, D, H, W]`` of a whole picture."""
         return self.combine(self.inputs(sweep, backend), backend)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Bytes a voxel that a network takes at most while it runs: ``fixed + per_view * V``."""
+    """Peak memory of a network while it runs, in bytes per voxel: ``fixed + per_view * V``."""
 
     fixed: float
     per_view: float
 
     def of(self, views: int) -> float:
-        """Bytes a voxel for so many views."""
+        """Bytes per voxel for a number of views."""
         return self.fixed + self.per_view * views
 
 
 @dataclass(frozen=True)
 class NetworkWork:
-    """What the networks of an architecture take of memory; measured by benchmarks/memory.py, rounded up.
+    """Memory of the networks of an architecture, measured by benchmarks/memory.py and rounded up.
 
     Attributes:
-        mpi: from pictures to planes, with the sweep that is made and the planes that are left.
-        mask: from sweeps and planes to the mask that is left, beside those.
+        mpi: from pictures to planes, including the sweep and the planes.
+        mask: from sweeps and planes to the mask, including the mask but not its inputs.
     """
 
     mpi: Work
@@ -80,20 +81,20 @@ class NetworkWork:
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build the two networks of an architecture, what their output means and what they take.
+    """How to build the two networks of an architecture, and the properties of their inputs and outputs.
 
     Attributes:
-        mpi: makes the MPI network: ``forward(sweep [B, V, 3, D, H, W], context) -> rgba [B, D, 4, H, W]``.
-        mask: makes the mask network: ``forward(sweep, background_sweep, dynamic_rgba, background_rgba) -> mask
+        mpi: builds the MPI network: ``forward(sweep [B, V, 3, D, H, W], context) -> rgba [B, D, 4, H, W]``.
+        mask: builds the mask network: ``forward(sweep, background_sweep, dynamic_rgba, background_rgba) -> mask
             [B, 1, D, H, W]``.
         premultiplied: whether the MPI network returns colours multiplied by their opacity.
-        max_views: the number of source views that the networks take at most; None for any.
+        max_views: largest number of source views that the networks accept; None for no limit.
         uses_margin: whether the MPI's frustum may be wider than the reference view.
         gives_logits: whether the MPI network has ``with_logits``: rgba and logits ``[B, D, H, W]`` of the planes.
-        halo: how local the networks are in the picture plane; None where every pixel depends on all.
+        halo: how far the networks look in the picture plane; None if every pixel depends on all others.
         work: memory of the networks, by precision.
-        context: what the MPI network needs of the whole picture beside a part; None for nothing.
-        starts_from: architectures whose MPI networks training may start from, and how to translate their weights. The
+        context: what the MPI network needs from the whole picture; None if a part with its halo is enough.
+        starts_from: architectures whose MPI weights training may start from, with functions that translate them. The
             mask networks must be the same.
     """
 
@@ -109,15 +110,23 @@ class Architecture:
     starts_from: Mapping[str, Callable[[StateDict], StateDict]] = field(default_factory=dict)
 
     def adopt(self, state: StateDict, arch: str) -> StateDict | None:
-        """Weights of an MPI network of another architecture as weights of this one's; None where there is no way."""
+        """Translate the state dict of another architecture's MPI network to this one.
+
+        Args:
+            state: the state dict.
+            arch: name of the other architecture.
+
+        Returns:
+            The translated state dict; None if training can't start from that architecture.
+        """
         translate = self.starts_from.get(arch)
         return None if translate is None else translate(state)
 
 
-# From the result back to the pictures, in pixels beyond the edge of a part, at the side where it is more: 4 of the last
-# block, 8 of the one before, 4 to the next coarsest pixel, 32 of the two coarsest blocks, 4 + 8 + 2 of the halvings and
-# the block between them, 2 of the stem: 64, as far as the mask network reads opacities. The widest window is 4 more: 68
-# for a network, 64 + 68 for both. Rounded up to the grid.
+# The receptive field from the result back to the pictures, in pixels beyond the edge of a part, on the wider side: 4
+# for the last block, 8 for the one before, 4 to the next coarsest pixel, 32 for the two coarsest blocks, 4 + 8 + 2 for
+# the halvings and the block between them, 2 for the stem: 64, as far as the mask network reads opacities. The widest
+# window adds 4: 68 for one network, 64 + 68 for both. Rounded up to the grid.
 _MATCHING_HALO = Halo(grid=8, network=72, frame=136)
 
 _MATCHING = Architecture(
@@ -152,7 +161,7 @@ _ORIGINAL = Architecture(
     max_views=2,
     uses_margin=False,
     gives_logits=False,
-    halo=None,  # its norms are over the whole volume
+    halo=None,  # the norm layers average over the whole volume
     work={
         "fp32": NetworkWork(Work(450, 0), Work(490, 0)),
         "bf16": NetworkWork(Work(195, 0), Work(215, 0)),

@@ -1,7 +1,7 @@
 """The training loop: optimizer, schedule, precision, processes, logging, checkpoints, resume.
 
-It takes any ``nn.Module`` and any source of batches; a program brings a ``Task``: where samples come from, what the
-loss is, what is validated, what is shipped.
+The loop trains any ``nn.Module`` on any source of batches. A program provides a ``Task``: the source of the samples,
+the loss, the validation, and the format of the checkpoints.
 """
 
 from maskvolume.runtime.processes import Processes, open_processes

@@ -1,4 +1,4 @@
-"""Starting training in several processes, and stopping it in order."""
+"""Starts training in several processes, and stops it cleanly."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from maskvolume.runtime.errors import InputError
 
 
 def start_processes(num_gpus: int) -> None:
-    """Start this program again in ``num_gpus`` processes, unless torchrun has started it or one is enough.
+    """Restart this program in ``num_gpus`` processes, unless torchrun has started it or one process is enough.
+
+    Args:
+        num_gpus: number of processes; 0 and 1 both mean this process alone.
 
     Raises:
-        InputError: there are fewer GPUs than that, or torchrun started another number of processes.
+        InputError: the machine has fewer GPUs, or torchrun has started a different number of processes.
     """
     if "WORLD_SIZE" in os.environ:
         world = int(os.environ["WORLD_SIZE"])
@@ -34,14 +37,18 @@ def start_processes(num_gpus: int) -> None:
 
 
 def restart(processes: int) -> NoReturn:
-    """Replace this process by torchrun with the same program and arguments."""
+    """Replace this process by a torchrun of the same program and arguments, with this number of processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *sys.argv])
 
 
 class StopFlag:
-    """SIGINT and SIGTERM request a stop at the end of the step, so that no state is half updated."""
+    """A context in which SIGINT and SIGTERM request a stop at the end of the step, so that no state is half updated.
+
+    Attributes:
+        requested: whether a signal has arrived.
+    """
 
     def __init__(self) -> None:
         self.requested = False

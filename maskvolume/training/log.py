@@ -19,12 +19,25 @@ from maskvolume.runtime.errors import describe_os_error
 from maskvolume.runtime.processes import Processes
 from maskvolume.training.options import TrainOptions
 
-WRITER_THREAD = "_AsyncWriterThread"  # TensorBoard's
-EVERY = 10  # steps between scalars
+WRITER_THREAD = "_AsyncWriterThread"  # class of TensorBoard's writer thread
+EVERY = 10  # steps between logged scalars
 
 
 class TrainLog:
-    """Bar and TensorBoard of the first process; the others only count. A context manager."""
+    """The progress bar and TensorBoard log of the first process; other processes only count. A context manager.
+
+    Args:
+        options: the training options.
+        processes: the processes that train together.
+        first_step: number of steps done before this start.
+        samples_per_step: samples of a step in all processes.
+
+    Attributes:
+        waited: seconds spent waiting for data since the last logged scalars; the loop adds to it.
+
+    Raises:
+        InputError: the log folder can't be written.
+    """
 
     def __init__(self, options: TrainOptions, processes: Processes, first_step: int, samples_per_step: int) -> None:
         self.processes, self.samples_per_step = processes, samples_per_step
@@ -41,7 +54,7 @@ class TrainLog:
 
     def _open(self, first_step: int) -> None:
         require_writable_folder(self._folder)
-        # Hides the scalars that an earlier run has logged of later steps.
+        # Hides the scalars that an earlier run logged for later steps.
         self._writer = SummaryWriter(str(self._folder), purge_step=first_step + 1)
 
     def __enter__(self) -> TrainLog:
@@ -58,13 +71,13 @@ class TrainLog:
         threading.excepthook = self._excepthook
 
     def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
-        """Show the errors of all threads but TensorBoard's, whose error the next logged scalar raises again."""
+        """Report the errors of all threads except TensorBoard's, whose error the next logged scalar raises again."""
         if not isinstance(args.exc_value, OSError) or type(args.thread).__name__ != WRITER_THREAD:
             self._excepthook(args)
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
-        """Training continues when its log can't be written."""
+        """Report an error of the log and stop logging, so that training continues."""
         try:
             yield
         except OSError as error:
@@ -74,7 +87,13 @@ class TrainLog:
             self.say(f"{reason}; training continues without a log")
 
     def step(self, step: int, scalars: dict[str, Tensor], rate: float) -> None:
-        """Note a finished step; every ``EVERY`` steps all processes bring their scalars together."""
+        """Count a finished step; every ``EVERY`` steps, log the mean scalars over all processes.
+
+        Args:
+            step: number of steps done.
+            scalars: named scalars of this process.
+            rate: learning rate of the step.
+        """
         self.bar.update()
         self._steps += 1
         if step % EVERY:
@@ -90,16 +109,22 @@ class TrainLog:
             for name, value in means.items():
                 if self._writer is not None:
                     self._writer.add_scalar(f"train/{name}", value, step)
-        shown = {name: f"{means[name]:.3f}" for name in ("loss", "psnr") if name in means}
+        postfix = {name: f"{means[name]:.3f}" for name in ("loss", "psnr") if name in means}
         wait = f"{means['data_wait']:.0%}"
-        self.bar.set_postfix(shown | {"samples/s": f"{means['samples_per_second']:.2f}", "data": wait})
+        self.bar.set_postfix(postfix | {"samples/s": f"{means['samples_per_second']:.2f}", "data": wait})
 
     def pause(self) -> None:
-        """Restart the clock of the rates: time spent between steps, such as a validation, does not count."""
+        """Restart the clock of the logged rates, so that time between steps, such as a validation, does not count."""
         self.waited, self._start, self._steps = 0.0, time.monotonic(), 0
 
     def validation(self, step: int, scalars: dict[str, float], pictures: dict[str, Tensor]) -> None:
-        """Note the result of a validation."""
+        """Log the result of a validation.
+
+        Args:
+            step: number of steps done.
+            scalars: means over the validation samples, by name.
+            pictures: ``[3, H, W]`` in 0..1, by name.
+        """
         with self._surviving():
             if self._writer is not None:
                 for name, value in scalars.items():
@@ -109,6 +134,6 @@ class TrainLog:
         self.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scalars.items()))
 
     def say(self, line: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar, in the first process only."""
         if self.processes.is_first:
             self.bar.write(line, file=sys.stdout)

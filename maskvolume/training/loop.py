@@ -1,4 +1,4 @@
-"""The loop: steps, validations and checkpoints in their turn."""
+"""The training loop: schedules steps, validations and checkpoints."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ from maskvolume.training.schedule import (
 from maskvolume.training.state import RunState
 from maskvolume.training.task import Model, Task, TaskLoss
 
-KILLED_WORKER = "DataLoader worker"  # in the error that a signal handler of torch raises anywhere
-LOGGED_SAMPLES = 3  # fixed samples whose pictures go into the log
+KILLED_WORKER = "DataLoader worker"  # part of the error that torch's signal handler raises, at any point of the program
+LOGGED_SAMPLES = 3  # validation samples whose pictures are logged
 
 
 def train(task: Task[Model], model: Model, options: TrainOptions, processes: Processes | None = None) -> Path:
     """Train until ``num_steps``, a signal, or ``max_minutes``.
 
-    Writes into ``ckpt_dir/exp_name``: options.json, last.pt (to resume from) and, in the task's own form, the averaged
-    weights: "best" by validation PSNR and, at the end, "model". All processes must call this together; the first one
-    writes.
+    Writes into ``ckpt_dir/exp_name``: options.json, last.pt (to resume from) and, in the format of the task, the
+    averaged weights: "best" by validation PSNR and, at the end, "model". All processes must call this together; the
+    first one writes.
 
     Args:
-        task: source of the samples, loss, validation and form of the checkpoints.
-        model: what is trained, on its device.
-        options: of the loop, and those of the task, which are recorded with them.
-        processes: those that train together; None for this one alone.
+        task: the source of the samples, the loss, the validation and the format of the checkpoints.
+        model: the model to train, on its device.
+        options: the options of the loop; they include those of the task, which are recorded too.
+        processes: the processes that train together; None for this one alone.
 
     Returns:
         The path of the written model.
 
     Raises:
-        InputError: the loss is not finite, data is damaged, or last.pt belongs to another set-up.
-        KeyboardInterrupt: stopped by a signal, after last.pt has been written.
+        InputError: the loss is not finite, data is damaged, or last.pt comes from different options.
+        KeyboardInterrupt: a signal has arrived; last.pt is written first.
     """
     processes = processes or Processes()
     check_train_options(options)
@@ -81,11 +81,11 @@ def train(task: Task[Model], model: Model, options: TrainOptions, processes: Pro
     if options.compile:
         available_backends(next(model.parameters()).device)  # loads them, so that no import is traced
         for module in task.compiled_modules(model):
-            # In place, so that the names of the weights stay. One program a size: compiling for any size fails.
+            # In place, which keeps the names of the weights; once per input size, since dynamic shapes fail to compile.
             module.compile(dynamic=False)
     loss_module: nn.Module = TaskLoss(task, model)
     if processes.world > 1:
-        # Convolution kernels of one pixel have strides that differ and mean the same.
+        # Harmless: strides along axes of length 1, as in 1x1x1 kernels, are arbitrary.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         loss_module = DistributedDataParallel(loss_module)
     draws = plan.draws(first_step, state.first_sample)
@@ -99,7 +99,7 @@ def train(task: Task[Model], model: Model, options: TrainOptions, processes: Pro
 
 
 class _Loop:
-    """Steps, validations and checkpoints in their turn; every process goes through the same ones."""
+    """Runs steps, validations and checkpoints in the same order in every process."""
 
     def __init__(self, task: Task[Any], state: RunState, log: TrainLog, stop: StopFlag, stepper: _Stepper) -> None:
         self.task, self.state, self.log, self.stop, self.stepper = task, state, log, stop, stepper
@@ -107,12 +107,12 @@ class _Loop:
         self.started = time.monotonic()
 
     def run(self, first_step: int) -> Path:
-        """Train from a step on; returns the path of the written model."""
+        """Train from a step on, and return the path of the written model."""
         options, state, step = self.options, self.state, first_step
         state.model.train()
         try:
             if step and self._validation_due(step) and state.validated_at != step:
-                self._validate(step)  # the previous start was stopped in it
+                self._validate(step)  # the previous start was stopped during this validation
             while step < options.num_steps:
                 scalars, rate = self.stepper.step(step), learning_rate(options, step)
                 state.averaged.update(state.model, step)
@@ -151,7 +151,7 @@ class _Loop:
         self.log.pause()
 
     def _save_at_the_end(self, step: int) -> None:
-        """Save the steps before an error, even if torch reports only now that a reader was killed."""
+        """Save the steps before an error, even if torch only now reports that a data worker was killed."""
         try:
             _ignore_readers()
             self._save(step)
@@ -167,14 +167,14 @@ class _Loop:
         return KeyboardInterrupt(self._how_to_continue())
 
     def _validate(self, step: int) -> None:
-        """Evaluate the averaged weights on the fixed samples, which the processes share among them.
+        """Evaluate the averaged weights on the validation samples, which are divided among the processes.
 
         Raises:
-            InputError: damaged data, in all processes.
-            KeyboardInterrupt: stopped by a signal; the evaluated samples are lost, last.pt is there.
+            InputError: data is damaged; raised in all processes.
+            KeyboardInterrupt: a signal has arrived; the results so far are lost, last.pt exists.
         """
         state, processes, samples = self.state, self.processes, self.task.source.validation()
-        results_here: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}
+        local_results: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}
         rounds = tqdm(
             range(0, len(samples), processes.world), desc="validation", leave=False, disable=not processes.is_first
         )
@@ -183,7 +183,7 @@ class _Loop:
                 index, error = start + processes.rank, None
                 try:
                     if index < len(samples):
-                        results_here[index] = self._evaluate(samples, index)
+                        local_results[index] = self._evaluate(samples, index)
                 except InputError as caught:
                     error = caught
                 failed, stopped = processes.agree(error is not None, self.stop.requested)
@@ -191,8 +191,8 @@ class _Loop:
                     raise error or _other_process()
                 if stopped:
                     raise self._interruption()
-            by_sample = {index: result for part in processes.gather(results_here) for index, result in part.items()}
-            # In the order of the samples: the same sum for any number of processes.
+            by_sample = {index: result for part in processes.gather(local_results) for index, result in part.items()}
+            # Sums in the order of the samples don't depend on the number of processes.
             results = [by_sample[index] for index in sorted(by_sample)]
             means = {name: sum(scalars[name] for scalars, _ in results) / len(results) for name in results[0][0]}
             state.validated(means, step)
@@ -211,7 +211,7 @@ class _Loop:
 
 
 def _ignore_readers() -> None:
-    """Keep torch from raising an error at any point of the program when another reader ends: the program ends too."""
+    """Stop torch from raising an error wherever the program is when another data worker ends; the run is ending."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
@@ -221,7 +221,7 @@ def _other_process() -> InputError:
 
 
 class _Stepper:
-    """Optimizer steps: draw, loss, gradient, update."""
+    """Performs optimizer steps: draws batches, computes the loss and its gradient, updates the weights."""
 
     def __init__(
         self,
@@ -236,22 +236,22 @@ class _Stepper:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """One optimizer step; returns its scalars.
+        """Perform one optimizer step and return its scalars.
 
         Raises:
-            InputError: the loss or its gradient is not finite; the weights stay as they were, the batch is written.
+            InputError: the loss or its gradient is not finite; the weights are unchanged and the batch is saved.
         """
         options = self.state.options
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(options, step) * group.get(RATE_SHARE, 1.0)
         self.optimizer.zero_grad(set_to_none=True)
-        drawn: list[tuple[Draw, Any]] = []
+        micro_batches: list[tuple[Draw, Any]] = []
         sums: dict[str, Tensor] = {}
-        for micro in range(options.accumulate):
-            drawn.append(self._draw())
-            batch = drawn[-1][1]
-            last = micro == options.accumulate - 1
-            accumulates = isinstance(self.loss_module, DistributedDataParallel) and not last
+        for index in range(options.accumulate):
+            micro_batches.append(self._draw())
+            batch = micro_batches[-1][1]
+            is_last = index == options.accumulate - 1
+            accumulates = isinstance(self.loss_module, DistributedDataParallel) and not is_last
             with self.loss_module.no_sync() if accumulates else nullcontext():  # type: ignore[operator]
                 loss, scalars = self.loss_module(batch)
                 (loss / options.accumulate).backward()
@@ -260,37 +260,37 @@ class _Stepper:
                 sums[name] = sums[name] + share if name in sums else share
         limit = options.clip_grad or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
-        finite = torch.isfinite(sums["loss"]) & torch.isfinite(norm)
-        (broken,) = self.state.processes.agree(not bool(finite))
-        if broken:
-            raise self._not_finite(step, drawn, float(sums["loss"]))
+        is_finite = torch.isfinite(sums["loss"]) & torch.isfinite(norm)
+        (is_broken,) = self.state.processes.agree(not bool(is_finite))
+        if is_broken:
+            raise self._not_finite(step, micro_batches, float(sums["loss"]))
         self.optimizer.step()
         return {**sums, "gradient_norm": norm}
 
     def _draw(self) -> tuple[Draw, Any]:
-        """The next batch of this process.
+        """Return the next batch of this process.
 
         Raises:
-            InputError: damaged data, in all processes.
+            InputError: data is damaged; raised in all processes.
         """
-        start, drawn, error = time.monotonic(), None, None
+        start, draw_and_batch, error = time.monotonic(), None, None
         try:
-            drawn = next(self.batches)
+            draw_and_batch = next(self.batches)
         except InputError as caught:
             error = caught
         self.log.waited += time.monotonic() - start
         (failed,) = self.state.processes.agree(error is not None)
         if failed:
             raise error or _other_process()
-        assert drawn is not None
-        return drawn
+        assert draw_and_batch is not None
+        return draw_and_batch
 
-    def _not_finite(self, step: int, drawn: list[tuple[Draw, Any]], loss: float) -> InputError:
-        batches, indices = [batch for _, batch in drawn], [draw.indices for draw, _ in drawn]
+    def _not_finite(self, step: int, micro_batches: list[tuple[Draw, Any]], loss: float) -> InputError:
+        batches, indices = [batch for _, batch in micro_batches], [draw.indices for draw, _ in micro_batches]
         path = self.state.save_broken_batch(step, batches, indices, loss)
         return InputError(
             f"{self.state.options.exp_name}: the loss or its gradient is not finite at step {step}; its batch is in "
-            f"{path}; lower --lr or take --precision fp32, and run again (it goes on from the last checkpoint)"
+            f"{path}; lower --lr or take --precision fp32, and run again (training continues from the last checkpoint)"
         )
 
 

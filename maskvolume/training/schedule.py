@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from maskvolume.training.options import TrainOptions
 
-LOWEST = 0.01  # of the highest learning rate: where cosine and poly end
+LOWEST = 0.01  # final learning rate of cosine and poly, as a share of the highest
 SGD_MOMENTUM = 0.9
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:
-    """The learning rate of a step: linear warm-up, times the schedule over all steps."""
-    warm = min(1.0, (step + 1) / max(options.warmup_steps, 1))
+    """The learning rate of a step, counted from 0: the schedule over all steps times a linear warm-up."""
+    warmup = min(1.0, (step + 1) / max(options.warmup_steps, 1))
     progress = min(step / max(options.num_steps, 1), 1.0)
     if options.lr_scheduler == "cosine":
         factor = LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -27,21 +27,24 @@ def learning_rate(options: TrainOptions, step: int) -> float:
         factor = options.decay_gamma ** sum(progress >= share for share in options.decay_at)
     else:
         factor = 1.0
-    return options.lr * warm * factor
+    return options.lr * warmup * factor
 
 
-RATE_SHARE = "rate_share"  # key of a parameter group: its part of the learning rate
+RATE_SHARE = "rate_share"  # key of a parameter group: factor of its learning rate
 
 
 def make_optimizer(
     options: TrainOptions, model: nn.Module, rate_shares: Mapping[str, float] | None = None
 ) -> torch.optim.Optimizer:
-    """The optimizer over the parameters that require a gradient, and no others.
+    """Create the optimizer of the parameters that require a gradient.
 
     Args:
-        options: which optimizer, and how.
-        model: whose parameters.
-        rate_shares: by the first part of a parameter's name, what its learning rate is multiplied by; 1 for others.
+        options: the optimizer's name, learning rate and weight decay.
+        model: the model to train.
+        rate_shares: factors of the learning rate by the first part of a parameter's name; 1 for names not listed.
+
+    Returns:
+        The optimizer, with one parameter group per factor.
     """
     shares = rate_shares or {}
     groups: dict[float, list[nn.Parameter]] = {}
@@ -61,10 +64,17 @@ def make_optimizer(
 
 
 class Averaged:
-    """Exponential moving average of the trained weights; early steps have a lower decay, to forget the initial weights.
+    """Exponential moving average of the trained weights. Early steps have a lower decay, to forget the initial weights.
 
-    Not torch's ``AveragedModel``: its first update copies the weights instead of averaging them, and it evaluates a
-    deep copy, frozen and compiled networks included, where the averages here are swapped into the model itself.
+    Torch's ``AveragedModel`` does not fit: its first update copies the weights instead of averaging them, and it
+    evaluates a deep copy that includes frozen and compiled networks. Here, averages are swapped into the model itself.
+
+    Args:
+        model: the model to train.
+        decay: weight of the previous average in each update, in 0..1.
+
+    Attributes:
+        values: the averaged weights, by name.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -73,7 +83,7 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Average the weights after a step, counted from 0."""
+        """Include the weights after a step, counted from 0, in the average."""
         decay = min(self.decay, (step + 1) / (step + 10))
         for name, value in model.named_parameters():
             if name in self.values:
@@ -81,7 +91,7 @@ class Averaged:
 
     @contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:
-        """The averaged weights in the model, in eval mode, for the length of the context."""
+        """Put the averaged weights into the model and the model into eval mode, until the context ends."""
         trained = {name: value.detach().clone() for name, value in model.named_parameters() if name in self.values}
         self._assign(model, self.values)
         model.eval()

@@ -1,4 +1,4 @@
-"""The state of a training run: saved, loaded, and the checkpoints that it ships."""
+"""The state of a training run: saves it, restores it, and writes the checkpoints to ship."""
 
 from __future__ import annotations
 
@@ -24,13 +24,24 @@ from maskvolume.training.schedule import Averaged
 from maskvolume.training.task import Task
 
 LAST_NAME = "last.pt"
-BEST_STEM, MODEL_STEM = "best", "model"  # names of shipped checkpoints, with the task's suffix
-FORMER_NAME = "former"  # folder for the files of an earlier run of the same name that is not resumed
+BEST_STEM, MODEL_STEM = "best", "model"  # file stems of the checkpoints to ship; the task adds its suffix
+FORMER_NAME = "former"  # folder for the files of an earlier run with the same name that is not resumed
 
 
 @dataclass
 class RunState:
-    """Everything that a step changes, and the folder that it is saved in."""
+    """Everything that a step changes, and the folder that stores it.
+
+    Attributes:
+        folder: the folder of the run.
+        task: writes the checkpoints to ship.
+        model: the model, with the trained weights.
+        optimizer: the optimizer of the model.
+        averaged: the averaged weights.
+        options: the training options.
+        processes: the processes that train together.
+        samples_per_step: samples of a step in all processes.
+    """
 
     folder: Path
     task: Task[Any]
@@ -42,17 +53,17 @@ class RunState:
     samples_per_step: int
 
     def __post_init__(self) -> None:
-        self.first_step, self.first_sample = 0, 0  # at the start of the program
-        self.validated_at = 0  # the step of the last validation
+        self.first_step, self.first_sample = 0, 0  # steps and samples done when the program starts
+        self.validated_at = 0  # step of the last validation
         self.metrics: dict[str, float] = {}
-        self.best: list[tuple[float, int]] = []  # PSNR in validation and step, the best first
-        free = marked(self.options, FREE)
-        fixed = {key: value for key, value in vars(self.options).items() if key not in free}
-        self.setup = {key: list(value) if isinstance(value, tuple) else value for key, value in fixed.items()}
+        self.best: list[tuple[float, int]] = []  # validation PSNR and step, the best first
+        free_names = marked(self.options, FREE)
+        fixed_options = {key: value for key, value in vars(self.options).items() if key not in free_names}
+        self.setup = {key: list(value) if isinstance(value, tuple) else value for key, value in fixed_options.items()}
 
     def save(self, step: int) -> None:
         """Write last.pt; all processes must call this together."""
-        states = self.processes.gather(_random_state())
+        random_states = self.processes.gather(_random_state())
         content = {
             "step": step,
             "samples": self.first_sample + (step - self.first_step) * self.samples_per_step,
@@ -64,17 +75,24 @@ class RunState:
             "model": self.model.state_dict(),
             "averaged": self.averaged.values,
             "optimizer": self.optimizer.state_dict(),
-            "random": states,
+            "random": random_states,
         }
         self.processes.first_does(lambda: _save_tensors(self.folder / LAST_NAME, content))
 
     def load(self) -> int:
-        """Restore what the first process finds in last.pt; returns the number of steps done, 0 where there is none."""
+        """Restore the state from the last.pt that the first process reads; all processes must call this together.
+
+        Returns:
+            The number of steps done; 0 without a last.pt.
+
+        Raises:
+            InputError: last.pt is damaged, or comes from different options.
+        """
         path = self.folder / LAST_NAME
 
         def read() -> dict[str, Any] | None:
             suffix = self.task.suffix
-            # Files of a process that was killed while it wrote.
+            # Leftovers of a process that was killed while writing.
             for pattern in (".last.*.pt", f".{BEST_STEM}*{suffix}", f".{MODEL_STEM}.*{suffix}"):
                 for leftover in self.folder.glob(pattern):
                     with suppress(OSError):
@@ -94,22 +112,22 @@ class RunState:
             if self.processes.rank < len(content["random"]):
                 _restore_random_state(content["random"][self.processes.rank])
             if content["samples_per_step"] != self.samples_per_step and self.processes.is_first:
-                before = content["samples_per_step"]
-                print(f"{path}: written at {before} samples a step, goes on at {self.samples_per_step}")
+                old_samples = content["samples_per_step"]
+                print(f"{path}: written at {old_samples} samples per step, continues at {self.samples_per_step}")
             self.first_step = int(content["step"])
             self.first_sample = int(content.get("samples", self.first_step * content["samples_per_step"]))
             self.validated_at = int(content.get("validated_at", self.first_step))
             return self.first_step
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: not a whole state ({type(error).__name__}); remove it to start anew") from None
+            raise InputError(f"{path}: incomplete state ({type(error).__name__}); remove it to start over") from None
 
     def set_aside(self) -> None:
-        """Move the files of an earlier run of this name into a folder of its own, so that none of them is used."""
+        """Move the files of an earlier run with this name into the folder ``FORMER_NAME``, so that none is used."""
 
         def move() -> None:
             patterns = (LAST_NAME, f"{BEST_STEM}*{self.task.suffix}", f"{MODEL_STEM}{self.task.suffix}")
-            former = [path for pattern in patterns for path in self.folder.glob(pattern)]
-            for path in former:
+            former_files = [path for pattern in patterns for path in self.folder.glob(pattern)]
+            for path in former_files:
                 target = self.folder / FORMER_NAME
                 target.mkdir(exist_ok=True)
                 path.replace(target / path.name)
@@ -121,10 +139,10 @@ class RunState:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             setup = dict(content["setup"])
         except Exception as error:
-            raise InputError(f"{path}: can't be read ({type(error).__name__}); remove it to start anew") from None
+            raise InputError(f"{path}: can't be read ({type(error).__name__}); remove it to start over") from None
         if setup != self.setup:
-            pairs = [(key, setup.get(key), value) for key, value in self.setup.items()]
-            changed = ", ".join(f"{key} {old} (now {new})" for key, old, new in pairs if old != new)
+            triples = [(key, setup.get(key), value) for key, value in self.setup.items()]
+            changed = ", ".join(f"{key} {old} (now {new})" for key, old, new in triples if old != new)
             changed = changed or "options that this version does not know"
             raise InputError(
                 f"{path}: comes from a run with other options: {changed}; choose another --exp_name or --no-resume"
@@ -132,10 +150,14 @@ class RunState:
         return content
 
     def validated(self, metrics: dict[str, float], step: int) -> None:
-        """Note the result of a validation; the weights in the model are kept where they are among the best.
+        """Record the result of a validation, and write the model's weights if they are among the best.
 
-        "best" is the best of all; with ``keep_best`` above 1 the best ones are in "best_stepNNNNNN" as well. All with
-        the task's suffix.
+        "best" is the best checkpoint; with ``keep_best`` above 1, the best ones are also written as "best_stepNNNNNN".
+        All names end in the task's suffix.
+
+        Args:
+            metrics: means over the validation samples, by name; "psnr" decides.
+            step: number of steps done.
         """
         self.metrics, self.validated_at = metrics, step
         entry = (metrics["psnr"], step)
@@ -145,21 +167,21 @@ class RunState:
         dropped, self.best = ranked[self.options.keep_best :], ranked[: self.options.keep_best]
 
         def write() -> None:
-            for _, old in dropped:
-                self._best_path(old).unlink(missing_ok=True)
+            for _, old_step in dropped:
+                self._best_path(old_step).unlink(missing_ok=True)
             if entry not in self.best:
                 return
-            several = self.options.keep_best > 1
+            keeps_several = self.options.keep_best > 1
             best = self.folder / f"{BEST_STEM}{self.task.suffix}"
-            path = self._best_path(step) if several else best
+            path = self._best_path(step) if keeps_several else best
             self.task.save(path, self.model, self._info(step))
-            if several and self.best[0] == entry:
+            if keeps_several and self.best[0] == entry:
                 link_or_copy(path, best)
 
         self.processes.first_does(write)
 
     def write_model(self, step: int) -> Path:
-        """Write the checkpoint of the weights in the model; returns its path."""
+        """Write a checkpoint of the model's weights, and return its path."""
         path = self.folder / f"{MODEL_STEM}{self.task.suffix}"
         self.processes.first_does(lambda: self.task.save(path, self.model, self._info(step)))
         return path
@@ -168,8 +190,8 @@ class RunState:
         return self.folder / f"{BEST_STEM}_step{step:06d}{self.task.suffix}"
 
     def _info(self, step: int) -> dict[str, Any]:
-        """The description of the run that its checkpoints carry."""
-        private = marked(self.options, PRIVATE)
+        """Return the description of the run that checkpoints contain."""
+        private_names = marked(self.options, PRIVATE)
         return {
             "steps": step,
             "metrics": {name: round(value, 4) for name, value in self.metrics.items()},
@@ -177,13 +199,23 @@ class RunState:
             "options": {
                 key: list(value) if isinstance(value, tuple) else value
                 for key, value in vars(self.options).items()
-                if key not in private
+                if key not in private_names
             },
             "commit": current_commit(),
         }
 
     def save_broken_batch(self, step: int, batches: list[Any], indices: list[tuple[int, ...]], loss: float) -> Path:
-        """Write the batches of a step whose loss or gradient is not finite, with the weights before the step."""
+        """Write the batches of a step whose loss or gradient is not finite, with the weights before the step.
+
+        Args:
+            step: number of the step, counted from 0.
+            batches: the batches of this process.
+            indices: numbers of the samples of each batch.
+            loss: the mean loss of the batches.
+
+        Returns:
+            The path of the file.
+        """
         path = self.folder / f"not_finite_step{step:06d}_rank{self.processes.rank}.pt"
         content = {
             "step": step,
@@ -197,7 +229,7 @@ class RunState:
 
 
 def current_commit() -> str:
-    """The commit of the checkout that runs, "unknown" outside one."""
+    """The short hash of the checkout's commit; "unknown" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -207,20 +239,20 @@ def current_commit() -> str:
 
 def _save_tensors(path: Path, content: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
-        buffer = io.BytesIO()  # so that a full disk is an operating system's error that names the file
+        buffer = io.BytesIO()  # so that a full disk raises an OSError that names the file
         torch.save(content, buffer)
         temporary.write_bytes(buffer.getbuffer())
 
 
 def _random_state() -> dict[str, Any]:
-    """The state of all random generators that a step may use, as plain values and tensors."""
+    """Return the state of all random generators that a step may use, as plain values and tensors."""
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 libraries use it
-    version, internal, gauss = random.getstate()
+    version, words, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "python": [version, list(internal), gauss],
+        "python": [version, list(words), gauss],
     }
 
 
@@ -230,12 +262,12 @@ def _restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
 
 
 def _plain(value: Any) -> Any:
-    """Tensors on the CPU, dataclasses as dictionaries: what ``torch.load`` reads with ``weights_only``."""
+    """Convert a batch for ``torch.load`` with ``weights_only``: tensors on the CPU, dataclasses as dictionaries."""
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if is_dataclass(value) and not isinstance(value, type):

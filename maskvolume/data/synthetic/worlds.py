@@ -1,4 +1,4 @@
-"""Random worlds: which things stand where, how large, how turned, with what on them."""
+"""Random worlds: the positions, sizes, rotations and surfaces of their things."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ STATIC_SHADES = range(MOVER_SLOTS.stop, MOVER_SLOTS.stop + MAX_SHADES)
 MOVER_SHADES = range(STATIC_SHADES.stop, len(KINDS))
 FIRST_WALL, FIRST_THING = 2, 5
 TEXELS_PER_PIXEL = 2.0
-FRUSTUM_MARGIN = 1.5  # half width of what other cameras see, in half widths of the reference's picture
+FRUSTUM_MARGIN = 1.5  # half width of the view of other cameras, in half widths of the reference picture
 
 
 @dataclass
 class World:
-    """The arrays of one world under construction; fields as in Things, one row per slot."""
+    """The arrays of one world under construction: the fields of Things, one row per slot."""
 
     rng: np.random.Generator
     rig: Rig
     bank: TextureBank
-    texels: float  # per scene unit at depth 1, at the usual sharpness
-    plain_share: float  # of the surfaces that show next to nothing
+    texels: float  # per scene unit at depth 1, for a texture of average sharpness
+    plain_share: float  # share of nearly textureless surfaces
 
     def __post_init__(self) -> None:
         k = len(KINDS)
@@ -68,7 +68,7 @@ class World:
                 (self.free_movers if i in MOVER_SLOTS else self.free)[kind].append(i)
 
     def place(self, k: int, center: Array, scale: Array, rotation: Array, detail_depth: float | None = None) -> None:
-        """Put slot k there, with a random surface whose texels suit ``detail_depth`` (its own depth)."""
+        """Place slot k, with a random surface whose texels suit ``detail_depth`` (default: its own depth)."""
         rng = self.rng
         self.active[k] = True
         self.center[k], self.scale[k], self.rotation[k] = center, scale, rotation
@@ -92,7 +92,18 @@ def draw_things(
     bank: TextureBank,
     options: WorldOptions,
 ) -> tuple[Things, torch.Tensor]:
-    """Random things of worlds, each for its rig, and how far each goes in an instant ``[B, K, 3]``; CPU tensors."""
+    """Draw random things for B rigs.
+
+    Args:
+        rngs: random generators of the worlds.
+        step_rngs: random generators of the motion, one per world.
+        rigs: the rigs, one per world.
+        bank: the textures and cut-outs.
+        options: the distribution of the worlds.
+
+    Returns:
+        The things, and their displacement ``[B, K, 3]`` per instant in scene units; all CPU tensors.
+    """
     drawn = zip(rngs, step_rngs, rigs, strict=True)
     worlds = [_draw_world(rng, step_rng, rig, bank, options) for rng, step_rng, rig in drawn]
 
@@ -134,13 +145,13 @@ def _draw_world(
 
 
 def _draw_step(rng: np.random.Generator, rig: Rig, depth: float, sizes: tuple[float, float]) -> Array:
-    """How far a mover at a depth goes in an instant: mostly across the picture, seldom up, down or away."""
+    """Draw the displacement ``[3]`` of a mover per instant: mostly across the picture, seldom along y or z."""
     along = np.array([rng.choice([-1.0, 1.0]), rng.normal(0, 0.3), rng.normal(0, 0.2)])
     return along / np.linalg.norm(along) * rng.uniform(*sizes) * rig.width / rig.focal * depth
 
 
 def _place_shade(world: World, rng: np.random.Generator, k: int, center: Array, half: float, strength: float) -> None:
-    """A shade on what lies behind and below a thing of this half size, away from the light."""
+    """Place a shade behind and below a thing of size ``2 * half``, away from the light."""
     away = -world.light[:3] * half * rng.uniform(0.2, 1.2)
     world.active[k] = True
     world.scale[k] = half * np.array([rng.uniform(1, 2.2), rng.uniform(0.7, 2.2), rng.uniform(1, 6)])
@@ -149,7 +160,7 @@ def _place_shade(world: World, rng: np.random.Generator, k: int, center: Array, 
 
 
 def _random_colors(rng: np.random.Generator, plain_share: float) -> Array:
-    """``[3, 4]``: contrast, saturation, hue and lightness changed, around the middle grey."""
+    """Draw an affine colour map ``[3, 4]`` that changes contrast, saturation, hue and lightness around mid-grey."""
     hue = rng.choice([0.0, rng.normal(0, 0.3), rng.uniform(0, 2 * np.pi)], p=[0.6, 0.25, 0.15])
     c, s = np.cos(hue), np.sin(hue)
     saturation = rng.uniform(0.2, 1.4)
@@ -164,14 +175,14 @@ def _random_colors(rng: np.random.Generator, plain_share: float) -> Array:
 
 
 def _place_backdrop(world: World) -> None:
-    """A room, a dome or a far wall; a floor unless the room has one; sometimes walls in between."""
+    """Place a room, a dome or a far wall; without a room often a floor; sometimes walls in between."""
     rng, rig = world.rng, world.rig
     n, f = rig.near, rig.far
     style = rng.choice(["room", "room", "dome", "wall"])
     turned = rotation_about(rng.normal(0, 4), rng.normal(0, 18), rng.normal(0, 3))
     if style == "dome":
         scale = f * rng.uniform(0.8, 1.4, 3)
-        # Its poles, where the texture gathers, above and below.
+        # The poles, where the texture converges, are above and below.
         upright = turned @ rotation_about(90, 0, 0)
         world.place(1, np.array([0, 0, f - scale[1]]), scale, upright, 0.6 * f)
     elif style == "wall":
@@ -188,14 +199,14 @@ def _place_backdrop(world: World) -> None:
 
 
 def _frustum(rig: Rig) -> Array:
-    """``[25, 3]`` rays of depth 1 over a wider frustum: what any of the cameras may see."""
+    """Return rays ``[25, 3]`` of depth 1 over a wider frustum, which contains the views of all cameras."""
     steps = np.linspace(-FRUSTUM_MARGIN, FRUSTUM_MARGIN, 5)
     x, y = np.meshgrid(steps * rig.tangents[0], steps * rig.tangents[1])
     return np.stack([x.ravel(), y.ravel(), np.ones(25)], 1)
 
 
 def _place_room(world: World, turned: Array) -> None:
-    """Walls, floor and ceiling around the cameras, no nearer than near where they are seen."""
+    """Place walls, floor and ceiling around the cameras; their visible parts are no nearer than near."""
     rng, rig = world.rng, world.rig
     n, f = rig.near, rig.far
     tangents = np.repeat(rig.tangents, 2)
@@ -225,7 +236,7 @@ def _place_floor(world: World, k: int) -> None:
 
 
 def _place_wall(world: World, k: int) -> None:
-    """A large slanted plane at one side of the picture."""
+    """Place a large slanted plane at one side of the picture."""
     rng, rig = world.rng, world.rig
     depth = 1 / rng.uniform(1 / rig.far, 0.6 / rig.near)
     side = rng.choice([-1.0, 1.0])
@@ -238,7 +249,7 @@ def _place_wall(world: World, k: int) -> None:
 
 
 def _place_thing(world: World, nearness: float) -> None:
-    """One static thing at an inverse depth of this share of the way from far to near."""
+    """Place one static thing; ``nearness`` interpolates its inverse depth from far (0) to near (1)."""
     rng = world.rng
     kinds = [Kind.QUAD, Kind.CUT, Kind.BALL, Kind.BOX, Kind.TUBE, Kind.POLE]
     for kind in rng.choice(np.array(kinds), 6, replace=False, p=[0.2, 0.2, 0.15, 0.15, 0.08, 0.22]):
@@ -259,7 +270,17 @@ def _place_thing(world: World, nearness: float) -> None:
 def _place_shape(
     world: World, k: int, kind: Kind, place: Array, nearness: float, radius: float, cut: int | None = None
 ) -> None:
-    """A shape at ``place`` (-1..1 over the picture) of ``radius`` (share of its width) at a nearness."""
+    """Place a shape.
+
+    Args:
+        world: the world under construction.
+        k: the slot.
+        kind: the shape.
+        place: (x, y) in -1..1 over the picture.
+        nearness: interpolates the inverse depth from far (0) to near (1).
+        radius: as a fraction of the picture width.
+        cut: number of the cut-out; None for a random solid one.
+    """
     rng, rig = world.rng, world.rig
     depth = 1 / (1 / rig.far + nearness * (1 / rig.near - 1 / rig.far))
     ratio = np.exp(rng.normal(0, 0.35))
@@ -285,7 +306,7 @@ def _place_shape(
             turned = turned @ rotation_about(90, 0, 0)
     size = radius * rig.width / rig.focal * depth
     extent = size * float(np.abs(turned[2]) @ scale)
-    # Shrink what would come nearer than near, then push it back for the rest.
+    # A shape that would come nearer than near is shrunk first, then moved away.
     size, extent = size * min(1.0, 0.45 * depth / extent), min(extent, 0.45 * depth)
     depth = max(depth, rig.near + extent)
     center = depth * np.array([place[0] * rig.tangents[0], place[1] * rig.tangents[1], 1.0])
@@ -296,7 +317,12 @@ def _place_shape(
 
 
 def _place_mover(world: World, size: float) -> Array | None:
-    """A mover whose largest extent is ``size``: one shape, or a figure of several; returns its centre."""
+    """Place a mover, one shape or a figure of several, and return its centre ``[3]``; None without a free slot.
+
+    Args:
+        world: the world under construction.
+        size: largest extent, as a fraction of the picture width.
+    """
     rng = world.rng
     place = rng.uniform(-0.8, 0.8, 2)
     nearness = rng.uniform(0.3, 0.95)
@@ -313,7 +339,7 @@ def _place_mover(world: World, size: float) -> Array | None:
 
 
 def _place_figure(world: World, place: Array, nearness: float, size: float) -> Array:
-    """A body of ellipsoids or a box, a head, and limbs of tubes, in one leaning frame."""
+    """Place a body (an ellipsoid or a box), a head and limbs of tubes in one leaning frame; return its centre."""
     rng, rig, free = world.rng, world.rig, world.free_movers
     depth = 1 / (1 / rig.far + nearness * (1 / rig.near - 1 / rig.far))
     half = size / 2 * rig.width / rig.focal * depth
@@ -342,7 +368,7 @@ def _place_figure(world: World, place: Array, nearness: float, size: float) -> A
         turned = rotation_about(0, 0, lean) @ rotation_about(90 + rng.normal(0, 15), 0, 0)
         root = np.array([side * wide * (0.5 if leg else 0.8), 0.2 if leg else -0.35, 0.0])
         thick = rng.uniform(0.05, 0.09)
-        # The tube's axis is z; after the turn it hangs from its root.
+        # The tube's axis is z; after the rotation the tube hangs from its root.
         axis = turned[:, 2] * (1.0 if turned[1, 2] > 0 or not leg else -1.0)
         part(Kind.TUBE, root + axis * long, np.array([thick, thick, long]), turned, body)
     return center

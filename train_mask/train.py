@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done an interrupt needs no clean-up
 
 import torch
 import torch.nn.functional as F
@@ -58,10 +58,10 @@ HOW_TO_GET = (
 )
 MASK_WEIGHT = 0.25  # Lin et al., ICCV 2021, section 3.4
 SPARSITY_WEIGHT = 0.10  # the same
-SHADOW_SHARE = 0.3  # of synthetic movers: a shadow is no matte, but the picture has to show it
-IMAGE_TERMS = {"vgg_only": "vgg_only", "l1": "l1", "mse": "mse"}  # loss types that are a loss on the picture alone
-NEAR_MOVERS = 0.05  # of the picture's width: there movers uncover what another view does not see
-SLICES = 8  # planes of the mask volume that the log shows
+SHADOW_SHARE = 0.3  # share of synthetic movers; shadows are in the pictures, but not in the mattes
+IMAGE_TERMS = {"vgg_only": "vgg_only", "l1": "l1", "mse": "mse"}  # loss types with only an image loss
+NEAR_MOVERS = 0.05  # fraction of the picture width; near movers are areas that not every view sees
+SLICES = 8  # number of mask planes in the log
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class MaskTrainOptions(StageOptions):
 
 
 class MaskTask(StageTask):
-    """Render the target from the blended MPI; the loss is on the picture and on the mask."""
+    """Renders the target from the blended MPI; the loss is on the picture and on the mask."""
 
     def __init__(self, options: MaskTrainOptions, device: torch.device) -> None:
         self.options = options
@@ -119,7 +119,7 @@ class MaskTask(StageTask):
         self.source = make_source(options, device)
 
     def loss(self, model: MaskVolumeModel, batch: MovingBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss that ``loss_type`` names; its terms and "psnr" as scalars."""
+        """Return the loss that ``loss_type`` names, and its terms and "psnr" as scalars."""
         if not self.options.finetune_mpi:
             model.mpi_net.eval()
         background = self._background(model, batch)
@@ -145,13 +145,17 @@ class MaskTask(StageTask):
         return loss, scalars
 
     def evaluate(self, model: MaskVolumeModel, sample: MovingBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """PSNR of the blended MPI and of the frame's own, whole and in parts; views, mattes and planes of the mask."""
+        """Return scalars and pictures of a sample.
+
+        The scalars are the mask loss and PSNRs of the blended MPI and of the dynamic MPI alone: total, moving and
+        static. The pictures show views, mattes and planes of the mask.
+        """
         background = self._background(model, sample)
         frame_mpi = self._frame(model, sample, sample.images, background)
         rendering, alone = frame_mpi.render(sample.target), frame_mpi.dynamic.render(sample.target)
         moving = self._moving_opacity(frame_mpi, sample)
         truth, seen = sample.target_image, rendering.opacity
-        # Pixels near a mover count as neither.
+        # Pixels near a mover are neither moving nor static.
         still = (F.max_pool2d(sample.matte, 5, stride=1, padding=2) == 0).float()
         scalars = {
             "psnr": weighted_psnr(rendering.color, truth, seen),
@@ -182,7 +186,11 @@ class MaskTask(StageTask):
     def _flicker(
         self, model: MaskVolumeModel, batch: MovingBatch, background: Background, rendering: Rendering
     ) -> Tensor:
-        """The loss on a pair of frames; both look at one background."""
+        """Return the loss on a pair of frames that share a background.
+
+        Raises:
+            InputError: the batch has single frames.
+        """
         if batch.later_images is None or batch.later_target_images is None or batch.later_mattes is None:
             raise InputError("--temporal_weight: the data has single frames alone; give scenes of two or more")
         later = self._frame(model, batch, batch.later_images[:, 0], background).render(batch.target)
@@ -210,22 +218,22 @@ class MaskTask(StageTask):
 
     @staticmethod
     def _moving_opacity(frame_mpi: FrameMPI, batch: MovingBatch) -> Tensor:
-        """Opacity ``[B, 1, H, W]`` of mask * dynamic MPI in the target."""
+        """Render the opacity ``[B, 1, H, W]`` of mask * dynamic MPI in the target."""
         masked = frame_mpi.dynamic.rgba * frame_mpi.mask.movedim(-4, -3)
         return replace(frame_mpi.dynamic, rgba=masked).render(batch.target).opacity
 
 
 def mask_slices(mask: Tensor) -> list[Tensor]:
-    """Some planes ``[1, H, W]`` of a mask volume ``[1, D, H, W]``, the farthest first."""
+    """Return up to ``SLICES`` evenly spaced planes ``[1, H, W]`` of a mask volume ``[1, D, H, W]``, farthest first."""
     planes = mask.shape[1]
     return [mask[:, round(i * (planes - 1) / (min(SLICES, planes) - 1))] for i in range(min(SLICES, planes))]
 
 
 def make_source(options: MaskTrainOptions, device: torch.device) -> SampleSource:
-    """Where samples come from.
+    """Open the source of samples that the options name.
 
     Raises:
-        InputError: recorded data that is not there or not as it should be.
+        InputError: recorded data that is missing or damaged.
     """
     instants = 2 if options.temporal_weight > 0 else 1
     worlds = SyntheticSource(
@@ -253,10 +261,10 @@ def make_source(options: MaskTrainOptions, device: torch.device) -> SampleSource
 
 
 def settle_mask_options(options: MaskTrainOptions) -> MaskTrainOptions:
-    """The options that a run uses, checked before any work starts.
+    """Resolve and check the options of a run before any work starts.
 
     Raises:
-        InputError: names the option and what is expected.
+        InputError: invalid options; the message names the option and the expected value.
     """
     if options.num_cams:
         if options.num_cams < 3:
@@ -268,10 +276,10 @@ def settle_mask_options(options: MaskTrainOptions) -> MaskTrainOptions:
 
 
 def load_mask_network(model: MaskVolumeModel, path: str) -> None:
-    """Start from the mask network of a checkpoint.
+    """Load the mask network of a checkpoint into the model, in place.
 
     Raises:
-        InputError: no checkpoint of stage two, or one of another architecture.
+        InputError: not a checkpoint of stage two, or one with another architecture or other plane sweeps.
     """
     other = load_start(path, "mask", model.meta.arch)
     if other.meta.sampling != model.meta.sampling:

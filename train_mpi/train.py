@@ -13,7 +13,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done an interrupt needs no clean-up
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ class MPITrainOptions(StageOptions):
 
 
 class MPITask(StageTask):
-    """Render the target from the MPI of the sources; the loss is on the pixels that the MPI covers."""
+    """Renders the target from the MPI of the sources; the loss counts the pixels that the MPI covers."""
 
     def __init__(self, options: MPITrainOptions, device: torch.device) -> None:
         self.options = options
@@ -97,7 +97,10 @@ class MPITask(StageTask):
         self.source = make_source(options, device)
 
     def loss(self, model: MaskVolumeModel, batch: ViewBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The image loss, and the loss on planes where the depth is known; scalars "psnr" and "plane_loss"."""
+        """Return the loss, and the scalars "psnr" and, for samples with known depth, "plane_loss".
+
+        The loss is the image loss plus, for samples with known depth, the weighted loss on the planes.
+        """
         camera, depths = self._frustum(model, batch)
         depth: Tensor | None = getattr(batch, "source_depth", None)
         if depth is None:
@@ -116,7 +119,7 @@ class MPITask(StageTask):
         return loss, scalars
 
     def evaluate(self, model: MaskVolumeModel, sample: ViewBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Scalars "psnr" and "loss"; the true view, the rendered one and its disparity, side by side."""
+        """Return scalars "psnr" and "loss", and picture "views": true view, rendered view and disparity."""
         camera, depths = self._frustum(model, sample)
         rendering = model.dynamic(sample.images, sample.sources, camera, depths).render(sample.target)
         scalars = {
@@ -136,7 +139,11 @@ def plane_loss(
     depth: Tensor,  # [B, 1, H, W] true depth
     depths: Tensor,  # [B, D] of the planes, the farthest first
 ) -> Tensor:
-    """Cross entropy of the distribution over planes against the two planes that the true depth lies between."""
+    """Return the mean cross entropy of the distribution over planes, relative to the true depth.
+
+    The true depth is a distribution over the two nearest planes, linear in disparity. The planes must be uniform in
+    disparity.
+    """
     disparity = 1 / depths[:, :, None, None]
     farthest, nearest, last = disparity[:, :1], disparity[:, -1:], depths.shape[1] - 1
     place = ((1 / depth - farthest) / (nearest - farthest)).clamp(0, 1) * last
@@ -146,10 +153,10 @@ def plane_loss(
 
 
 def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
-    """Where samples come from.
+    """Open the source of samples that the options name.
 
     Raises:
-        InputError: recorded data that is not there or not as it should be.
+        InputError: recorded data that is missing or damaged.
     """
     with_depth = options.depth_weight > 0
     worlds = SyntheticSource(
@@ -181,10 +188,10 @@ def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
 
 
 def check_options(options: MPITrainOptions) -> None:
-    """Reject options that do not go together before any work starts.
+    """Reject inconsistent options before any work starts.
 
     Raises:
-        InputError: names the option and what is expected.
+        InputError: inconsistent options; the message names the option and the expected value.
     """
     check_stage_options(options, HOW_TO_GET)
     near, far = options.depth_range

@@ -68,7 +68,7 @@ def make_image_loss(name: str, *, vgg_weights: str = "", device: torch.device | 
         device: where the perceptual loss is computed.
 
     Raises:
-        InputError: an unknown name, or weights that can't be had or don't fit.
+        InputError: an unknown name, or weights that are unavailable or do not match.
     """
     if name in IMAGE_LOSSES:
         return IMAGE_LOSSES[name]

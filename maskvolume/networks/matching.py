@@ -3,7 +3,7 @@
 A plane sweep shows a surface where the views agree. The MPI network turns the agreement of the views, averaged
 over windows, into a distribution over planes along each ray of the reference; a light 3D U-Net at half resolution
 adds a learned residual to it and weighs the views' colours. With a residual of zero it is classical multi-view
-stereo in MPI form; everything learned goes on top. The mask network starts from the difference between frame and
+stereo in MPI form; the learned part is added to that. The mask network starts from the difference between frame and
 background in the same way. Neither has norm layers: the result at a voxel does not depend on the picture's size.
 
 All evidence is symmetric in the views and depends on their number through means alone, so any V >= 2 works.
@@ -156,8 +156,8 @@ class MatchingMPINet(Network):
 class MatchingMaskNet(Network):
     """Frame and background to the volume of what moves.
 
-    The residual of the U-Net goes on top of what differs; what lies behind an opaque mover is the background's in
-    any case. There the frame's MPI has no more than smears of the mover, for no reference ray gets that far.
+    The residual of the U-Net is added to the difference between frame and background. Voxels behind an opaque mover
+    always belong to the background: no reference ray reaches them, so that the MPI of the frame has only smears there.
     """
 
     FEATURES = ops.MASK_FEATURES

@@ -226,14 +226,14 @@ def open_rigs(
         InputError: a folder without scenes, damaged scenes, or scenes with too few cameras or frames.
     """
     scenes, val_scenes = open_rig_scenes(root_dir), open_rig_scenes(val_dir)
-    for scene, most in (*((s, num_sources[1]) for s in scenes), *((s, num_sources[0]) for s in val_scenes)):
-        if scene.num_cameras < most + 1:
+    for scene, needed in (*((s, num_sources[1]) for s in scenes), *((s, num_sources[0]) for s in val_scenes)):
+        if scene.num_cameras < needed + 1:
             raise InputError(
-                f"{scene.path}: has {scene.num_cameras} cameras, but a target and {most} sources are drawn; lower "
+                f"{scene.path}: has {scene.num_cameras} cameras, but a target and {needed} sources are drawn; lower "
                 f"--num_cams or --num_sources"
             )
-    if short := next((scene for scene in scenes if scene.num_frames < drawing.instants), None):
-        raise InputError(f"{short.path}: has a single frame, but --temporal_weight needs pairs; move it away")
+    if short_scene := next((scene for scene in scenes if scene.num_frames < drawing.instants), None):
+        raise InputError(f"{short_scene.path}: has a single frame, but --temporal_weight needs pairs; move it away")
     choices = choose_validation(val_scenes, val_samples, num_sources[0], 1)
     samples, read = RigSamples(scenes, drawing, seed), partial(read_choice, drawing)
     return RecordedSource(samples, choices, read, collate, device, num_workers, num_sources)

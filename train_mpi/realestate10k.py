@@ -96,8 +96,8 @@ def draw_frames(rng: np.random.Generator, count: int, views: int, drawing: ViewD
     A short scene reduces the stride and, if necessary, the length of the subsequence.
     """
     length = min(max(drawing.subsequence, views), count)
-    widest = max((count - 1) // (length - 1), 1)
-    stride = int(rng.integers(min(drawing.stride[0], widest), min(drawing.stride[1], widest) + 1))
+    largest_stride = max((count - 1) // (length - 1), 1)
+    stride = int(rng.integers(min(drawing.stride[0], largest_stride), min(drawing.stride[1], largest_stride) + 1))
     first = int(rng.integers(count - (length - 1) * stride))
     return [first + stride * int(place) for place in rng.permutation(length)[:views]]
 
@@ -123,10 +123,10 @@ def plane_range(shards: SceneShards, scene: int, default: tuple[float, float]) -
 def read_choice(shards: SceneShards, depth_range: tuple[float, float], choice: ViewChoice) -> Sample:
     """Read the uncropped pictures of chosen views; ``depth_range`` is for scenes without known bounds."""
     scene = shards.index(choice.scene)
-    known = {int(timestamp): frame for frame, timestamp in enumerate(shards.timestamps(scene))}
-    frames = [known[timestamp] for timestamp in (choice.target, *choice.sources)]
-    whole = (0, 0, shards.size)
-    views = [cut_view(shards, scene, f, whole, shards.size, shards.picture(scene, f)) for f in frames]
+    frame_of = {int(timestamp): frame for frame, timestamp in enumerate(shards.timestamps(scene))}
+    frames = [frame_of[timestamp] for timestamp in (choice.target, *choice.sources)]
+    window = (0, 0, shards.size)
+    views = [cut_view(shards, scene, f, window, shards.size, shards.picture(scene, f)) for f in frames]
     return Sample(views, *plane_range(shards, scene, depth_range))
 
 
@@ -171,7 +171,7 @@ def open_realestate10k(
     path = Path(val_triplets) if val_triplets else Path(val_dir) / TRIPLETS_NAME
     choices = read_triplets(path)[:val_samples]
     if not choices:
-        raise InputError(f"{path}: lists no views; write `SCENE TARGET SOURCE SOURCE` lines or make the file anew")
+        raise InputError(f"{path}: lists no views; write `SCENE TARGET SOURCE SOURCE` lines or recreate the file")
     for choice in choices:
         timestamps = set(val_shards.timestamps(val_shards.index(choice.scene)).tolist())
         missing = [timestamp for timestamp in (choice.target, *choice.sources) if timestamp not in timestamps]
@@ -181,7 +181,7 @@ def open_realestate10k(
                 f"{max_views}; give another list as --val_triplets"
             )
         if missing:
-            raise InputError(f"{path}: scene {choice.scene} has no frame {missing[0]} in {val_dir}; make the list anew")
+            raise InputError(f"{path}: scene {choice.scene} has no frame {missing[0]} in {val_dir}; recreate the list")
     read = partial(read_choice, val_shards, drawing.depth_range)
     return RecordedSource(samples, choices, read, collate, device, num_workers, num_sources)
 

@@ -66,7 +66,7 @@ class MPITrainOptions(StageOptions):
         (3, 10), "realestate10k: smallest and largest step between these frames", low=1, ascending=True
     )
     scale: tuple[float, float] = option(
-        (1.0, 2.0), "realestate10k: factors that pictures are enlarged by, then cropped", low=MIN_SCALE, ascending=True
+        (1.0, 2.0), "realestate10k: factors of enlargement before pictures are cropped", low=MIN_SCALE, ascending=True
     )
     jitter: float = option(
         0.2, "realestate10k: largest change of brightness, contrast, saturation or hue; 0: none", low=0, below=1
@@ -82,8 +82,8 @@ class MPITrainOptions(StageOptions):
     )
     sampling: Literal["auto", "exact", "original"] = option(
         "auto",
-        "of the plane sweeps; original: half a pixel off, and no data for a colour, as that architecture had it; "
-        "auto: that of init_ckpt, or exact",
+        "sampling of the plane sweeps; original: up to half a pixel off and with a colour for missing data, as in the "
+        "original architecture; auto: as in init_ckpt, or exact",
     )
     init_ckpt: str = option("", "checkpoint whose MPI network to start from", marks=(FREE, PRIVATE))
 
@@ -108,9 +108,9 @@ class MPITask(StageTask):
         else:
             mpi, logits = model.dynamic_with_logits(batch.images, batch.sources, camera, depths)
         rendering = mpi.render(batch.target)
-        seen = rendering.opacity.detach()
-        loss = self.image_loss(rendering.color, batch.target_image, seen)
-        scalars = {"psnr": weighted_psnr(rendering.color.detach(), batch.target_image, seen)}
+        coverage = rendering.opacity.detach()
+        loss = self.image_loss(rendering.color, batch.target_image, coverage)
+        scalars = {"psnr": weighted_psnr(rendering.color.detach(), batch.target_image, coverage)}
         if depth is not None:
             m, (h, w) = self.options.margin, batch.images.shape[-2:]
             term = plane_loss(logits[..., m : m + h, m : m + w], depth[:, 0], depths)
@@ -148,8 +148,8 @@ def plane_loss(
     farthest, nearest, last = disparity[:, :1], disparity[:, -1:], depths.shape[1] - 1
     place = ((1 / depth - farthest) / (nearest - farthest)).clamp(0, 1) * last
     index = torch.arange(last + 1, device=logits.device)[:, None, None]
-    wanted = (1 - (place - index).abs()).clamp_min(0)
-    return -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    distribution = (1 - (place - index).abs()).clamp_min(0)
+    return -(distribution * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
 def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
@@ -198,9 +198,9 @@ def check_options(options: MPITrainOptions) -> None:
     if near == far:
         raise InputError(f"--depth_range: two different depths expected, got {near:g} {far:g}")
     if options.depth_weight and not ARCHITECTURES[options.arch].gives_logits:
-        raise InputError(f"--depth_weight: not with --arch {options.arch}, which makes no distribution over planes")
+        raise InputError(f"--depth_weight: not with --arch {options.arch}, which predicts no distribution over planes")
     if options.sampling == "original" and options.arch != "original":
-        raise InputError(f"--sampling: original is for --arch original alone, not for {options.arch}")
+        raise InputError(f"--sampling: original is only for --arch original, not for {options.arch}")
     if options.subsequence <= options.num_sources[1]:
         raise InputError(f"--subsequence: more than the {options.num_sources[1]} sources expected")
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 READER_KILLED = (
-    "--num_workers: a process that reads the data was killed, perhaps for want of memory; give fewer (0 reads "
+    "--num_workers: a process that reads the data was killed, possibly for lack of memory; use fewer (0 reads "
     "without any) and run again"
 )
 

@@ -58,9 +58,9 @@ def draw_window(
         crop: (h, w) of the crop in pixels.
         scale: lowest and highest factor of enlargement.
     """
-    least = max(wanted / side for wanted, side in zip(crop, picture, strict=True))
-    factor = max(rng.uniform(*scale), least)
-    h, w = (min(round(wanted / factor), side) for wanted, side in zip(crop, picture, strict=True))
+    lowest_factor = max(crop_side / side for crop_side, side in zip(crop, picture, strict=True))
+    factor = max(rng.uniform(*scale), lowest_factor)
+    h, w = (min(round(crop_side / factor), side) for crop_side, side in zip(crop, picture, strict=True))
     return int(rng.integers(picture[0] - h + 1)), int(rng.integers(picture[1] - w + 1)), (h, w)
 
 
@@ -141,9 +141,9 @@ class RecordedSamples(Dataset[Any]):
     def __len__(self) -> int:
         return self._places
 
-    def __getitem__(self, drawn: tuple[int, int]) -> Any:
+    def __getitem__(self, key: tuple[int, int]) -> Any:
         """Return a sample, or the InputError: an error raised in a worker process would lose its type."""
-        num_sources, number = drawn
+        num_sources, number = key
         try:
             return self.make(num_sources, number)
         except InputError as error:
@@ -270,8 +270,8 @@ class _Collate:
     make: Callable[[Sequence[Any]], Any]
 
     def __call__(self, samples: Sequence[Any]) -> Any:
-        wrong = next((sample for sample in samples if isinstance(sample, InputError)), None)
-        return wrong if wrong is not None else self.make(samples)
+        error = next((sample for sample in samples if isinstance(sample, InputError)), None)
+        return error if error is not None else self.make(samples)
 
 
 def stack_cameras_of(views: Sequence[Sequence[View]]) -> Camera:

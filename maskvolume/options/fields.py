@@ -149,7 +149,7 @@ def _check_range(limits: Limits, value: Any, place: str) -> None:
         if item not in limits:
             raise InputError(f"{place}: {limits} expected, got {item:g}")
     if limits.ascending and list(value) != sorted(value):
-        raise InputError(f"{place}: the lower one first expected, got {' '.join(f'{item:g}' for item in value)}")
+        raise InputError(f"{place}: ascending numbers expected, got {' '.join(f'{item:g}' for item in value)}")
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,9 @@ def _read_field(field: dataclasses.Field[Any], annotation: Any) -> OptionField:
     choices = field.metadata["choices"]
     optional = False
     if get_origin(annotation) in (Union, types.UnionType):
-        inner = [part for part in get_args(annotation) if part is not type(None)]
-        optional = len(inner) < len(get_args(annotation))
-        annotation = inner[0] if len(inner) == 1 else None
+        members = [part for part in get_args(annotation) if part is not type(None)]
+        optional = len(members) < len(get_args(annotation))
+        annotation = members[0] if len(members) == 1 else None
     is_size = annotation is Size
     if is_size:
         annotation = tuple[int, int]
@@ -268,7 +268,7 @@ def _convert_text(field: OptionField, raw: str | list[str], place: str, folder: 
 
 def _convert_item(field: OptionField, text: str, place: str, folder: Path | None) -> Any:
     if _PLACEHOLDER.search(text) or (not field.is_list and _BRACKETED_WORDS.match(text)):
-        raise InputError(f"{place}: `{text}` only holds the place of a value; write your own")
+        raise InputError(f"{place}: `{text}` is a placeholder; write your own value")
     try:
         value = _convert_scalar(field.kind, text)
     except ValueError:

@@ -78,7 +78,7 @@ def parse_options(cls: type[T], argv: Sequence[str] | None = None, *, prog: str,
     arguments = _settle_flags(sys.argv[1:] if argv is None else argv, fields)
     namespace, unknown = parser.parse_known_args(arguments)
     _take_positionals(namespace, unknown, fields)
-    from_file = {
+    file_keys = {
         key
         for source, settings in parser.get_source_to_settings_dict().items()
         if source.startswith("config_file")
@@ -87,8 +87,8 @@ def parse_options(cls: type[T], argv: Sequence[str] | None = None, *, prog: str,
     values = {}
     for name, field in fields.items():
         if hasattr(namespace, name):
-            place = config.place(name) if name in from_file else f"--{name}"
-            folder = config.folder if name in from_file else None
+            place = config.place(name) if name in file_keys else f"--{name}"
+            folder = config.folder if name in file_keys else None
             values[name] = convert(field, getattr(namespace, name), place, folder)
         elif field.required:
             where = f" or in {config.path}" if config.path else " or in a config file (--config)"
@@ -177,7 +177,7 @@ def _settle_flags(arguments: Sequence[str], fields: dict[str, OptionField]) -> l
     argparse's ``BooleanOptionalAction`` takes no value, and an optional value would consume a positional word.
     """
     flags = {f"--{name}" for name, field in fields.items() if field.kind is bool}
-    settled = []
+    words = []
     for index, text in enumerate(arguments):
         flag = f"--{text.removeprefix('--no-')}"
         following = "".join(arguments[index + 1 : index + 2]).lower()
@@ -185,8 +185,8 @@ def _settle_flags(arguments: Sequence[str], fields: dict[str, OptionField]) -> l
             text = f"{text}=true"
         elif text.startswith("--no-") and flag in flags:
             text = f"{flag}=false"
-        settled.append(text)
-    return settled
+        words.append(text)
+    return words
 
 
 def _take_positionals(namespace: Any, words: list[str], fields: dict[str, OptionField]) -> None:
@@ -194,11 +194,11 @@ def _take_positionals(namespace: Any, words: list[str], fields: dict[str, Option
 
     argparse's positional arguments cannot also be given by name, on the command line or in a config file.
     """
-    free = [field for field in fields.values() if field.positional and not hasattr(namespace, field.name)]
+    free_fields = [field for field in fields.values() if field.positional and not hasattr(namespace, field.name)]
     for word in words:
-        if word.startswith("--") or not free:
+        if word.startswith("--") or not free_fields:
             raise InputError(_describe_unknown_argument(word, fields))
-        setattr(namespace, free.pop(0).name, word)
+        setattr(namespace, free_fields.pop(0).name, word)
 
 
 def _help_text(field: OptionField) -> str:
@@ -226,8 +226,8 @@ def _describe_unknown_argument(argument: str, fields: dict[str, OptionField]) ->
     return f"--{name}: there is no such option; the nearest one is --{_nearest(name, [*fields, 'config'])}"
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+def _nearest(name: str, names: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)[0]
 
 
 def _find_config(name: str) -> str:
@@ -237,8 +237,8 @@ def _find_config(name: str) -> str:
             return str(path)
         if path.is_dir():
             raise InputError(f"{path}: --config: is a folder where a file is expected; name a file in it")
-    shipped = sorted(path.name for path in CONFIGS_FOLDER.glob("*.txt"))
-    known = f"; {CONFIGS_FOLDER} has {', '.join(shipped)}" if shipped else "; check the name"
+    config_names = sorted(path.name for path in CONFIGS_FOLDER.glob("*.txt"))
+    known = f"; {CONFIGS_FOLDER} has {', '.join(config_names)}" if config_names else "; check the name"
     raise InputError(f"{name}: no such config file, neither here nor in {CONFIGS_FOLDER}{known}")
 
 

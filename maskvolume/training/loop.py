@@ -288,7 +288,7 @@ class _Stepper:
         path = self.state.save_broken_batch(step, batches, indices, loss)
         return InputError(
             f"{self.state.options.exp_name}: the loss or its gradient is not finite at step {step}; its batch is in "
-            f"{path}; lower --lr or take --precision fp32, and run again (it goes on from the last checkpoint)"
+            f"{path}; lower --lr or take --precision fp32, and run again (it continues from the last checkpoint)"
         )
 
 

@@ -95,13 +95,15 @@ class RunState:
                 _restore_random_state(content["random"][self.processes.rank])
             if content["samples_per_step"] != self.samples_per_step and self.processes.is_first:
                 before = content["samples_per_step"]
-                print(f"{path}: written at {before} samples a step, goes on at {self.samples_per_step}")
+                print(f"{path}: written at {before} samples per step, continues at {self.samples_per_step}")
             self.first_step = int(content["step"])
             self.first_sample = int(content.get("samples", self.first_step * content["samples_per_step"]))
             self.validated_at = int(content.get("validated_at", self.first_step))
             return self.first_step
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: not a whole state ({type(error).__name__}); remove it to start anew") from None
+            raise InputError(
+                f"{path}: not a complete state ({type(error).__name__}); remove it to start again"
+            ) from None
 
     def set_aside(self) -> None:
         """Move the files of an earlier run of this name into a folder of its own, so that none of them is used."""
@@ -121,7 +123,7 @@ class RunState:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             setup = dict(content["setup"])
         except Exception as error:
-            raise InputError(f"{path}: can't be read ({type(error).__name__}); remove it to start anew") from None
+            raise InputError(f"{path}: can't be read ({type(error).__name__}); remove it to start again") from None
         if setup != self.setup:
             pairs = [(key, setup.get(key), value) for key, value in self.setup.items()]
             changed = ", ".join(f"{key} {old} (now {new})" for key, old, new in pairs if old != new)

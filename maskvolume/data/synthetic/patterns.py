@@ -57,9 +57,9 @@ def _coordinates(rng: np.random.Generator, warp: float = 0.0) -> tuple[Array, Ar
     return u.astype(np.float32), v.astype(np.float32)
 
 
-def _grain(rng: np.random.Generator, tile: Array, most: float = 0.06) -> Array:
+def _grain(rng: np.random.Generator, tile: Array, strength: float = 0.06) -> Array:
     """Add fine luminance structure and slow variation: no real surface is uniform."""
-    grain = _noise(rng, rng.uniform(0.2, 1.0)) * rng.uniform(0.005, most)
+    grain = _noise(rng, rng.uniform(0.2, 1.0)) * rng.uniform(0.005, strength)
     return tile * (1 + _noise(rng, 1.8) * rng.uniform(0.02, 0.15)) + grain
 
 
@@ -114,9 +114,9 @@ def _bricks(rng: np.random.Generator) -> Array:
     edge = np.minimum(np.minimum(np.mod(v, height), np.mod(-v, height)),
                       np.minimum(np.mod(shifted, width), np.mod(-shifted, width)))  # fmt: skip
     palette = _palette(rng, 16, rng.uniform(0.03, 0.2))
-    which = np.mod(row.astype(int) * 7 + column.astype(int) * 13 + (row * column).astype(int) * 5, 16)
+    number = np.mod(row.astype(int) * 7 + column.astype(int) * 13 + (row * column).astype(int) * 5, 16)
     mortar = _palette(rng, 1)[0]
-    return _grain(rng, _blend(np.clip(edge - joint + 0.5, 0, 1), mortar, palette[which]), 0.1)
+    return _grain(rng, _blend(np.clip(edge - joint + 0.5, 0, 1), mortar, palette[number]), 0.1)
 
 
 def _points(rng: np.random.Generator, count: int) -> tuple[Array, NDArray[np.int64]]:
@@ -195,18 +195,18 @@ def _scribble(rng: np.random.Generator) -> Array:
     tile = _clouds(rng) if rng.random() < 0.5 else np.tile(_palette(rng, 1)[0], (TILE, TILE, 1))
     tile = np.ascontiguousarray(tile, np.float32)
     inks = _palette(rng, 12, 0.25)
-    kind, most = int(rng.integers(3)), rng.uniform(6, 40)
+    kind, reach = int(rng.integers(3)), rng.uniform(6, 40)
     for _ in range(int(rng.integers(30, 220))):
         ink = inks[int(rng.integers(12))].tolist()
         x, y = (int(c) for c in rng.integers(0, TILE, 2))
-        a, b = (int(c) for c in rng.uniform(2, most, 2))
+        a, b = (int(c) for c in rng.uniform(2, reach, 2))
         if kind == 0:
             cv2.ellipse(tile, (x, y), (a, b), float(rng.uniform(0, 180)), 0, 360, ink, -1, cv2.LINE_AA)
         elif kind == 1:
-            corners = np.array([x, y]) + rng.uniform(-most, most, (int(rng.integers(3, 6)), 2))
+            corners = np.array([x, y]) + rng.uniform(-reach, reach, (int(rng.integers(3, 6)), 2))
             cv2.fillPoly(tile, [corners.astype(np.int32)], ink, cv2.LINE_AA)
         else:
-            end = (x + int(rng.normal(0, most)), y + int(rng.normal(0, most)))
+            end = (x + int(rng.normal(0, reach)), y + int(rng.normal(0, reach)))
             cv2.line(tile, (x, y), end, ink, int(rng.integers(1, 5)), cv2.LINE_AA)
     return _grain(rng, tile)
 
@@ -233,9 +233,9 @@ def _cut_blob(rng: np.random.Generator) -> Array:
 
 def _cut_star(rng: np.random.Generator) -> Array:
     y, x = np.mgrid[-1 : 1 : CUT * 1j, -1 : 1 : CUT * 1j]
-    points, deep = int(rng.integers(3, 9)), rng.uniform(0.1, 0.6)
+    points, depth = int(rng.integers(3, 9)), rng.uniform(0.1, 0.6)
     wave = np.abs(np.mod(np.arctan2(y, x) * points / (2 * np.pi), 1.0) - 0.5) * 2
-    return (np.hypot(x, y) < 0.95 * (1 - deep * wave)).astype(np.float32)
+    return (np.hypot(x, y) < 0.95 * (1 - depth * wave)).astype(np.float32)
 
 
 def _cut_disc(rng: np.random.Generator) -> Array:
@@ -294,9 +294,9 @@ def _cut_branches(rng: np.random.Generator) -> Array:
 def _cut_grass(rng: np.random.Generator) -> Array:
     canvas = _canvas()
     for _ in range(int(rng.integers(8, 45))):
-        x, lean, high = rng.uniform(0, CUT), rng.normal(0, 0.25), CUT * rng.uniform(0.4, 1.0)
+        x, lean, height = rng.uniform(0, CUT), rng.normal(0, 0.25), CUT * rng.uniform(0.4, 1.0)
         rise = np.linspace(0, 1, 12)
-        blade = np.stack([x + lean * high * rise**2, CUT - high * rise], 1).astype(np.int32)
+        blade = np.stack([x + lean * height * rise**2, CUT - height * rise], 1).astype(np.int32)
         cv2.polylines(canvas, [blade], False, [1.0], int(rng.integers(1, 4)))
     return canvas
 

@@ -168,22 +168,22 @@ class RayCaster:
         ends = torch.tensor([-1.0, 1.0], device=self.device)
         corners = torch.cartesian_prod(ends, ends, ends)  # [8, 3]
         extent = things.scale[:, span, None] * corners  # [B, K, 8, 3]
-        flat = torch.tensor([things.kinds[k] in (Kind.QUAD, Kind.CUT) for k in slots], device=self.device)
-        extent[..., 2] *= ~flat[:, None]
+        is_flat = torch.tensor([things.kinds[k] in (Kind.QUAD, Kind.CUT) for k in slots], device=self.device)
+        extent[..., 2] *= ~is_flat[:, None]
         points = extent @ things.rotation[:, span].mT + things.center[:, span, None]
         B, V = cameras.batch_shape
         T = cameras.T_cam_world
-        seen = points.view(B, 1, -1, 3) @ T[..., :3, :3].mT + T[..., None, :3, 3]  # [B, V, K * 8, 3]
-        image = (seen @ cameras.K.mT).view(B, V, len(slots), 8, 3)
+        camera_points = points.view(B, 1, -1, 3) @ T[..., :3, :3].mT + T[..., None, :3, 3]  # [B, V, K * 8, 3]
+        image = (camera_points @ cameras.K.mT).view(B, V, len(slots), 8, 3)
         z = image[..., 2]
         xy = image[..., :2] / z.clamp(min=1e-6)[..., None]
         low, high = xy.amin((1, 3)).floor() - 1, xy.amax((1, 3)).ceil() + 1  # [B, K, 2]
-        behind = z.amin((1, 3)) < 1e-3
+        is_behind = z.amin((1, 3)) < 1e-3
         limit = xy.new_tensor(cameras.size[::-1])
-        low = torch.where(behind[..., None], 0.0, low).clamp(min=0).minimum(limit)
-        high = torch.where(behind[..., None], limit, high).clamp(min=0).minimum(limit)
+        low = torch.where(is_behind[..., None], 0.0, low).clamp(min=0).minimum(limit)
+        high = torch.where(is_behind[..., None], limit, high).clamp(min=0).minimum(limit)
         high = torch.where(things.active[:, span, None], high, low)
-        order = (z.mean((1, 3)) + 1e6 * behind).argsort(dim=1)
+        order = (z.mean((1, 3)) + 1e6 * is_behind).argsort(dim=1)
         return torch.cat([low.flip(-1), high.flip(-1)], dim=-1).int().tolist(), order.tolist()
 
     def _cast_slot(
@@ -204,19 +204,19 @@ class RayCaster:
         hit &= t > self.near[views]
         if inside is not None:
             hit &= inside
-        found = hit.view(-1).nonzero()[:, 0]
-        if found.numel() == 0:
+        hits = hit.view(-1).nonzero()[:, 0]
+        if hits.numel() == 0:
             return
-        index = self.index[place].reshape(-1).index_select(0, found)
+        index = self.index[place].reshape(-1).index_select(0, hits)
         view = self.view.index_select(0, index)
-        t, d = t.reshape(-1).index_select(0, found), d.view(3, -1).index_select(1, found)
+        t, d = t.reshape(-1).index_select(0, hits), d.view(3, -1).index_select(1, hits)
         world = None if world is None else world.index_select(0, view)
         point = self.o[k].index_select(1, view).addcmul_(t, d)
         if kind is Kind.CUT:
             cut = Parameters(table, world).cut
-            kept = self.bank.inside_cut(cut, point[0], point[1]).nonzero()[:, 0]
-            index, t, d, point = (c.index_select(-1, kept) for c in (index, t, d, point))
-            world = None if world is None else world.index_select(0, kept)
+            solid = self.bank.inside_cut(cut, point[0], point[1]).nonzero()[:, 0]
+            index, t, d, point = (c.index_select(-1, solid) for c in (index, t, d, point))
+            world = None if world is None else world.index_select(0, solid)
         color = self._shade(kind, _Hits(d, point, t * self.width.index_select(0, index)), Parameters(table, world))
         layer.depth.view(-1).scatter_(0, index, t)
         for channel, value in zip(layer.color.unbind(), color.unbind(), strict=True):
@@ -229,8 +229,8 @@ class RayCaster:
         # Directions and normals are in the frame of the thing before scaling, which preserves angles.
         d = unit(hits.d * scale)
         cosine = (d * normal).sum(0)
-        toward = p.light
-        facing = (normal * toward).sum(0) * cosine.sign().neg_()
+        light = p.light
+        facing = (normal * light).sum(0) * cosine.sign().neg_()
         shade = torch.addcmul(p.ambient, p.diffuse, facing + facing.clamp(min=0))
 
         m = p.mapping
@@ -241,7 +241,7 @@ class RayCaster:
         color = p.recolor(self.bank.sample(p.texture(face), texels, footprint)).clamp_(0, 1).mul_(shade)
         if p.has_gloss:
             # The cosine between the reflected view direction and the light.
-            mirror = (toward * d).sum(0) + 2 * slant * facing
+            mirror = (light * d).sum(0) + 2 * slant * facing
             strength, exponent = p.gloss
             color += strength * mirror.clamp_(0, 1).pow(exponent)
         return color

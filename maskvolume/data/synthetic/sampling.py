@@ -61,28 +61,28 @@ def sample_worlds(
         generator = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     # Separate random streams: the number of draws from one does not change the others.
     streams = [seed.spawn(6) for seed in np.random.SeedSequence(generator).spawn(batch)]
-    rig_rngs, thing_rngs, effect_rngs, rngs, step_rngs, calibration_rngs = (
+    rig_rngs, thing_rngs, effect_rngs, picture_rngs, step_rngs, calibration_rngs = (
         [np.random.default_rng(seeds[i]) for seeds in streams] for i in range(6)
     )
-    noise = torch.Generator(device).manual_seed(int(rngs[0].integers(2**62)))
+    noise = torch.Generator(device).manual_seed(int(picture_rngs[0].integers(2**62)))
 
     bank = texture_bank(options.texture_seed, options.num_textures, NUM_CUTS, device)
     rigs = [draw_rig(rng, options) for rng in rig_rngs]
     sources, target = rig_cameras(rigs, options)
     things, step = draw_things(thing_rngs, step_rngs, rigs, bank, options)
     effects = draw_effects(effect_rngs, options)
-    brightness = torch.tensor([rng.uniform(*options.brightness) for rng in rngs]).float()
+    brightness = torch.tensor([rng.uniform(*options.brightness) for rng in picture_rngs]).float()
     near = torch.tensor([rig.near for rig in rigs])
-    turn = torch.from_numpy(np.stack([_random_pose(rng) for rng in rngs])).float()
+    T_world = torch.from_numpy(np.stack([_random_pose(rng) for rng in picture_rngs])).float()
 
     things, effects = to_device(things, device), to_device(effects, device)
     sources, target = sources.to(device), target.to(device)
-    near, brightness, turn, step = near.to(device), brightness.to(device), turn.to(device), step.to(device)
+    near, brightness, T_world, step = near.to(device), brightness.to(device), T_world.to(device), step.to(device)
 
     instants = [replace(things, center=things.center + t * step) for t in range(options.instants)]
     source_layers, target_layers = _render_all(instants, sources, target, bank, near, options)
-    found = source_layers[0].color.unflatten(1, (batch, -1)).mean((0, 2, 3, 4, 5))
-    exposure = (brightness / found).clamp(*EXPOSURES)
+    mean_brightness = source_layers[0].color.unflatten(1, (batch, -1)).mean((0, 2, 3, 4, 5))
+    exposure = (brightness / mean_brightness).clamp(*EXPOSURES)
     first = 1 if options.moving else 0
     depth = torch.stack([layer.depth.unflatten(0, (batch, -1)) for layer in source_layers[first:]], dim=1)
     images, backgrounds = (_resolve(source_layers[i], exposure) for i in (first, 0))
@@ -92,11 +92,11 @@ def sample_worlds(
         for layers in (target_layers, source_layers)
     )
     images, backgrounds = apply_effects(images, effects, noise), apply_effects(backgrounds, effects, noise)
-    later = {}
+    later_views = {}
     if options.instants > 1:
-        shown = [apply_effects(_resolve(layer, exposure), effects, noise) for layer in source_layers[2:]]
-        later = {
-            "later_images": torch.stack(shown, dim=1),
+        later_images = [apply_effects(_resolve(layer, exposure), effects, noise) for layer in source_layers[2:]]
+        later_views = {
+            "later_images": torch.stack(later_images, dim=1),
             "later_target_images": torch.stack(pictures[2:], dim=1),
             "later_mattes": torch.stack(mattes[1:], dim=1),
         }
@@ -105,10 +105,10 @@ def sample_worlds(
         backgrounds=backgrounds,
         sources=replace(
             sources,
-            T_cam_world=sources.T_cam_world @ turn[:, None],
+            T_cam_world=sources.T_cam_world @ T_world[:, None],
             K=sources.K + _calibration_errors(calibration_rngs, options, sources.K).to(device),
         ),
-        target=replace(target, T_cam_world=target.T_cam_world @ turn),
+        target=replace(target, T_cam_world=target.T_cam_world @ T_world),
         target_image=pictures[first],
         target_background=pictures[0],
         matte=mattes[0],
@@ -120,7 +120,7 @@ def sample_worlds(
         source_depth=resolve_depth(source_layers[first].depth).unflatten(0, (batch, -1))
         if options.source_depth
         else None,
-        **later,
+        **later_views,
     )
 
 
@@ -139,11 +139,11 @@ def to_device(value: Held, device: torch.device) -> Held:
 def _calibration_errors(rngs: list[np.random.Generator], options: WorldOptions, K: Tensor) -> Tensor:
     """Draw errors ``[B, V, 3, 3]`` of the source intrinsics, in pixels."""
     errors = np.zeros(K.shape)
-    for error, rng, given in zip(errors, rngs, K.cpu().numpy(), strict=True):
+    for error, rng, intrinsics in zip(errors, rngs, K.cpu().numpy(), strict=True):
         x, y, edge = rng.normal(0, options.calibration * rng.uniform(), (3, options.num_sources))
         focal = edge / (0.5 * options.size[1])  # the relative error that moves the picture edge by ``edge``
         error[:, 0, 2], error[:, 1, 2] = x, y
-        error[:, 0, 0] = error[:, 1, 1] = focal * given[:, 0, 0]
+        error[:, 0, 0] = error[:, 1, 1] = focal * intrinsics[:, 0, 0]
     return torch.from_numpy(errors).float()
 
 

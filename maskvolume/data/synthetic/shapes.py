@@ -56,13 +56,13 @@ class Things:
 
 def parameter_table(things: Things) -> Tensor:
     """Return the shading parameters ``[P, K, B]`` of all things, in the order that ``Parameters`` reads."""
-    toward = (things.rotation.mT @ things.light[:, None, :3, None])[..., 0]
-    ambient = things.light[:, None, 3:].expand(*toward.shape[:2], 1)
+    light = (things.rotation.mT @ things.light[:, None, :3, None])[..., 0]
+    ambient = things.light[:, None, 3:].expand(*light.shape[:2], 1)
     density = things.mapping[..., 0].square().sum(-1, keepdim=True).sqrt()
     parts = [
         things.scale,
         1 / things.scale.clamp(min=1e-9),
-        toward,
+        light,
         ambient,
         0.5 * (1 - ambient),
         things.mapping.mT.flatten(2),
@@ -170,8 +170,8 @@ def intersect(kind: Kind, d: Tensor, o: Tensor) -> tuple[Tensor, Tensor | None]:
         inverse = d.reciprocal()
         middle = inverse * -o
         half = inverse.abs_()
-        enter = (middle - half).amax(0)
-        return enter, enter <= middle.add_(half).amin(0)
+        entry = (middle - half).amax(0)
+        return entry, entry <= middle.add_(half).amin(0)
     round_axes = 2 if kind in (Kind.TUBE, Kind.POLE) else 3
     a_o, a_d = o[:round_axes], d[:round_axes]
     a = (a_d * a_d).sum(0)
@@ -218,11 +218,11 @@ def surface(kind: Kind, point: Tensor, scale: Tensor, p: Parameters) -> tuple[Te
         return uv, (3 * positive + 2 - 2 * on_x - on_y).long(), normal
     outward = point * p.inverse_scale
     x, y, z = (point * scale).unbind()
-    around = torch.atan2(point[1], point[0]) * scale[:2].mean(0)
+    arc = torch.atan2(point[1], point[0]) * scale[:2].mean(0)
     if kind in (Kind.TUBE, Kind.POLE):
         outward[2] = 0
     normal = unit(outward)
-    uv = torch.stack([around, z])
+    uv = torch.stack([arc, z])
     if kind is Kind.TUBE:
         on_lid = (point[2].abs() > 0.9999).float()
         normal = torch.lerp(normal, normal.new_tensor([[0.0], [0.0], [1.0]]), on_lid)

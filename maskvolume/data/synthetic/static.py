@@ -47,8 +47,8 @@ class StaticWorld:
         self._bank = texture_bank(options.texture_seed, options.num_textures, NUM_CUTS, self.device)
         self._things = to_device(draw_things([rng], [rng], [rig], self._bank, options)[0], self.device)
         self._exposure = 1.0
-        found = float(self.render(self.camera(torch.eye(4)[None]))[0].mean())
-        self._exposure = float(np.clip(rng.uniform(*options.brightness) / found, *EXPOSURES))
+        mean_brightness = float(self.render(self.camera(torch.eye(4)[None]))[0].mean())
+        self._exposure = float(np.clip(rng.uniform(*options.brightness) / mean_brightness, *EXPOSURES))
 
     def camera(
         self,
@@ -73,11 +73,11 @@ class StaticWorld:
         Returns:
             Pictures ``[V, 3, H, W]`` in 0..1 at one exposure, and depth ``[V, 1, H, W]`` along z, on the CPU.
         """
-        rays = rays_per_side or self.options.rays_per_side
-        views = cameras[None].to(self.device)
-        layer = start_layer(views, rays)
+        rays_along_axis = rays_per_side or self.options.rays_per_side
+        batched_cameras = cameras[None].to(self.device)
+        layer = start_layer(batched_cameras, rays_along_axis)
         near = torch.tensor([NEAR_CLIP * self.near], device=self.device)
-        caster = RayCaster(self._things, views, self._bank, near, rays)
+        caster = RayCaster(self._things, batched_cameras, self._bank, near, rays_along_axis)
         caster.cast(layer, STATIC_SLOTS)
         caster.shade(layer, STATIC_SHADES)
         pictures = (layer.color.mean(2) * self._exposure).clamp(0, 1).transpose(0, 1)

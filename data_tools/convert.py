@@ -76,7 +76,7 @@ class ConvertOptions:
     )
     ext: Literal["jpg", "png"] | None = option(None, "form of the pictures; none: as they are, jpg for videos")
     fps: float | None = option(None, "frames a second of videos; none: those of the input's, or 30", above=0)
-    keep_all: bool = option(False, "keep all that pictures show that are taken anew; their border is black in part")
+    keep_all: bool = option(False, "keep the whole view of resampled pictures; their border is partly black")
     overwrite: bool = option(False, "make everything again, also what is there")
 
 
@@ -146,7 +146,7 @@ def choose_cameras(recording: Recording, options: ConvertOptions) -> tuple[Outpu
                 target = pinhole(straight(lens, size, keep_all=options.keep_all), size)
             except InputError as error:
                 raise InputError(f"{options.input}: {camera.name}: {error}") from error
-            print(f"{camera.name}: pictures are taken anew, since {options.to} cannot hold {', '.join(found)}")
+            print(f"{camera.name}: pictures are resampled, since {options.to} cannot hold {', '.join(found)}")
         if name != camera.name:
             print(f"{camera.name}: is called {name}")
         chosen.append(OutputCamera(name, number, lens, target))

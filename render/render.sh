@@ -1,17 +1,17 @@
 #!/bin/sh
-# From the frames of a rig to a video, all in one: collect a clip, make the path of novel views, render.
+# From the frames of a rig to a video in one command: collect a clip, create a path of novel views, render.
 #
 #   sh render.sh FRAMES FIRST END NAME [OPTIONS of render_llff_video.py]     e.g. sh render.sh frames 0 20 qual
 #
-# FRAMES    folder of the rig, relative to where this is called: camNN/00000.jpg ... or camNN.mp4, poses_bounds.npy
-# FIRST END numbers of the frames, END itself not among them
-# NAME      of what is made:
+# FRAMES    folder of the rig, relative to the working directory: camNN/00000.jpg ... or camNN.mp4, poses_bounds.npy
+# FIRST END frame numbers; END is exclusive
+# NAME      name of the outputs:
 #   FRAMES/NAME          the collected clip, its path in the first frame's folder: FRAMES/NAME/00000/qual_path.txt
 #   FRAMES/background    each camera's background
 #   FRAMES/NAME_video    the pictures and video.mp4
 #
-# Python: $PYTHON if set, else the project's .venv, else python3. What is there already is kept, so an interrupted
-# run goes on when it is started again; the path alone is made anew.
+# Python: $PYTHON if set, else the project's .venv, else python3. Existing outputs are kept, so that the same command
+# continues an interrupted run; only the path is always created again.
 set -eu
 
 if [ $# -lt 4 ]; then

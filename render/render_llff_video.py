@@ -57,8 +57,8 @@ class RenderOptions(MPIOptions):
 
     references: int = option(
         1,
-        "reference cameras that a view is blended from, 1 to 4. 1: one for the whole path. 2 or more: those that are "
-        "nearest to each pose (amid more that are as near, all of these), of --indices or of the whole rig",
+        "number of reference cameras per view, 1 to 4. 1: one for the whole path. 2 or more: blend the cameras nearest "
+        "to each pose (all of those that are equally near), of --indices or of the whole rig",
         low=1,
         high=MOST_REFERENCES,
     )

@@ -1,4 +1,4 @@
-"""Pictures of a chessboard, drawn through a lens."""
+"""Pictures of a chessboard, rendered through a lens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from maskvolume.io.images import write_image
 
 
 def draw_board(fine: Lens, rays: np.ndarray, turn: np.ndarray, place: np.ndarray, board: tuple[int, int]) -> np.ndarray:
-    """A chessboard with unit squares, turned and placed in front of a lens of four times the size of the picture."""
+    """Render a chessboard with unit squares.
+
+    Args:
+        fine: the lens at four times the picture size.
+        rays: ``[4 h, 4 w, 3]`` viewing directions of its pixels.
+        turn: rotation of the board, axis times angle.
+        place: centre of the board in the camera frame.
+        board: inner corners (columns, rows).
+    """
     angle = np.linalg.norm(turn)
     x, y, z = turn / angle
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -35,7 +43,7 @@ def draw_board(fine: Lens, rays: np.ndarray, turn: np.ndarray, place: np.ndarray
 BOARD = (7, 5)
 
 
-BOARD_RAYS: dict[str, np.ndarray] = {}  # of the two lenses that look at boards, made once
+BOARD_RAYS: dict[str, np.ndarray] = {}  # rays of each lens model, computed once
 
 
 def write_boards(folder: Path, lens: Lens, count: int = 8, tilt: float = 0.45) -> None:

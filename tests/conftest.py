@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def repo_root() -> Path:
 
 @dataclass(frozen=True)
 class ProgramResult:
-    """What a program left behind."""
+    """Exit status and output of a program."""
 
     rc: int
     stdout: str
     stderr: str
 
     def check_input_error(self, *words: str) -> None:
-        """Assert that the program ended on bad input: one line that holds ``words``."""
+        """Assert that the program rejected its input, with one line of error that contains ``words``."""
         assert self.rc == 2, f"exit status {self.rc}\n{self.stdout}\n{self.stderr}"
         assert "Traceback" not in self.stderr, self.stderr
         last_line = self.stderr.strip().splitlines()[-1]
@@ -53,7 +53,7 @@ ProgramRunner = Callable[..., ProgramResult]
 
 @pytest.fixture(scope="session")
 def run_program() -> ProgramRunner:
-    """A function that runs a program of the repository: its path from the root, its arguments."""
+    """A function that runs a program of the repository; it takes the path from the root and the arguments."""
 
     def run(
         program: str | Path,
@@ -80,9 +80,9 @@ def run_program() -> ProgramRunner:
 
 @pytest.fixture
 def call_program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> ProgramRunner:
-    """``run_program`` within this process, which saves the start of another one and its imports.
+    """Like ``run_program``, but within this process, which saves the start of a process and its imports.
 
-    What a program does by itself (signals, its own process, what it prints last) is for ``run_program``.
+    Tests of signals, of processes and of output at exit need ``run_program``.
     """
     monkeypatch.setattr(errors.signal, "signal", lambda *_: None)
 
@@ -121,21 +121,21 @@ def write_rig(
     suffix: str = ".png",
     seed: int = 0,
 ) -> Path:
-    """Write a frame folder: cameras in a row that see a square move in front of a wall.
+    """Write a frame folder: a row of cameras that see a square move in front of a wall.
 
-    Both are parallel to the pictures, so that a camera sees them shifted by focal * x / depth. The
-    square crosses the picture, so that with 3 frames or more the median over time is the wall.
+    Square and wall are parallel to the pictures, so that a camera sees them shifted by focal * x / depth. The square
+    crosses the picture, so that the median over 3 frames or more is the wall.
 
     Args:
-        folder: made when missing.
+        folder: created if missing.
         cameras: names of the camera folders, from left to right.
-        num_frames: frames per camera, named 00000 and so on.
+        num_frames: frames per camera, named from 00000.
         size: ``(h, w)`` of the pictures in pixels.
         suffix: ``.png`` or ``.jpg``.
-        seed: of the textures.
+        seed: seed of the textures.
 
     Returns:
-        ``folder``, with ``poses_bounds.npy`` in it.
+        ``folder``, which also contains ``poses_bounds.npy``.
     """
     rng = np.random.default_rng(seed)
     h, w = size
@@ -176,7 +176,7 @@ def _llff_row(x: float, size: tuple[int, int]) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def make_rig() -> Callable[..., Path]:
-    """The function ``write_rig``, for rigs of other sizes than ``tiny_rig``."""
+    """The function ``write_rig``, for rigs other than ``tiny_rig``."""
     return write_rig
 
 
@@ -187,7 +187,7 @@ def tiny_rig(tmp_path: Path) -> Path:
 
 
 def save_random_weights(path: Path, stage: str) -> Path:
-    """Weights for few planes; nudged off their start, at which half of the layers are zero."""
+    """Write a checkpoint with few planes; noise moves the weights off their start, where half of the layers are 0."""
     from maskvolume.mpi.checkpoints import save_checkpoint
     from maskvolume.mpi.model import CheckpointMeta, MaskVolumeModel
 
@@ -215,7 +215,7 @@ def stage_one_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """a browser of benchmarks/cost/browser.py for all tests of a process; skips where there is none."""
+    """A browser of benchmarks/cost/browser.py, shared by all tests of a process; skips if none is installed."""
     from benchmarks.cost import browser
 
     program = browser.find_chromium()
@@ -227,7 +227,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """A function that opens a page of a folder: ``open_page(folder).goto("index.html")``; see browser.new_page."""
+    """A function that opens a page in a folder: ``open_page(folder).goto("index.html")``; see browser.new_page."""
     from benchmarks.cost import browser
 
     with ExitStack() as pages:

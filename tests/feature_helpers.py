@@ -1,4 +1,4 @@
-"""Features of points in space that cameras in known places see: what is to be solved, without pictures."""
+"""Features of 3D points in cameras with known poses: input for pose estimation, without pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLACES = ((0.0, 0.0), (0.1, 0.01), (0.2, 0.0), (0.05, 0.1))
 
 
 def true_poses() -> np.ndarray:
-    """``T_cam_world [4, 4, 4]`` of cameras beside each other, turned by a degree at most."""
+    """Return ``T_cam_world [4, 4, 4]`` of neighbouring cameras, rotated by at most a degree about each axis."""
     rng = np.random.default_rng(3)
     T = np.tile(np.eye(4), (len(PLACES), 1, 1))
     for pose, place in zip(T, PLACES, strict=True):
@@ -25,14 +25,14 @@ def true_poses() -> np.ndarray:
 
 
 def draw_points(count: int = 300) -> np.ndarray:
-    """Points ``[count, 3]`` that all cameras see, between 1 and 4 units away."""
+    """Return points ``[count, 3]`` that all cameras see, 1 to 4 units away."""
     rng = np.random.default_rng(0)
     z = rng.uniform(1, 4, count)
     return np.stack([rng.uniform(-0.35, 0.35, count) * z, rng.uniform(-0.25, 0.25, count) * z, z], axis=1)
 
 
 def features_of(points: np.ndarray, poses: np.ndarray) -> list[list[Features]]:
-    """Of each camera one set of features: the points, in an order of the camera's own, with descriptors that tell them.
+    """Return one set of features per camera: the projected points in random order, with distinct descriptors.
 
     Args:
         points: ``[N, 3]`` in the world.
@@ -51,7 +51,7 @@ def features_of(points: np.ndarray, poses: np.ndarray) -> list[list[Features]]:
 
 
 def make_problem(sets: list[list[Features]]) -> Problem:
-    """The problem of cameras that share one known lens."""
+    """Return the problem for cameras that share one known lens."""
     camera = pycolmap.Camera(
         model="SIMPLE_PINHOLE", width=SIZE[1], height=SIZE[0], params=[FOCAL, SIZE[1] / 2, SIZE[0] / 2], camera_id=1
     )

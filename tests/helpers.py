@@ -1,4 +1,4 @@
-"""What several tests need: cameras in general position, projection, reference loops."""
+"""Shared helpers: cameras in general position, projection, a textured plane."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from maskvolume.geometry.cameras import Camera
 
 
 def rotation(axis_angle: Tensor) -> Tensor:
-    """Rotation matrix of an axis-angle vector."""
+    """Return the rotation matrix of an axis-angle vector ``[3]`` in radians."""
     x, y, z = axis_angle.tolist()
     return torch.linalg.matrix_exp(torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64))
 
 
 def make_camera(seed: int = 0, size: tuple[int, int] = (36, 64), shift: float = 0.2, turn: float = 0.05) -> Camera:
-    """A camera near the origin that looks along +z, in float64."""
+    """Return a float64 camera near the origin that looks roughly along +z."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(6, generator=generator, dtype=torch.float64)
     T = torch.eye(4, dtype=torch.float64)
@@ -27,20 +27,20 @@ def make_camera(seed: int = 0, size: tuple[int, int] = (36, 64), shift: float = 
 
 
 def project(camera: Camera, point: Tensor) -> Tensor:
-    """Pixel (x, y) of a world point ``[3]``."""
+    """Return the pixel (x, y) of a world point ``[3]``."""
     local = camera.T_cam_world[:3, :3] @ point + camera.T_cam_world[:3, 3]
     pixel = camera.K @ local
     return pixel[:2] / pixel[2]
 
 
 def smooth_texture(xy: Tensor) -> Tensor:
-    """Colours ``[3, ...]`` in 0..1 of points ``[..., 2]`` on a plane: smooth, so that sampling errors stay small."""
+    """Return colours ``[3, ...]`` in 0..1 of points ``[..., 2]``; they are smooth, to keep sampling errors small."""
     x, y = xy[..., 0], xy[..., 1]
     return 0.5 + 0.3 * torch.stack([torch.sin(2 * x + y), torch.cos(1.5 * y - x), torch.sin(x) * torch.cos(y)])
 
 
 def look_at_plane(camera: Camera, plane_camera: Camera, depth: float) -> Tensor:
-    """The picture ``[3, h, w]`` that a camera takes of a smooth texture on the plane z = depth of another camera."""
+    """Return the picture ``[3, h, w]`` that a camera sees of a textured plane at z = depth of another camera."""
     h, w = camera.size
     y, x = torch.meshgrid(
         torch.arange(h, dtype=torch.float64) + 0.5, torch.arange(w, dtype=torch.float64) + 0.5, indexing="ij"

@@ -1,4 +1,4 @@
-"""Lenses for tests: the formulas of OpenCV's manual, their inverse, and pictures that such lenses take."""
+"""Lenses for tests: the distortion formulas of the OpenCV manual, their inverse, and pictures through such lenses."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SIZE = (96, 128)
 
 
 def make_lens(kind: str, size: tuple[int, int] = SIZE) -> Lens:
-    """A lens of one of the ``LENSES``."""
+    """Return one of the ``LENSES`` for pictures of ``size`` (h, w)."""
     h, w = size
     model, distortion, (fx, fy, cx, cy) = LENSES[kind]
     K = np.array([[fx * w, 0, (0.5 + cx) * w], [0, fy * w, (0.5 + cy) * h], [0, 0, 1]])
     return Lens(K, np.array(distortion, float), model, size)
 
 
-# Model, coefficients; fx and fy in widths, how far the principal point is off the centre in widths and heights.
+# Model, coefficients, (fx, fy in widths, offset of the principal point from the centre in widths and heights).
 LENSES = {
     "barrel": ("pinhole", (-0.25, 0.06, 0.001, -0.002), (0.7, 0.72, 0.02, -0.03)),
     "pincushion": ("pinhole", (0.15, -0.02, -0.001, 0.001, 0.005), (0.8, 0.8, -0.01, 0.02)),
@@ -29,7 +29,7 @@ LENSES = {
 
 
 def distort(lens: Lens, rays: np.ndarray) -> np.ndarray:
-    """Pixels ``[..., 2]``, centres at +0.5, of points (x, y, 1), by the formulas of OpenCV's manual."""
+    """Return pixels ``[..., 2]``, centres at +0.5, of points (x, y, 1), by the formulas of the OpenCV manual."""
     x, y = rays[..., 0], rays[..., 1]
     r = np.hypot(x, y)
     if lens.model == "fisheye":
@@ -49,7 +49,7 @@ def distort(lens: Lens, rays: np.ndarray) -> np.ndarray:
 
 
 def undistort(lens: Lens, pixels: np.ndarray) -> np.ndarray:
-    """Points (x, y, 1) ``[..., 2]`` that fall on pixels: the inverse of ``distort`` by Newton's steps."""
+    """Return the points (x, y, 1), as ``[..., 2]``, of pixels: the inverse of ``distort`` by Newton's method."""
     focal = np.array([lens.K[0, 0], lens.K[1, 1]])
     rays = np.zeros_like(pixels, dtype=float)
     step = 1e-6
@@ -71,12 +71,12 @@ def undistort(lens: Lens, pixels: np.ndarray) -> np.ndarray:
 
 
 def pixel_centres(size: tuple[int, int]) -> np.ndarray:
-    """``[h, w, 2]`` (x, y)."""
+    """Return the pixel centres (x, y) as ``[h, w, 2]``."""
     return np.stack(np.meshgrid(np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5), axis=-1)
 
 
 def picture_rays(lens: Lens) -> np.ndarray:
-    """``[h, w, 3]`` directions (x, y, 1) that the pixels of a lens see."""
+    """Return the viewing directions (x, y, 1) of the pixels of a lens as ``[h, w, 3]``."""
     return np.concatenate([undistort(lens, pixel_centres(lens.size)), np.ones((*lens.size, 1))], axis=-1)
 
 
@@ -87,7 +87,7 @@ def take_picture(
     depth: float = 3.0,
     rays: np.ndarray | None = None,
 ) -> np.ndarray:
-    """What a camera sees of the plane z = depth of the world: ``colour`` of its points (x, y), uint8 ``[h, w, 3]``."""
+    """Return the picture uint8 ``[h, w, 3]`` of the world plane z = depth, where ``colour`` maps (x, y) to 0..1."""
     rays = (picture_rays(lens) if rays is None else rays) @ T_cam_world[:3, :3]
     origin = -T_cam_world[:3, :3].T @ T_cam_world[:3, 3]
     points = origin + rays * ((depth - origin[2]) / rays[..., 2])[..., None]
@@ -95,6 +95,6 @@ def take_picture(
 
 
 def waves(points: np.ndarray) -> np.ndarray:
-    """A smooth colour ``[..., 3]`` in 0..1 of points ``[..., 2]``."""
+    """Return smooth colours ``[..., 3]`` in 0..1 of points ``[..., 2]``."""
     x, y = points[..., 0], points[..., 1]
     return 0.5 + 0.4 * np.stack([np.sin(3 * x + y), np.cos(2.5 * y - x), np.sin(2 * x) * np.cos(3 * y)], axis=-1)

@@ -1,4 +1,4 @@
-"""Pictures to compare."""
+"""Pictures for tests of losses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def samples(count: int = 3, size: tuple[int, int] = (26, 35)) -> tuple[Tensor, Tensor, Tensor]:
-    """Predictions, targets and weights, float64; the samples differ in error and in the sum of their weights."""
+    """Return float64 predictions, targets and weights; the samples differ in error and in the sum of their weights."""
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(count, 3, *size, generator=generator, dtype=torch.float64)
     noise = torch.randn(count, 3, *size, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""A made scene for the tests of mattes: a disc that crosses a textured wall."""
+"""A synthetic scene for tests of mattes: a disc that crosses a textured wall."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAMES = 9
 
 @dataclass(frozen=True)
 class Scene:
-    """A disc that crosses a textured wall, and casts a shadow beside it."""
+    """Frames uint8 ``[h, w, 3]`` of a disc that crosses a wall, and bool masks ``[h, w]`` of disc and shadow."""
 
     frames: list[np.ndarray]
     discs: list[np.ndarray]

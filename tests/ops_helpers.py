@@ -1,4 +1,4 @@
-"""Volumes, planes and cameras that several tests of operations and networks use."""
+"""Volumes, planes and cameras for tests of operations and networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIELDS = ("color", "opacity", "disparity")
 
 
 def smooth_planes(*shape: int, seed: int = 0) -> Tensor:
-    """Random planes that change by less than 0.1 a pixel."""
+    """Return random planes that change by less than 0.1 per pixel."""
     generator = torch.Generator().manual_seed(seed)
     *batch, h, w = shape
     noise = torch.rand(*batch, h + 8, w + 8, generator=generator)
@@ -25,7 +25,7 @@ def smooth_planes(*shape: int, seed: int = 0) -> Tensor:
 
 
 def turned_cameras(seed: int) -> tuple[Camera, Camera, Tensor]:
-    """Two MPIs and targets turned and moved far enough that some planes lie partly or wholly behind a target."""
+    """Return cameras and depths of two MPIs, and targets with planes that are partly or wholly behind them."""
     cameras = stack_cameras([make_camera(seed + b, size=(61, 83)).to(torch.float32) for b in range(2)])
     targets = [make_camera(seed + 90 + b, (45, 70), shift=1.5, turn=0.5).to(torch.float32) for b in range(2)]
     return cameras, stack_cameras(targets), torch.stack([disparity_planes(0.5, 9.0, 7), disparity_planes(1.0, 20.0, 7)])
@@ -38,7 +38,7 @@ def check_close(fast: Rendering, slow: Rendering, atol: float) -> None:
 
 
 def random_sweep(views: int, *size: int, seed: int = 0) -> Tensor:
-    """``[2, V, 3, D, H, W]`` with smooth colours; parts of the views have no data, and some places no view has."""
+    """Return a sweep ``[2, V, 3, D, H, W]`` with smooth colours, gaps in each view, and gaps common to all views."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(2 * views, 3, *(max(side // 3, 2) for side in size), generator=generator)
     sweep = torch.nn.functional.interpolate(coarse, size=size, mode="trilinear").unflatten(0, (2, views))
@@ -48,7 +48,7 @@ def random_sweep(views: int, *size: int, seed: int = 0) -> Tensor:
 
 
 def random_planes(size: tuple[int, ...], seed: int) -> Tensor:
-    """``[2, D, 4, H, W]`` with some opaque and some empty texels."""
+    """Return planes ``[2, D, 4, H, W]`` with some opaque and some empty texels."""
     generator = torch.Generator().manual_seed(seed)
     rgba = torch.rand(2, size[0], 4, *size[1:], generator=generator)
     rgba[:, :, 3] = ((rgba[:, :, 3] - 0.5) * 4).clamp(0, 1)
@@ -56,7 +56,7 @@ def random_planes(size: tuple[int, ...], seed: int) -> Tensor:
 
 
 def trained(make_net: Callable[[], torch.nn.Module]) -> torch.nn.Module:
-    """The network with weights that say something, always the same: at a kink of one a gradient is one of two."""
+    """Return a network with fixed random weights; fixed, since a gradient at a kink of an activation is ambiguous."""
     generator = torch.Generator().manual_seed(1)
     with torch.random.fork_rng():
         torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""What the tests of preprocessing need: numbered videos, scenes, and a server of videos on this machine."""
+"""Helpers for tests of preprocessing: numbered videos, scenes, and a local video server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FPS = 25
 
 @dataclass(frozen=True)
 class MadeData:
-    """A made data set: its folder, and what it was made with."""
+    """A generated data set: its folder and its options."""
 
     folder: Path
     options: ExampleOptions
@@ -38,7 +38,7 @@ class MadeData:
 
 
 def numbered_frame(number: int) -> np.ndarray:
-    """A picture with its number in it: black and white bars, one per bit, over moving noise."""
+    """Return a picture that shows its number as black and white bars, one per bit, over moving noise."""
     noise = np.random.default_rng(0).integers(60, 200, (SIZE[0], SIZE[1] + 256, 3), np.uint8)
     frame = np.ascontiguousarray(noise[:, number : number + SIZE[1]])
     width = SIZE[1] // BITS
@@ -48,7 +48,7 @@ def numbered_frame(number: int) -> np.ndarray:
 
 
 def number_of(frame: np.ndarray) -> int:
-    """The number that a picture of any size shows."""
+    """Read the number that a picture of any size shows."""
     h, w = frame.shape[:2]
     bars = [
         frame[h // 16 : 7 * h // 16, round((b + 0.25) * w / BITS) : round((b + 0.75) * w / BITS)] for b in range(BITS)
@@ -57,14 +57,14 @@ def number_of(frame: np.ndarray) -> int:
 
 
 def write_numbered_video(path: Path, count: int = 100, ticks: Sequence[int] | None = None) -> Path:
-    """A video of 25 frames a second, or at ticks of 1/3000 s, with B frames and a key frame every 25."""
+    """Write a video at 25 frames per second or at ticks of 1/3000 s, with B frames and a key frame every 25 frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"bf": "2", "g": "25", "crf": "20", "sc_threshold": "0"}
     return encode_frames(path, map(numbered_frame, range(count)), FPS, options, ticks=ticks)
 
 
 def make_cameras(name: str, url: str, timestamps: Sequence[int]) -> SceneCameras:
-    """Cameras on a line, a step a row, so that rows can be told from one another."""
+    """Return cameras on a line, one unit apart, so that every row is different."""
     N = len(timestamps)
     T = np.tile(np.eye(3, 4), (N, 1, 1))
     T[:, 0, 3] = np.arange(N)
@@ -72,13 +72,13 @@ def make_cameras(name: str, url: str, timestamps: Sequence[int]) -> SceneCameras
 
 
 def photo(seed: int, size: tuple[int, int]) -> np.ndarray:
-    """Smooth colours, as a photo has, uint8 ``[h, w, 3]``."""
+    """Return smooth colours, as in a photo, uint8 ``[h, w, 3]``."""
     rng = np.random.default_rng(seed)
     return cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def original_scenes(counts: Sequence[int], size: tuple[int, int]) -> list[tuple[SceneCameras, np.ndarray]]:
-    """Cameras and pictures of scenes of so many frames, as ``benchmarks.data_reading.write_original`` takes them."""
+    """Return cameras and pictures of scenes with these frame counts."""
     return [
         (make_cameras(str(k), "", range(count)), np.stack([photo(50 * k + i, size) for i in range(count)]))
         for k, count in enumerate(counts)
@@ -87,7 +87,16 @@ def original_scenes(counts: Sequence[int], size: tuple[int, int]) -> list[tuple[
 
 @dataclass
 class Reply:
-    """What the server answers: data, or only a status; less of the data than it announces; after how many failures."""
+    """An answer of the server.
+
+    Attributes:
+        data: the content.
+        status: HTTP status.
+        kind: content type.
+        missing: number of announced bytes that are not sent.
+        failures: number of requests that fail first.
+        hold: event to wait for in the middle of the content.
+    """
 
     data: bytes = b""
     status: int = 200
@@ -99,21 +108,21 @@ class Reply:
 
 @dataclass
 class VideoServer:
-    """A server on this machine that counts what it is asked for."""
+    """A local server that counts requests."""
 
     address: str
     replies: dict[str, Reply] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
 
     def add(self, name: str, reply: Reply) -> str:
-        """Serve under a name; gives the address."""
+        """Add a reply under a name and return its address."""
         self.replies[f"/{name}"] = reply
         return f"{self.address}/{name}"
 
 
 @contextmanager
 def serve_videos() -> Iterator[VideoServer]:
-    """A server on a free port of this machine."""
+    """Run a server on a free local port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

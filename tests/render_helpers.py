@@ -1,4 +1,4 @@
-"""What the tests of programs that render share."""
+"""Shared data of the tests of rendering programs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Finished:
-    """A rendering that several tests look at: they must not change it.
+    """A rendering that several tests share and must not change.
 
     Attributes:
-        rig: a clip as ``tiny_rig``, with backgrounds.
-        out: the output.
-        options: of the program, beside these and the weights.
+        rig: a clip like ``tiny_rig``, with backgrounds.
+        out: the output folder.
+        options: the other options of the program, except the weights.
     """
 
     rig: Path
@@ -22,5 +22,5 @@ class Finished:
     options: tuple[object, ...]
 
     def copy(self, out: Path) -> Path:
-        """A copy of the output, which a run with the same options continues."""
+        """Copy the output; a run with the same options continues the copy."""
         return shutil.copytree(self.out, out)

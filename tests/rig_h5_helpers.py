@@ -1,4 +1,4 @@
-"""Scenes for tests of the HDF5 files of rigs: pictures by formula, written and checked."""
+"""Procedural scenes for tests of the HDF5 files of rigs, with functions that write and check them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMS = {"original": SceneForm(), "compact": SceneForm(compact=True, quality=100
 
 
 def make_poses(count: int, size: tuple[int, int] = SIZE) -> RigPoses:
-    """Cameras that LLFF can hold."""
+    """Return cameras that the LLFF format can represent."""
     cameras = stack_cameras([make_camera(seed, size) for seed in range(count)])
     K = torch.tensor([[50.0, 0, size[1] / 2], [0, 50.0, size[0] / 2], [0, 0, 1]], dtype=torch.float64)
     bounds = torch.tensor([[1.5, 8.0]] * count, dtype=torch.float64)
@@ -31,7 +31,7 @@ def make_poses(count: int, size: tuple[int, int] = SIZE) -> RigPoses:
 
 @dataclass
 class Source:
-    """Pictures by formula."""
+    """Procedural pictures."""
 
     num_cameras: int = 3
     num_frames: int = 4
@@ -63,7 +63,7 @@ def write(path: Path, form: SceneForm | None = None, source: Source | None = Non
 
 
 def check(scene: RigScene, source: Source | None = None, tolerance: float = 4) -> None:
-    """Assert that all that was written is read; JPEG may change colours a little."""
+    """Assert that a scene equals its source; JPEG may change colours by ``tolerance`` on average."""
     source = source or Source()
     assert (scene.num_cameras, scene.num_frames, scene.size) == (source.num_cameras, source.num_frames, source.size)
     for camera in range(source.num_cameras):

@@ -1,4 +1,4 @@
-"""Small recorded rigs whose pictures tell camera and frame."""
+"""Small recorded rigs whose colours encode camera and frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = (48, 80)
 
 
 class Source:
-    """Red says which camera, blue which frame, green grows to the right; backgrounds have no frame."""
+    """Pictures whose red encodes the camera and blue the frame; green grows to the right."""
 
     def __init__(self, cameras: int, frames: int) -> None:
         self.num_cameras, self.num_frames, self.size = cameras, frames, SIZE

@@ -1,4 +1,4 @@
-"""Small training data whose pictures tell which pixel and which frame they show."""
+"""Small training data whose colours encode pixel and frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FINEST = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.I
 
 
 def position_picture(blue: int) -> np.ndarray:
-    """Red says how far right a pixel is, green how far down, blue is as given."""
+    """Return a picture uint8 ``[h, w, 3]``: red grows to the right, green grows downwards, blue is constant."""
     x, y = np.meshgrid((np.arange(SIZE[1]) + 0.5) / SIZE[1], (np.arange(SIZE[0]) + 0.5) / SIZE[0])
     return np.round(np.stack([255 * x, 255 * y, np.full_like(x, blue)], axis=-1)).astype(np.uint8)
 

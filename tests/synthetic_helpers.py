@@ -1,4 +1,4 @@
-"""Options of random worlds that are quick to render, without effects of cameras."""
+"""Options of random worlds that are quick to render, without camera effects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from maskvolume.data.synthetic import WorldOptions
 
-TEXTURES = 24  # a small bank is quick to make
+TEXTURES = 24  # a small bank is quick to build
 CLEAN = WorldOptions(
     size=(60, 80), num_textures=TEXTURES, source_depth=True, gain=0, white_balance=0, blur=0, noise=0,
     block_noise_share=0,

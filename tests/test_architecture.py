@@ -1,4 +1,4 @@
-"""The walls between the parts: who may import whom, and who may touch a file."""
+"""The import rules between parts of the library, and the parts that must not access files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("preprocessing", "data_tools", "train_mpi", "train_mask", "render", "scenes")
 PROGRAM_FOLDERS = (*STAGES, "examples", "benchmarks")
 
-# The law of the library: a part imports from floors below its own, and from no neighbour.
+# A part of the library imports only from floors below its own, not from its neighbours.
 FLOORS = (
     ("runtime",),
     ("geometry",),
@@ -38,7 +38,7 @@ IMPORT_NAMES = {
     "scikit-image": "skimage",
     "yt-dlp": "yt_dlp",
 }
-BLENDER = {"bpy", "bpy_extras", "mathutils"}  # in an environment of its own; see examples/rig/README.md
+BLENDER = {"bpy", "bpy_extras", "mathutils"}  # in a separate environment; see examples/rig/README.md
 
 
 def python_files(folder: str) -> list[Path]:
@@ -46,7 +46,7 @@ def python_files(folder: str) -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Full names of the modules that a file imports, also those inside functions."""
+    """Yield the full names of the modules that a file imports, including imports inside functions."""
     package = path.relative_to(ROOT).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -64,7 +64,7 @@ def top_names(path: Path) -> set[str]:
 
 
 def part_of(path: Path) -> str:
-    """The part of the library that a file belongs to: a module's or a folder's name."""
+    """Return the part of the library that a file belongs to: the name of a module or folder."""
     return path.relative_to(ROOT / "maskvolume").parts[0].removesuffix(".py")
 
 
@@ -91,7 +91,7 @@ def test_stage_imports_no_other_stage(stage: str) -> None:
 
 
 def broken_laws(part: str, names: Iterable[str]) -> list[str]:
-    """The imports of a module of a part that the law forbids."""
+    """Return the imports ``names`` that are forbidden for a module of a part."""
     parts = {name: name.split(".")[1] for name in names if name.startswith("maskvolume.")}
     return [name for name, other in parts.items() if other != part and FLOOR_OF.get(other, 99) >= FLOOR_OF[part]]
 
@@ -124,7 +124,7 @@ def test_no_modules_import_each_other() -> None:
     graph: dict[str, set[str]] = {name: set() for name in modules}
     for name, path in modules.items():
         targets = {target for target in full_imports(path) if target in modules and target != name}
-        # The face of a package imports its pages; a page that imports from its own face counts, from a face above not.
+        # A package may import its modules. An import of any enclosing package does not count.
         graph[name] = {target for target in targets if not name.startswith(f"{target}.")}
     try:
         list(graphlib.TopologicalSorter(graph).static_order())
@@ -137,7 +137,7 @@ def module_name(path: Path) -> str:
 
 
 def full_imports(path: Path) -> set[str]:
-    """Names of modules and of what is imported from them, also inside functions."""
+    """Return the names of imported modules and of the names imported from them, including inside functions."""
     names = set(imports(path))
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -161,7 +161,7 @@ def test_part_touches_no_file(part: str) -> None:
         if part_of(path) != part:
             continue
         assert not re.search(r"cv2\.(im|Video|FileStorage)", path.read_text(encoding="utf-8")), relative(path)
-        pure = {"cv2"} if part == "geometry" else set()  # its functions on lenses; those on files are found above
+        pure = {"cv2"} if part == "geometry" else set()  # for its lens functions; its file functions are rejected above
         assert not top_names(path) & (FILE_MODULES - pure), relative(path)
         assert not any(name.startswith("maskvolume.io") for name in imports(path)), relative(path)
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -193,7 +193,7 @@ def test_every_import_is_a_listed_dependency() -> None:
             own = {folder, "maskvolume", *siblings}
             own |= {*PROGRAM_FOLDERS} if folder not in ("maskvolume", *STAGES) else set()
             own |= BLENDER if folder == "scenes" else set()
-            # PyTorch comes with the Triton that fits it, under one name or another, where there is one.
+            # PyTorch installs a matching Triton on supported platforms, under varying distribution names.
             own |= {"triton"} if relative(path).startswith("maskvolume/ops/") else set()
             own |= {"playwright"} if relative(path) == "benchmarks/cost/browser.py" else set()  # of the dev extra
             foreign = top_names(path) - own - listed - set(sys.stdlib_module_names)
@@ -202,7 +202,7 @@ def test_every_import_is_a_listed_dependency() -> None:
 
 
 def _distributions(key: str) -> set[str]:
-    """Import names of one list of pyproject.toml; tomllib is not in Python 3.10."""
+    """Return the import names of a list in pyproject.toml; Python 3.10 has no tomllib."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     match = re.search(rf"^{key} = \[(.*?)\]\s*$", text, re.MULTILINE | re.DOTALL)
     assert match is not None

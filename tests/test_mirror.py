@@ -1,6 +1,6 @@
 """The tests mirror the code: ``FOLDER/x.py`` has ``tests/FOLDER/test_x.py``, and each test file names its module.
 
-A test file may be about one side of a module, as ``test_x_bad_input.py`` is.
+A test file may cover one aspect of a module, such as ``test_x_bad_input.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CODE = (
     *("examples", "benchmarks"),
 )
 
-# Modules that have no test file of their own, and why. A folder stands for all that lies in it.
+# Modules without a test file of their own, with the reason. A folder stands for its contents.
 UNTESTED_ALONE = {
     "scenes/courtyard": "models of Blender: its programs' tests make a tiny clip of them where bpy is installed",
     "scenes/livingroom": "the same; its prints, which need no bpy, are tested with make_raw_rig",
@@ -29,7 +29,7 @@ UNTESTED_ALONE = {
     "maskvolume/ops/triton": "the same",
 }
 
-# Test files that are about more than one module: a whole folder, or programs one after the other.
+# Test files that cover more than one module: a whole folder, or a sequence of programs.
 ABOUT_MORE = {
     "tests/test_architecture.py": "who may import whom",
     "tests/test_mirror.py": "this file",
@@ -48,12 +48,12 @@ PENDING: tuple[str, ...] = ()
 
 
 def within(path: str, folders: tuple[str, ...]) -> bool:
-    """Whether a path is one of the folders or files, or lies in one of them."""
+    """Return whether a path is one of the folders or files, or inside one of the folders."""
     return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 def modules() -> list[str]:
-    """Paths of all modules from the root, those of packages' faces left out: what they hold lies in other modules."""
+    """Return the paths of all modules from the root, without ``__init__.py`` files, which only export names."""
     found = [path for folder in CODE for path in (ROOT / folder).rglob("*.py") if path.name != "__init__.py"]
     return sorted(path.relative_to(ROOT).as_posix() for path in found if "__pycache__" not in path.parts)
 
@@ -64,13 +64,13 @@ def files_of_tests() -> list[str]:
 
 
 def mirror_of(module: str) -> str:
-    """The test file of a module."""
+    """Return the path of a module's test file."""
     folder, _, name = module.rpartition("/")
     return f"tests/{folder}/test_{name}"
 
 
 def faces() -> set[str]:
-    """Test files of packages' faces: ``tests/A/B/test_B.py`` for ``A/B/__init__.py``."""
+    """Return the test files of ``__init__.py`` files: ``tests/A/B/test_B.py`` for ``A/B/__init__.py``."""
     packages = {path.parent.relative_to(ROOT) for folder in CODE for path in (ROOT / folder).rglob("__init__.py")}
     return {f"tests/{package.as_posix()}/test_{package.name}.py" for package in packages}
 

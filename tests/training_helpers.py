@@ -1,4 +1,4 @@
-"""A family of methods that is no MPI, for tests of the training loop: it learns which of its pictures to show.
+"""A method without MPIs for tests of the training loop: it learns which of its input pictures to show.
 
 As a program it trains from the command line, also under torchrun.
 """
@@ -33,14 +33,14 @@ from maskvolume.training.state import LAST_NAME
 
 @dataclass(frozen=True)
 class PictureOptions(TrainOptions):
-    """Options of the family: one that decides what is learned, one that does not."""
+    """Options of the method: one affects the training, one does not."""
 
     num_pictures: int = option(2, "input pictures of a sample", low=2)
     folder: str = option("", "a path of this machine", marks=(FREE, PRIVATE))
 
 
 class NearestPicture(nn.Module):
-    """A mixture of the input pictures, plus a colour; both are learned."""
+    """A learned mixture of the input pictures, plus a learned colour."""
 
     def __init__(self, num_pictures: int = 2) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class NearestPicture(nn.Module):
 
 
 class PictureSource:
-    """Random pictures ``[B, N, 3, 8, 8]`` by the number of the sample; the first of them is the nearest."""
+    """Random pictures ``[B, N, 3, 8, 8]`` by sample number; the first is the target."""
 
     epoch_samples: int | None = 8
 
@@ -72,7 +72,7 @@ class PictureSource:
 
 
 class PictureTask:
-    """Show the nearest picture; a signal may stop the run at a step."""
+    """Learns to show the first picture; optionally interrupts the process at a step."""
 
     suffix = ".npz"
     rate_shares: Mapping[str, float] = {"colour": 0.5}
@@ -101,14 +101,14 @@ class PictureTask:
         np.savez(path, info=json.dumps(info), **arrays)
 
     def score(self, model: nn.Module) -> float:
-        """The mean PSNR of the fixed samples."""
+        """Return the mean PSNR of the validation samples."""
         with torch.no_grad():
             values = [self.loss(model, sample)[1]["psnr"] for sample in self.source.validation()]
         return float(torch.stack(values).mean())
 
 
 def shipped(path: Path) -> tuple[NearestPicture, dict[str, Any]]:
-    """The model of a checkpoint of this family, and what the file says of the run."""
+    """Load the model of a checkpoint, and the information on the run in the file."""
     with np.load(path) as file:
         weights = {name: torch.from_numpy(file[name]) for name in file.files if name != "info"}
         info = json.loads(str(file["info"]))
@@ -118,17 +118,17 @@ def shipped(path: Path) -> tuple[NearestPicture, dict[str, Any]]:
 
 
 def weights_of(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint."""
+    """Load the weights of a checkpoint."""
     return shipped(path)[0].state_dict()
 
 
 def draw(task: Any, step: int, batch_size: int = 1) -> Any:
-    """The batch of a step of any task."""
+    """Return the batch of a step of any task."""
     return next(iter(task.source.batches(BatchPlan(batch_size).draws(step))))
 
 
 def final_loss_ratio(task: Any, model: nn.Module, steps: int) -> float:
-    """Last loss over first on one sample."""
+    """Train on one sample and return the ratio of the last loss to the first."""
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     batch = draw(task, 0)
     losses = []
@@ -142,7 +142,7 @@ def final_loss_ratio(task: Any, model: nn.Module, steps: int) -> float:
 
 
 def interrupt_start(program: Path, cwd: Path) -> None:
-    """Interrupt a program while it imports torch, and assert that it ends by the signal, without a traceback."""
+    """Interrupt a program while it imports torch, and assert that the signal ends it without a traceback."""
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", str(program)], cwd=cwd, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -158,20 +158,20 @@ def interrupt_start(program: Path, cwd: Path) -> None:
 
 
 def last_state(options: TrainOptions) -> dict[str, Any]:
-    """The content of last.pt."""
+    """Load last.pt."""
     content: dict[str, Any] = torch.load(Path(options.ckpt_dir) / options.exp_name / LAST_NAME, weights_only=True)
     return content
 
 
 def logged(options: TrainOptions) -> EventAccumulator:
-    """The TensorBoard log of a run."""
+    """Load the TensorBoard log of a run."""
     events = EventAccumulator(str(Path(options.log_dir) / options.exp_name))
     events.Reload()
     return events
 
 
 def logged_steps(options: TrainOptions, tag: str) -> list[int]:
-    """The steps at which a scalar is logged."""
+    """Return the steps at which a scalar is logged."""
     return [event.step for event in logged(options).Scalars(tag)]
 
 

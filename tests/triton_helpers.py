@@ -1,4 +1,4 @@
-"""Scenes for the Triton kernels, and what the reference makes of them."""
+"""Scenes for tests of the Triton kernels, with the results of the reference."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from maskvolume.ops.types import Sampling
 
 REFERENCE = ReferenceBackend()
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# Sums of some hundred products in another order.
+# For sums of some hundred products in another order.
 EXACT = 1e-11
-# Coordinates are rounded to float32, and a pixel's error meets the full contrast of noise; near the edge of the view of
-# a plane from behind a division makes it larger. A ray may end with 1e-4 of it left.
+# Coordinates are rounded to float32, and noise has full contrast between neighbouring pixels; at the edge of a plane
+# seen from behind a division amplifies the error. A ray may stop at a transmittance of 1e-4.
 CLOSE = 1e-3
-# The same for maps that are exact but for the division, which is rounded twice on a GPU: ten pixels times 1e-7.
+# The same for maps that are exact except for the division, which a GPU rounds twice: ten pixels times 1e-7.
 ROUNDED = 1e-5
 
 
 def layouts(planes: Tensor, layout: str) -> Tensor:
-    """The same values ``[B, D, 4, H, W]`` laid out otherwise in memory."""
+    """Return the values ``[B, D, 4, H, W]`` in a memory layout: "planar", "last" (channels last) or strided."""
     if layout == "planar":
         return planes.contiguous()
     if layout == "last":
@@ -39,7 +39,7 @@ def layouts(planes: Tensor, layout: str) -> Tensor:
 
 
 class Scene:
-    """Multiplane images, and targets around them that see some planes in part, from behind or not at all.
+    """Multiplane images, and targets around them that see some planes partly, from behind or not at all.
 
     Opacities are random, with patches of exactly 0 and 1.
     """
@@ -77,7 +77,7 @@ class Scene:
         return rgba
 
     def expected(self, rgba: Tensor, premultiplied: bool) -> Tensor:
-        """What the reference renders in float64, ``[B, N, 5, h, w]``."""
+        """Render with the reference in float64: ``[B, N, 5, h, w]`` of colour, opacity and disparity."""
         views = []
         for target in self.targets:
             made = REFERENCE.render_mpi(rgba.double(), self.camera, self.depths, target, premultiplied)
@@ -85,13 +85,13 @@ class Scene:
         return torch.stack(views, dim=1)
 
     def arguments(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Homographies and inverse depths on the device, for planes of a type."""
+        """Return homographies and inverse depths on the device, for planes of a dtype."""
         work = torch.float64 if dtype == torch.float64 else torch.float32
         return self.homographies.to(DEVICE, work), (1 / self.depths).to(DEVICE, work)
 
 
 def as_type(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """0..1 as planes of a type, and what these mean in float64."""
+    """Convert values in 0..1 to a dtype; return them and the float64 values that they represent."""
     if dtype == torch.uint8:
         planes = (values * 255).round().to(torch.uint8)
         return planes, planes.double() / 255
@@ -117,7 +117,7 @@ class Sweep:
         self.images = torch.rand(batch, channels, 13, 17, dtype=torch.float64)
 
     def expected(self, images: Tensor, sampling: Sampling) -> Tensor:
-        """What the reference makes in float64, ``[B, C, D, h, w]``."""
+        """Compute the sweep with the reference in float64, ``[B, C, D, h, w]``."""
         views = Camera(self.sources.T_cam_world[:, None], self.sources.K[:, None], self.sources.size)
         return REFERENCE.sweep_planes(images.double()[:, None], views, self.references, self.depths, sampling)[:, 0]
 
@@ -127,7 +127,7 @@ class Sweep:
 
 
 def differentiable(forward: Callable[..., Tensor], backward: Callable[..., Any]) -> Callable[..., Tensor]:
-    """A function of tensors from a kernel and its gradient, which gets the inputs after ``grad``."""
+    """Return an autograd function from a kernel and its gradient, which takes ``grad`` and then the inputs."""
 
     class Kernel(torch.autograd.Function):
         @staticmethod
@@ -142,5 +142,5 @@ def differentiable(forward: Callable[..., Tensor], backward: Callable[..., Any])
     return Kernel.apply
 
 
-# Sums of one gradient come in any order on a GPU.
+# A GPU sums gradients in varying order.
 gradcheck = partial(torch.autograd.gradcheck, fast_mode=True, nondet_tol=1e-12)

@@ -1,4 +1,4 @@
-"""Videos of unusual forms, made with PyAV, since a user's machine may lack the ffmpeg program."""
+"""Unusual video files, written with PyAV, since the ffmpeg program may not be installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BITS = 8
 
 
 def numbered_frame(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A picture with its number in it: black and white bars, one per bit."""
+    """Return a picture that shows its number as black and white bars, one per bit."""
     frame = np.full((*size, 3), (40, 120, 60), np.uint8)
     width = size[1] // BITS
     for bit in range(BITS):
@@ -39,7 +39,7 @@ def encode_frames(
     movflags: str = "+faststart",
     ticks: Sequence[int] | None = None,
 ) -> Path:
-    """Encode uint8 ``[H, W, 3]`` RGB frames with libx264, at given ticks of 1/3000 s if not at a constant rate."""
+    """Encode uint8 ``[H, W, 3]`` RGB frames with libx264, at a constant rate or at ``ticks`` of 1/3000 s."""
     with av.open(str(path), "w", container_options={"movflags": movflags}) as container:
         stream = None
         for number, frame in enumerate(frames):
@@ -57,7 +57,7 @@ def encode_frames(
 
 
 def copy_packets(source: Path, target: Path, movflags: str = "", start: Fraction | None = None, loops: int = 1) -> Path:
-    """Copy the packets into another file, from a time in seconds on, which an edit list then makes 0, or repeatedly."""
+    """Copy the packets of a video ``loops`` times, from ``start`` in seconds, which an edit list maps to time 0."""
     with av.open(str(source)) as reader, av.open(str(target), "w", container_options=_flags(movflags)) as writer:
         stream = reader.streams.video[0]
         copy = writer.add_stream_from_template(stream)

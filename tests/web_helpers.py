@@ -1,4 +1,4 @@
-"""A small exported clip for tests of the player, made without networks: its layers are known exactly."""
+"""A small exported clip for tests of the player, written without networks, so that its layers are known exactly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from maskvolume.web.offline import write_offline
 
 VIEWER = Path(__file__).resolve().parents[1] / "render" / "viewer"
 FPS = 10
-# One a frame, of what moves; far enough apart that neighbouring frames are not taken for each other.
+# The colour of the moving parts in each frame; distinct enough to tell neighbouring frames apart.
 COLORS = np.array([(210, 40, 50), (40, 190, 70), (50, 80, 220), (220, 200, 40), (60, 200, 210), (190, 70, 200)])
 LAYER_SIZE, PICTURE_SIZE = (96, 160), (72, 128)  # (h, w)
 DEPTHS = (8.0, 4.0, 2.5)
@@ -30,7 +30,7 @@ TILE, GUTTER = 28, 2
 SLOT = TILE + 2 * GUTTER
 FOCUS, LIMITS = 4.0, (0.3, 0.2, 0.25)
 DOWN = (0.02, 1.0, 0.01)
-# Of the centre view, of the layers' camera and of the rig's three: axis times angle, and places in the world.
+# Rotations (axis times angle) and positions of the centre view, the camera of the layers and the three rig cameras.
 TURNS = ((0.1, -0.2, 0.05), (0.11, -0.19, 0.05), (0.12, -0.16, 0.05), (0.09, -0.22, 0.03), (0.13, -0.2, 0.05))
 PLACES = ((1.0, 2, 3), (1.02, 2.01, 3), (0.75, 2, 3.05), (1.25, 2, 3), (1, 1.75, 3))
 NAMES = ("left", "right", "above")
@@ -39,14 +39,14 @@ MOVING = ((1, 3, 1), (1, 3, 2), (1, 4, 1), (1, 4, 2), (2, 1, 2), (2, 2, 2))  # l
 
 @dataclass(frozen=True)
 class FakeExport:
-    """A folder and what it was made of.
+    """An exported folder and its contents.
 
     Attributes:
         folder: the exported folder.
         layers: float32 ``[frame, L, 4, H, W]``, premultiplied.
-        camera: of the layers.
+        camera: the camera of the layers.
         view: the centre view.
-        cameras: ``[N]`` of the rig.
+        cameras: ``[N]`` cameras of the rig.
         manifest: the content of manifest.json.
     """
 
@@ -58,14 +58,14 @@ class FakeExport:
     manifest: dict[str, Any]
 
     def render(self, frame: int, target: Camera) -> np.ndarray:
-        """What Python shows of a frame from a target: uint8 ``[h, w, 3]``."""
+        """Render a frame for a target camera in Python: uint8 ``[h, w, 3]``."""
         depths = torch.tensor(DEPTHS)
         target = target.to(torch.float32)
         seen = fill_unseen(render_mpi(self.layers[frame], self.camera.to(torch.float32), depths, target))
         return (seen.color.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
     def view_from(self, offset: tuple[float, float, float]) -> Camera:
-        """The view at an offset."""
+        """Return the camera at an offset (x, y, z) from the centre view."""
         T_center_cam = look_at(torch.tensor([offset], dtype=torch.float64), FOCUS, torch.tensor(DOWN).double())[0]
         T_world_cam = invert_rigid(self.view.T_cam_world) @ T_center_cam
         return Camera(invert_rigid(T_world_cam), self.view.K, self.view.size)
@@ -123,7 +123,7 @@ def make_fake_export(folder: Path, *, moves: bool = True, offline: bool = False)
 
 
 def _straight_layers() -> np.ndarray:
-    """uint8 ``[frame, L, H, W, 4]``: colours that go on where nothing is, so that interpolating them is exact."""
+    """Return uint8 ``[frame, L, H, W, 4]``: colours continue in transparent areas, so that interpolation is exact."""
     h, w = LAYER_SIZE
     y, x = np.mgrid[0:h, 0:w].astype(np.float64) + 0.5
     layers = np.zeros((len(COLORS), len(DEPTHS), h, w, 4))
@@ -131,7 +131,7 @@ def _straight_layers() -> np.ndarray:
     layers[:, 0, ..., 1] = 120 + 90 * np.sin(y / 9)
     layers[:, 0, ..., 2] = 120 + 60 * np.cos((x + y) / 13)
     layers[:, 0, ..., 3] = 255
-    layers[:, 0, :, :6, 3] = 0  # which nothing covers
+    layers[:, 0, :, :6, 3] = 0  # uncovered
     layers[:, 1, ..., :3] = (230, 225, 215)
     layers[:, 2, ..., :3] = (30, 35, 45)
     layers[:, 1, ..., 3] = _blob(x, y, (40, 40), 22)
@@ -147,12 +147,12 @@ def _straight_layers() -> np.ndarray:
 
 
 def _blob(x: np.ndarray, y: np.ndarray, place: tuple[float, float], radius: float) -> np.ndarray:
-    """Opacity of a disc with a soft border, 4 texels wide."""
+    """Return the opacity 0..255 of a disc with a soft border of 4 texels."""
     return 255 * np.clip((radius - np.hypot(x - place[0], y - place[1])) / 4, 0, 1)
 
 
 def _cameras() -> tuple[Camera, Camera, Camera]:
-    """The layers' camera, the centre view and the rig."""
+    """Return the camera of the layers, the centre view and the rig cameras."""
     h, w = PICTURE_SIZE
     K = torch.tensor([[110.0, 0, w / 2], [0, 110.0, h / 2], [0, 0, 1]], dtype=torch.float64)
     wide = K.clone()
@@ -172,7 +172,7 @@ def _skew(v: Tensor) -> Tensor:
 
 
 def _slot(picture: np.ndarray, place: tuple[int, int]) -> np.ndarray:
-    """The texels ``[S, S, ...]`` of tile (column, row) with its gutter; opacity is 0 outside of the layer."""
+    """Return the texels ``[S, S, ...]`` of tile (column, row) with its gutter; opacity is 0 outside the layer."""
     h, w = LAYER_SIZE
     x = np.arange(SLOT) + place[0] * TILE - GUTTER
     y = np.arange(SLOT) + place[1] * TILE - GUTTER
@@ -183,7 +183,7 @@ def _slot(picture: np.ndarray, place: tuple[int, int]) -> np.ndarray:
 
 
 def _atlas(layers: np.ndarray, tiles: list[tuple[int, int, int]]) -> tuple[np.ndarray, int]:
-    """Straight layers ``[L, H, W, 4]``: the picture of these tiles, and its number of columns."""
+    """Return the picture of tiles of straight layers ``[L, H, W, 4]``, and its number of columns."""
     columns = math.ceil(math.sqrt(2 * len(tiles)))
     rows = math.ceil(len(tiles) / columns)
     halves = np.zeros((2, rows * SLOT, columns * SLOT, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Recorded rigs for stage two: drawing cameras and frames from scenes, reading them in worker processes."""
+"""Recorded rigs for stage two: sampling of cameras and frames from scenes, reading in worker processes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ from maskvolume.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class RigDrawing:
-    """How views are drawn from a scene and changed.
+    """The sampling and augmentation of views.
 
     Attributes:
-        size: (h, w) of the crops.
-        scale: least and largest factor that a picture is enlarged by before it is cropped.
-        jitter: largest relative change of brightness, contrast or saturation (one of them, or hue, or none).
-        instants: frames of a sample, one after the other.
+        size: (h, w) of the crops in pixels.
+        scale: smallest and largest factor of enlargement before cropping.
+        jitter: largest relative change of brightness, contrast or saturation; each sample changes one of these, the
+            hue, or nothing.
+        instants: number of consecutive frames in a sample, T.
     """
 
     size: tuple[int, int] = (360, 640)
@@ -53,10 +54,10 @@ class RigSample:
     """Views of one scene.
 
     Attributes:
-        views: of the first instant, the target first.
-        later: pictures of the instants that follow, uint8 ``[T-1, 1 + V, 3, h, w]``.
-        backgrounds: uint8 ``[V, 3, h, w]`` of the sources.
-        mattes: uint8 ``[T, 1, h, w]`` of the target.
+        views: the views at the first instant, target first.
+        later: uint8 ``[T-1, 1 + V, 3, h, w]`` pictures at the following instants, target first.
+        backgrounds: uint8 ``[V, 3, h, w]`` backgrounds of the sources.
+        mattes: uint8 ``[T, 1, h, w]`` mattes of the target.
         near, far: depths of the nearest and farthest plane.
     """
 
@@ -69,7 +70,7 @@ class RigSample:
 
 
 class RigSamples(RecordedSamples):
-    """Samples of rigs; an epoch takes every frame of every scene once, with newly drawn cameras each time."""
+    """Samples of rigs; an epoch visits every frame of every scene once and draws new cameras each time."""
 
     def __init__(self, scenes: Sequence[RigScene], drawing: RigDrawing, seed: int) -> None:
         self.starts = [0, *accumulate(scene.num_frames - drawing.instants + 1 for scene in scenes)]
@@ -77,7 +78,7 @@ class RigSamples(RecordedSamples):
         self.scenes, self.drawing = scenes, drawing
 
     def make(self, num_sources: int, number: int) -> RigSample:
-        """The sample of this number, a pure function of it and the seed."""
+        """Return sample ``number`` with ``num_sources`` source views, a pure function of both and the seed."""
         rng = np.random.default_rng((self.seed, number, 0))
         scene, frame = self.frame_of(number)
         cameras = rng.permutation(scene.num_cameras)[: num_sources + 1].tolist()
@@ -85,7 +86,7 @@ class RigSamples(RecordedSamples):
         return read_sample(scene, frame, cameras, window, self.drawing, draw_jitter(rng, self.drawing.jitter))
 
     def frame_of(self, number: int) -> tuple[RigScene, int]:
-        """The scene and the first frame that a sample is drawn from."""
+        """Return the scene and the first frame of a sample."""
         position = self.place_of(number)
         scene = int(np.searchsorted(self.starts, position, side="right")) - 1
         return self.scenes[scene], position - self.starts[scene]
@@ -99,15 +100,15 @@ def read_sample(
     drawing: RigDrawing,
     change: Any = None,
 ) -> RigSample:
-    """Frames from ``frame`` on as some cameras see them.
+    """Read consecutive frames of some cameras.
 
     Args:
-        scene: where they are read.
-        frame: number of the first.
-        cameras: the target, then the sources; the first of these is the reference.
-        window: the part of each picture that is used.
-        drawing: size of the crops, number of frames.
-        change: of the colours of all pictures, or None.
+        scene: the scene.
+        frame: number of the first frame.
+        cameras: the target, then the sources; the first source is the reference.
+        window: the window of each picture.
+        drawing: size of the crops and number of frames.
+        change: colour change for all pictures, or None.
     """
     size, target = drawing.size, cameras[0]
     frames = range(frame, frame + drawing.instants)
@@ -133,7 +134,7 @@ def read_sample(
 
 
 def collate(samples: Sequence[RigSample]) -> MovingBatch:
-    """A batch of samples, pictures still uint8."""
+    """Join samples into a batch with uint8 pictures."""
     images = torch.stack([torch.stack([view.image for view in sample.views]) for sample in samples])
     cameras = stack_cameras_of([sample.views for sample in samples])
     later = torch.stack([sample.later for sample in samples])
@@ -157,7 +158,7 @@ def collate(samples: Sequence[RigSample]) -> MovingBatch:
 
 @dataclass(frozen=True)
 class Choice:
-    """A fixed view to validate on: scene, frame, and cameras, the target first."""
+    """A fixed validation view: scene, frame, and cameras, target first."""
 
     scene: RigScene
     frame: int
@@ -165,9 +166,9 @@ class Choice:
 
 
 def choose_validation(scenes: Sequence[RigScene], count: int, num_sources: int, instants: int) -> list[Choice]:
-    """Views to validate on, the same for the same scenes: every scene in turn, frames and targets spread evenly.
+    """Choose validation views that depend only on the scenes: every scene in turn, frames and targets evenly spaced.
 
-    The sources are the cameras nearest to the target, as the renderer takes them.
+    The sources are the cameras nearest to the target, as in the renderer.
     """
     choices = []
     for index in range(count):
@@ -183,13 +184,13 @@ def choose_validation(scenes: Sequence[RigScene], count: int, num_sources: int, 
 
 
 def read_choice(drawing: RigDrawing, choice: Choice) -> RigSample:
-    """The chosen view: the middle of the pictures, as large as the crops allow, without changes."""
+    """Read a chosen view without augmentation: the largest centred window in the aspect ratio of the crops."""
     window = middle_window(choice.scene.size, drawing.size)
     return read_sample(choice.scene, choice.frame, choice.cameras, window, replace(drawing, instants=1))
 
 
 def middle_window(picture: tuple[int, int], crop: tuple[int, int]) -> Window:
-    """The largest part of a picture, in its middle, that has the shape of the crop."""
+    """Return the largest centred window of a picture (h, w) that has the aspect ratio of the crop (h, w)."""
     scale = min(side / wanted for side, wanted in zip(picture, crop, strict=True))
     h, w = (min(round(wanted * scale), side) for wanted, side in zip(crop, picture, strict=True))
     return (picture[0] - h) // 2, (picture[1] - w) // 2, (h, w)
@@ -208,18 +209,31 @@ def open_rigs(
 ) -> RecordedSource:
     """Open training and validation data.
 
+    Args:
+        root_dir: folder of the training data.
+        val_dir: folder of the validation data.
+        drawing: sampling and augmentation of the views.
+        seed: seed of the run.
+        num_sources: fewest and most source views.
+        val_samples: number of validation views.
+        device: device of the batches.
+        num_workers: number of worker processes; 0 reads in this process.
+
+    Returns:
+        The source of training and validation batches.
+
     Raises:
-        InputError: a folder without scenes, damaged ones, or scenes with too few cameras or frames.
+        InputError: a folder without scenes, damaged scenes, or scenes with too few cameras or frames.
     """
     scenes, val_scenes = open_rig_scenes(root_dir), open_rig_scenes(val_dir)
-    for scene, most in (*((s, num_sources[1]) for s in scenes), *((s, num_sources[0]) for s in val_scenes)):
-        if scene.num_cameras < most + 1:
+    for scene, needed in (*((s, num_sources[1]) for s in scenes), *((s, num_sources[0]) for s in val_scenes)):
+        if scene.num_cameras < needed + 1:
             raise InputError(
-                f"{scene.path}: has {scene.num_cameras} cameras, but a target and {most} sources are drawn; lower "
+                f"{scene.path}: has {scene.num_cameras} cameras, but a target and {needed} sources are drawn; lower "
                 f"--num_cams or --num_sources"
             )
-    if short := next((scene for scene in scenes if scene.num_frames < drawing.instants), None):
-        raise InputError(f"{short.path}: has a single frame, but --temporal_weight needs pairs; move it away")
+    if short_scene := next((scene for scene in scenes if scene.num_frames < drawing.instants), None):
+        raise InputError(f"{short_scene.path}: has a single frame, but --temporal_weight needs pairs; move it away")
     choices = choose_validation(val_scenes, val_samples, num_sources[0], 1)
     samples, read = RigSamples(scenes, drawing, seed), partial(read_choice, drawing)
     return RecordedSource(samples, choices, read, collate, device, num_workers, num_sources)

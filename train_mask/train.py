@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done an interrupt needs no clean-up
 
 import torch
 import torch.nn.functional as F
@@ -58,10 +58,10 @@ HOW_TO_GET = (
 )
 MASK_WEIGHT = 0.25  # Lin et al., ICCV 2021, section 3.4
 SPARSITY_WEIGHT = 0.10  # the same
-SHADOW_SHARE = 0.3  # of synthetic movers: a shadow is no matte, but the picture has to show it
-IMAGE_TERMS = {"vgg_only": "vgg_only", "l1": "l1", "mse": "mse"}  # loss types that are a loss on the picture alone
-NEAR_MOVERS = 0.05  # of the picture's width: there movers uncover what another view does not see
-SLICES = 8  # planes of the mask volume that the log shows
+SHADOW_SHARE = 0.3  # share of synthetic movers; shadows are in the pictures, but not in the mattes
+IMAGE_TERMS = {"vgg_only": "vgg_only", "l1": "l1", "mse": "mse"}  # loss types with only an image loss
+NEAR_MOVERS = 0.05  # fraction of the picture width; near movers are areas that not every view sees
+SLICES = 8  # number of mask planes in the log
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class MaskTrainOptions(StageOptions):
     )  # fmt: skip
     root_dir: str = option("", "training data of rigs (not for synthetic)", marks=(FREE, PRIVATE))
     val_dir: str = option("", "validation data of rigs (not for synthetic)", marks=(FREE, PRIVATE))
-    num_cams: int = option(0, "cameras of a sample, the first of them the target; 0: num_sources says how many")
+    num_cams: int = option(0, "cameras per sample, the first one the target; 0: num_sources and a target")
     scale: tuple[float, float] = option(
-        (1.0, 1.0), "rig: factors that pictures are enlarged by, then cropped", low=MIN_SCALE, ascending=True
+        (1.0, 1.0), "rig: factors of enlargement before pictures are cropped", low=MIN_SCALE, ascending=True
     )
     jitter: float = option(
         0.0, "rig: largest change of brightness, contrast, saturation or hue; 0: none", low=0, below=1
@@ -96,19 +96,19 @@ class MaskTrainOptions(StageOptions):
     image_loss: str = option("l1_msssim_grad", "full_loss, no_mask, image: loss on the view", choices=LOSS_NAMES)
     sparsity_weight: float = option(
         SPARSITY_WEIGHT,
-        "full_loss, no_mask: weight of the mean of the mask volume; less lets it cover movers whole",
+        "full_loss, no_mask: weight of the mean of the mask volume; a lower one lets masks cover whole movers",
         low=0,
     )
     moving_weight: float = option(
         0.0,
-        "how much more pixels count that something moves in, on image losses; those near it a third of that",
+        "additional weight of moving pixels in image losses; pixels near movers get a third of it",
         low=0,
     )
     temporal_weight: float = option(0.0, "weight of a loss on flicker, from pairs of frames; 0: single frames", low=0)
 
 
 class MaskTask(StageTask):
-    """Render the target from the blended MPI; the loss is on the picture and on the mask."""
+    """Renders the target from the blended MPI; the loss is on the picture and on the mask."""
 
     def __init__(self, options: MaskTrainOptions, device: torch.device) -> None:
         self.options = options
@@ -119,17 +119,17 @@ class MaskTask(StageTask):
         self.source = make_source(options, device)
 
     def loss(self, model: MaskVolumeModel, batch: MovingBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss that ``loss_type`` names; its terms and "psnr" as scalars."""
+        """Return the loss that ``loss_type`` names, and its terms and "psnr" as scalars."""
         if not self.options.finetune_mpi:
             model.mpi_net.eval()
         background = self._background(model, batch)
         frame_mpi = self._frame(model, batch, batch.images, background)
         rendering = frame_mpi.render(batch.target)
-        seen = rendering.opacity.detach()
-        loss = self._picture_loss(rendering.color, batch.target_image, seen, batch.matte)
+        coverage = rendering.opacity.detach()
+        loss = self._picture_loss(rendering.color, batch.target_image, coverage, batch.matte)
         scalars = {
             "image_loss": loss.detach(),
-            "psnr": weighted_psnr(rendering.color.detach(), batch.target_image, seen),
+            "psnr": weighted_psnr(rendering.color.detach(), batch.target_image, coverage),
         }
         if self.options.loss_type == "full_loss":
             term = mask_loss(self._moving_opacity(frame_mpi, batch), batch.matte)
@@ -145,36 +145,40 @@ class MaskTask(StageTask):
         return loss, scalars
 
     def evaluate(self, model: MaskVolumeModel, sample: MovingBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """PSNR of the blended MPI and of the frame's own, whole and in parts; views, mattes and planes of the mask."""
+        """Return scalars and pictures of a sample.
+
+        The scalars are the mask loss and PSNRs of the blended MPI and of the dynamic MPI alone: total, moving and
+        static. The pictures show views, mattes and planes of the mask.
+        """
         background = self._background(model, sample)
         frame_mpi = self._frame(model, sample, sample.images, background)
-        rendering, alone = frame_mpi.render(sample.target), frame_mpi.dynamic.render(sample.target)
-        moving = self._moving_opacity(frame_mpi, sample)
-        truth, seen = sample.target_image, rendering.opacity
-        # Pixels near a mover count as neither.
-        still = (F.max_pool2d(sample.matte, 5, stride=1, padding=2) == 0).float()
+        rendering, dynamic = frame_mpi.render(sample.target), frame_mpi.dynamic.render(sample.target)
+        moving_opacity = self._moving_opacity(frame_mpi, sample)
+        truth, coverage = sample.target_image, rendering.opacity
+        # Pixels near a mover are neither moving nor static.
+        static = (F.max_pool2d(sample.matte, 5, stride=1, padding=2) == 0).float()
         scalars = {
-            "psnr": weighted_psnr(rendering.color, truth, seen),
-            "psnr_without_mask": weighted_psnr(alone.color, truth, alone.opacity),
+            "psnr": weighted_psnr(rendering.color, truth, coverage),
+            "psnr_without_mask": weighted_psnr(dynamic.color, truth, dynamic.opacity),
             "psnr_moving": weighted_psnr(rendering.color, truth, sample.matte),
-            "psnr_moving_without_mask": weighted_psnr(alone.color, truth, sample.matte),
-            "psnr_still": weighted_psnr(rendering.color, truth, seen * still),
-            "psnr_still_without_mask": weighted_psnr(alone.color, truth, alone.opacity * still),
-            "mask_loss": mask_loss(moving, sample.matte),
+            "psnr_moving_without_mask": weighted_psnr(dynamic.color, truth, sample.matte),
+            "psnr_still": weighted_psnr(rendering.color, truth, coverage * static),
+            "psnr_still_without_mask": weighted_psnr(dynamic.color, truth, dynamic.opacity * static),
+            "mask_loss": mask_loss(moving_opacity, sample.matte),
         }
-        behind = background.mpi.render(sample.target)
+        backdrop = background.mpi.render(sample.target)
         disparity = disparity_picture(rendering, sample.near)
         pictures = {
-            "views": side_by_side(truth[0], rendering.color[0], alone.color[0], behind.color[0], disparity[0]),
-            "mask_and_matte": side_by_side(moving[0], sample.matte[0]),
+            "views": side_by_side(truth[0], rendering.color[0], dynamic.color[0], backdrop.color[0], disparity[0]),
+            "mask_and_matte": side_by_side(moving_opacity[0], sample.matte[0]),
             "mask_slices": side_by_side(*mask_slices(frame_mpi.mask[0])),
         }
         return scalars, pictures
 
     def _picture_loss(self, color: Tensor, truth: Tensor, seen: Tensor, matte: Tensor) -> Tensor:
         reach = round(NEAR_MOVERS * matte.shape[-1])
-        near = F.max_pool2d(matte, 2 * reach + 1, stride=1, padding=reach)
-        weight = seen * (1 + self.options.moving_weight * (2 * matte + near) / 3)
+        neighbourhood = F.max_pool2d(matte, 2 * reach + 1, stride=1, padding=reach)
+        weight = seen * (1 + self.options.moving_weight * (2 * matte + neighbourhood) / 3)
         if self.options.loss_type == "masked_l1":
             return masked_l1_loss(color, truth, weight, matte)
         return self.image_loss(color, truth, weight)
@@ -182,15 +186,19 @@ class MaskTask(StageTask):
     def _flicker(
         self, model: MaskVolumeModel, batch: MovingBatch, background: Background, rendering: Rendering
     ) -> Tensor:
-        """The loss on a pair of frames; both look at one background."""
+        """Return the loss on a pair of frames that share a background.
+
+        Raises:
+            InputError: the batch has single frames.
+        """
         if batch.later_images is None or batch.later_target_images is None or batch.later_mattes is None:
-            raise InputError("--temporal_weight: the data has single frames alone; give scenes of two or more")
-        later = self._frame(model, batch, batch.later_images[:, 0], background).render(batch.target)
-        seen = torch.minimum(rendering.opacity, later.opacity).detach()
+            raise InputError("--temporal_weight: the data has only single frames; give scenes of two or more")
+        later_rendering = self._frame(model, batch, batch.later_images[:, 0], background).render(batch.target)
+        coverage = torch.minimum(rendering.opacity, later_rendering.opacity).detach()
         return temporal_loss(
             (rendering.color, batch.target_image),
-            (later.color, batch.later_target_images[:, 0]),
-            seen,
+            (later_rendering.color, batch.later_target_images[:, 0]),
+            coverage,
             (batch.matte, batch.later_mattes[:, 0]),
         )
 
@@ -210,22 +218,22 @@ class MaskTask(StageTask):
 
     @staticmethod
     def _moving_opacity(frame_mpi: FrameMPI, batch: MovingBatch) -> Tensor:
-        """Opacity ``[B, 1, H, W]`` of mask * dynamic MPI in the target."""
+        """Render the opacity ``[B, 1, H, W]`` of mask * dynamic MPI in the target."""
         masked = frame_mpi.dynamic.rgba * frame_mpi.mask.movedim(-4, -3)
         return replace(frame_mpi.dynamic, rgba=masked).render(batch.target).opacity
 
 
 def mask_slices(mask: Tensor) -> list[Tensor]:
-    """Some planes ``[1, H, W]`` of a mask volume ``[1, D, H, W]``, the farthest first."""
+    """Return up to ``SLICES`` evenly spaced planes ``[1, H, W]`` of a mask volume ``[1, D, H, W]``, farthest first."""
     planes = mask.shape[1]
     return [mask[:, round(i * (planes - 1) / (min(SLICES, planes) - 1))] for i in range(min(SLICES, planes))]
 
 
 def make_source(options: MaskTrainOptions, device: torch.device) -> SampleSource:
-    """Where samples come from.
+    """Open the source of samples that the options name.
 
     Raises:
-        InputError: recorded data that is not there or not as it should be.
+        InputError: recorded data that is missing or damaged.
     """
     instants = 2 if options.temporal_weight > 0 else 1
     worlds = SyntheticSource(
@@ -253,10 +261,10 @@ def make_source(options: MaskTrainOptions, device: torch.device) -> SampleSource
 
 
 def settle_mask_options(options: MaskTrainOptions) -> MaskTrainOptions:
-    """The options that a run uses, checked before any work starts.
+    """Resolve and check the options of a run before any work starts.
 
     Raises:
-        InputError: names the option and what is expected.
+        InputError: invalid options; the message names the option and the expected value.
     """
     if options.num_cams:
         if options.num_cams < 3:
@@ -268,20 +276,20 @@ def settle_mask_options(options: MaskTrainOptions) -> MaskTrainOptions:
 
 
 def load_mask_network(model: MaskVolumeModel, path: str) -> None:
-    """Start from the mask network of a checkpoint.
+    """Load the mask network of a checkpoint into the model, in place.
 
     Raises:
-        InputError: no checkpoint of stage two, or one of another architecture.
+        InputError: not a checkpoint of stage two, or one with another architecture or other plane sweeps.
     """
-    other = load_start(path, "mask", model.meta.arch)
-    if other.meta.sampling != model.meta.sampling:
+    start = load_start(path, "mask", model.meta.arch)
+    if start.meta.sampling != model.meta.sampling:
         raise InputError(
-            f"{path}: was trained on {other.meta.sampling!r} plane sweeps, but --mpi_model on "
+            f"{path}: was trained on {start.meta.sampling!r} plane sweeps, but --mpi_model on "
             f"{model.meta.sampling!r} ones; give two that agree"
         )
     assert model.mask_net is not None
-    assert other.mask_net is not None
-    model.mask_net.load_state_dict(other.mask_net.state_dict())
+    assert start.mask_net is not None
+    model.mask_net.load_state_dict(start.mask_net.state_dict())
 
 
 def main() -> None:

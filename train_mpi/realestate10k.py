@@ -1,4 +1,4 @@
-"""RealEstate10K for stage one: drawing views from scenes, augmentation, reading in worker processes."""
+"""RealEstate10K for stage one: sampling of views from scenes, augmentation, reading in worker processes."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ TRIPLETS_NAME = "triplets.txt"
 
 @dataclass(frozen=True)
 class ViewDrawing:
-    """How views are drawn from a scene and changed. Defaults are the original's.
+    """The sampling and augmentation of views. The defaults are those of the original.
 
     Attributes:
-        size: (h, w) of the crops.
-        scale: least and largest factor that a picture is enlarged by before it is cropped.
-        subsequence: frames that the views are drawn from.
+        size: (h, w) of the crops in pixels.
+        scale: smallest and largest factor of enlargement before cropping.
+        subsequence: number of frames from which the views are drawn.
         stride: smallest and largest step between these frames.
-        jitter: largest relative change of brightness, contrast or saturation (one of them, or hue, or none).
-        depth_range: near and far where a scene's bounds are not known.
+        jitter: largest relative change of brightness, contrast or saturation; each sample changes one of these, the
+            hue, or nothing.
+        depth_range: near and far for scenes without known bounds.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -54,7 +55,7 @@ class ViewDrawing:
 
 @dataclass(frozen=True)
 class Sample:
-    """Views of one scene, the target first, and the depths of the nearest and farthest plane."""
+    """Views of one scene, target first, and the depths of the nearest and farthest plane."""
 
     views: list[View]
     near: float
@@ -62,7 +63,7 @@ class Sample:
 
 
 class SceneSamples(RecordedSamples):
-    """Samples of scenes; an epoch takes each of those that are long enough once."""
+    """Samples of scenes; an epoch visits each scene that is long enough once."""
 
     def __init__(self, shards: SceneShards, drawing: ViewDrawing, seed: int, most_sources: int) -> None:
         counts = np.array([shards.count(scene) for scene in range(len(shards))])
@@ -71,7 +72,7 @@ class SceneSamples(RecordedSamples):
         self.shards, self.drawing = shards, drawing
 
     def make(self, num_sources: int, number: int) -> Sample:
-        """The sample of this number, a pure function of it and the seed."""
+        """Return sample ``number`` with ``num_sources`` source views, a pure function of both and the seed."""
         rng = np.random.default_rng((self.seed, number, 0))
         scene = self.scene_of(number)
         frames = draw_frames(rng, self.shards.count(scene), num_sources + 1, self.drawing)
@@ -85,18 +86,18 @@ class SceneSamples(RecordedSamples):
         return Sample(views, *plane_range(self.shards, scene, self.drawing.depth_range))
 
     def scene_of(self, number: int) -> int:
-        """The scene that a sample is drawn from."""
+        """Return the index of the scene that a sample is drawn from."""
         return int(self.scenes[self.place_of(number)])
 
 
 def draw_frames(rng: np.random.Generator, count: int, views: int, drawing: ViewDrawing) -> list[int]:
-    """Frame numbers of ``views`` views, in random order: from a subsequence of a scene of ``count`` frames.
+    """Draw the frame numbers of ``views`` views from a subsequence of a scene of ``count`` frames, in random order.
 
-    In a short scene the stride is smaller, and if need be the subsequence shorter, so that there always is one.
+    A short scene reduces the stride and, if necessary, the length of the subsequence.
     """
     length = min(max(drawing.subsequence, views), count)
-    widest = max((count - 1) // (length - 1), 1)
-    stride = int(rng.integers(min(drawing.stride[0], widest), min(drawing.stride[1], widest) + 1))
+    largest_stride = max((count - 1) // (length - 1), 1)
+    stride = int(rng.integers(min(drawing.stride[0], largest_stride), min(drawing.stride[1], largest_stride) + 1))
     first = int(rng.integers(count - (length - 1) * stride))
     return [first + stride * int(place) for place in rng.permutation(length)[:views]]
 
@@ -104,7 +105,7 @@ def draw_frames(rng: np.random.Generator, count: int, views: int, drawing: ViewD
 def cut_view(
     shards: SceneShards, scene: int, frame: int, window: Window, size: tuple[int, int], picture: np.ndarray
 ) -> View:
-    """The window of a frame, resized to ``size`` (h, w), with the camera that took it."""
+    """Crop a frame to a window, resized to ``size`` (h, w), with its camera; ``picture`` is uint8 ``[H, W, 3]``."""
     full_h, full_w = shards.size
     fx, fy, cx, cy = shards.intrinsics(scene)[frame].astype(np.float64)
     K = np.array([[fx * full_w, 0, cx * full_w], [0, fy * full_h, cy * full_h], [0, 0, 1]])
@@ -114,18 +115,18 @@ def cut_view(
 
 
 def plane_range(shards: SceneShards, scene: int, default: tuple[float, float]) -> tuple[float, float]:
-    """Depths of the nearest and farthest plane: from the scene's bounds where they are known."""
+    """Return the depths of the nearest and farthest plane, from the bounds of the scene, or ``default`` without any."""
     bounds = shards.bounds(scene)
     return default if bounds is None else (RIG_NEAR_FACTOR * bounds[0], RIG_FAR_FACTOR * bounds[1])
 
 
 def read_choice(shards: SceneShards, depth_range: tuple[float, float], choice: ViewChoice) -> Sample:
-    """Whole pictures of the chosen views; ``depth_range`` holds where a scene's bounds are not known."""
+    """Read the uncropped pictures of chosen views; ``depth_range`` is for scenes without known bounds."""
     scene = shards.index(choice.scene)
-    known = {int(timestamp): frame for frame, timestamp in enumerate(shards.timestamps(scene))}
-    frames = [known[timestamp] for timestamp in (choice.target, *choice.sources)]
-    whole = (0, 0, shards.size)
-    views = [cut_view(shards, scene, f, whole, shards.size, shards.picture(scene, f)) for f in frames]
+    frame_of = {int(timestamp): frame for frame, timestamp in enumerate(shards.timestamps(scene))}
+    frames = [frame_of[timestamp] for timestamp in (choice.target, *choice.sources)]
+    window = (0, 0, shards.size)
+    views = [cut_view(shards, scene, f, window, shards.size, shards.picture(scene, f)) for f in frames]
     return Sample(views, *plane_range(shards, scene, depth_range))
 
 
@@ -147,18 +148,21 @@ def open_realestate10k(
     Args:
         root_dir: folder of the training data.
         val_dir: folder of the validation data.
-        val_triplets: file that lists the views to validate on; "" for the list in ``val_dir``.
-        drawing: how views are drawn.
-        seed: of the run.
+        val_triplets: file that lists the validation views; "" for the list in ``val_dir``.
+        drawing: sampling and augmentation of the views.
+        seed: seed of the run.
         num_sources: fewest and most source views.
-        max_views: the most source views that the network takes; None for any number.
-        val_samples: views to validate on, at most.
-        device: where batches go.
-        num_workers: processes that read; 0: this one.
+        max_views: largest number of source views that the network supports; None for no limit.
+        val_samples: largest number of validation views.
+        device: device of the batches.
+        num_workers: number of worker processes; 0 reads in this process.
+
+    Returns:
+        The source of training and validation batches.
 
     Raises:
         InputError: a folder that compress_data.py did not write, scenes too short for the number of views, or a list
-            of triplets that is missing or names frames that are not there or too many of them.
+            of triplets that is missing, names missing frames, or has too many sources per view.
     """
     shards, val_shards = SceneShards(root_dir), SceneShards(val_dir)
     samples = SceneSamples(shards, drawing, seed, num_sources[1])
@@ -167,7 +171,7 @@ def open_realestate10k(
     path = Path(val_triplets) if val_triplets else Path(val_dir) / TRIPLETS_NAME
     choices = read_triplets(path)[:val_samples]
     if not choices:
-        raise InputError(f"{path}: lists no views; write `SCENE TARGET SOURCE SOURCE` lines or make the file anew")
+        raise InputError(f"{path}: lists no views; write `SCENE TARGET SOURCE SOURCE` lines or recreate the file")
     for choice in choices:
         timestamps = set(val_shards.timestamps(val_shards.index(choice.scene)).tolist())
         missing = [timestamp for timestamp in (choice.target, *choice.sources) if timestamp not in timestamps]
@@ -177,13 +181,13 @@ def open_realestate10k(
                 f"{max_views}; give another list as --val_triplets"
             )
         if missing:
-            raise InputError(f"{path}: scene {choice.scene} has no frame {missing[0]} in {val_dir}; make the list anew")
+            raise InputError(f"{path}: scene {choice.scene} has no frame {missing[0]} in {val_dir}; recreate the list")
     read = partial(read_choice, val_shards, drawing.depth_range)
     return RecordedSource(samples, choices, read, collate, device, num_workers, num_sources)
 
 
 def collate(samples: Sequence[Sample]) -> ViewBatch:
-    """A batch of samples, pictures still uint8."""
+    """Join samples into a batch with uint8 pictures."""
     images = torch.stack([torch.stack([view.image for view in sample.views]) for sample in samples])
     cameras = stack_cameras_of([sample.views for sample in samples])
     near, far = (torch.tensor([getattr(sample, name) for sample in samples]) for name in ("near", "far"))

@@ -13,7 +13,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done there is nothing to end in order
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imports are done an interrupt needs no clean-up
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class MPITrainOptions(StageOptions):
         (3, 10), "realestate10k: smallest and largest step between these frames", low=1, ascending=True
     )
     scale: tuple[float, float] = option(
-        (1.0, 2.0), "realestate10k: factors that pictures are enlarged by, then cropped", low=MIN_SCALE, ascending=True
+        (1.0, 2.0), "realestate10k: factors of enlargement before pictures are cropped", low=MIN_SCALE, ascending=True
     )
     jitter: float = option(
         0.2, "realestate10k: largest change of brightness, contrast, saturation or hue; 0: none", low=0, below=1
@@ -82,14 +82,14 @@ class MPITrainOptions(StageOptions):
     )
     sampling: Literal["auto", "exact", "original"] = option(
         "auto",
-        "of the plane sweeps; original: half a pixel off, and no data for a colour, as that architecture had it; "
-        "auto: that of init_ckpt, or exact",
+        "sampling of the plane sweeps; original: up to half a pixel off and with a colour for missing data, as in the "
+        "original architecture; auto: as in init_ckpt, or exact",
     )
     init_ckpt: str = option("", "checkpoint whose MPI network to start from", marks=(FREE, PRIVATE))
 
 
 class MPITask(StageTask):
-    """Render the target from the MPI of the sources; the loss is on the pixels that the MPI covers."""
+    """Renders the target from the MPI of the sources; the loss counts the pixels that the MPI covers."""
 
     def __init__(self, options: MPITrainOptions, device: torch.device) -> None:
         self.options = options
@@ -97,7 +97,10 @@ class MPITask(StageTask):
         self.source = make_source(options, device)
 
     def loss(self, model: MaskVolumeModel, batch: ViewBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The image loss, and the loss on planes where the depth is known; scalars "psnr" and "plane_loss"."""
+        """Return the loss, and the scalars "psnr" and, for samples with known depth, "plane_loss".
+
+        The loss is the image loss plus, for samples with known depth, the weighted loss on the planes.
+        """
         camera, depths = self._frustum(model, batch)
         depth: Tensor | None = getattr(batch, "source_depth", None)
         if depth is None:
@@ -105,9 +108,9 @@ class MPITask(StageTask):
         else:
             mpi, logits = model.dynamic_with_logits(batch.images, batch.sources, camera, depths)
         rendering = mpi.render(batch.target)
-        seen = rendering.opacity.detach()
-        loss = self.image_loss(rendering.color, batch.target_image, seen)
-        scalars = {"psnr": weighted_psnr(rendering.color.detach(), batch.target_image, seen)}
+        coverage = rendering.opacity.detach()
+        loss = self.image_loss(rendering.color, batch.target_image, coverage)
+        scalars = {"psnr": weighted_psnr(rendering.color.detach(), batch.target_image, coverage)}
         if depth is not None:
             m, (h, w) = self.options.margin, batch.images.shape[-2:]
             term = plane_loss(logits[..., m : m + h, m : m + w], depth[:, 0], depths)
@@ -116,7 +119,7 @@ class MPITask(StageTask):
         return loss, scalars
 
     def evaluate(self, model: MaskVolumeModel, sample: ViewBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Scalars "psnr" and "loss"; the true view, the rendered one and its disparity, side by side."""
+        """Return scalars "psnr" and "loss", and picture "views": true view, rendered view and disparity."""
         camera, depths = self._frustum(model, sample)
         rendering = model.dynamic(sample.images, sample.sources, camera, depths).render(sample.target)
         scalars = {
@@ -136,20 +139,24 @@ def plane_loss(
     depth: Tensor,  # [B, 1, H, W] true depth
     depths: Tensor,  # [B, D] of the planes, the farthest first
 ) -> Tensor:
-    """Cross entropy of the distribution over planes against the two planes that the true depth lies between."""
+    """Return the mean cross entropy of the distribution over planes, relative to the true depth.
+
+    The true depth is a distribution over the two nearest planes, linear in disparity. The planes must be uniform in
+    disparity.
+    """
     disparity = 1 / depths[:, :, None, None]
     farthest, nearest, last = disparity[:, :1], disparity[:, -1:], depths.shape[1] - 1
     place = ((1 / depth - farthest) / (nearest - farthest)).clamp(0, 1) * last
     index = torch.arange(last + 1, device=logits.device)[:, None, None]
-    wanted = (1 - (place - index).abs()).clamp_min(0)
-    return -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    distribution = (1 - (place - index).abs()).clamp_min(0)
+    return -(distribution * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
 def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
-    """Where samples come from.
+    """Open the source of samples that the options name.
 
     Raises:
-        InputError: recorded data that is not there or not as it should be.
+        InputError: recorded data that is missing or damaged.
     """
     with_depth = options.depth_weight > 0
     worlds = SyntheticSource(
@@ -181,19 +188,19 @@ def make_source(options: MPITrainOptions, device: torch.device) -> SampleSource:
 
 
 def check_options(options: MPITrainOptions) -> None:
-    """Reject options that do not go together before any work starts.
+    """Reject inconsistent options before any work starts.
 
     Raises:
-        InputError: names the option and what is expected.
+        InputError: inconsistent options; the message names the option and the expected value.
     """
     check_stage_options(options, HOW_TO_GET)
     near, far = options.depth_range
     if near == far:
         raise InputError(f"--depth_range: two different depths expected, got {near:g} {far:g}")
     if options.depth_weight and not ARCHITECTURES[options.arch].gives_logits:
-        raise InputError(f"--depth_weight: not with --arch {options.arch}, which makes no distribution over planes")
+        raise InputError(f"--depth_weight: not with --arch {options.arch}, which predicts no distribution over planes")
     if options.sampling == "original" and options.arch != "original":
-        raise InputError(f"--sampling: original is for --arch original alone, not for {options.arch}")
+        raise InputError(f"--sampling: original is only for --arch original, not for {options.arch}")
     if options.subsequence <= options.num_sources[1]:
         raise InputError(f"--subsequence: more than the {options.num_sources[1]} sources expected")
 

@@ -1,1 +1,1 @@
-"""Training samples: batches of views, the order in which they are drawn, recorded and synthetic sources."""
+"""Training samples: batches of views, the order of sampling, recorded and synthetic sources."""

@@ -1,8 +1,8 @@
-"""Which sample belongs to which step: the order of a training run, the protocol of a source, mixtures.
+"""The assignment of samples to training steps, the protocol of a sample source, and mixtures of sources.
 
-The sample with number i is a pure function of (seed, i). Numbers run through the steps, within a step through the
-micro-batches, within these through the processes: what a step learns from depends neither on the number of
-processes nor on that of data workers, and a resumed run sees the samples that an uninterrupted one would have seen.
+The sample with number i is a pure function of (seed, i). Samples are numbered step by step, within a step by
+micro-batch, and within a micro-batch by process. The samples of a step therefore depend neither on the number of
+processes nor on the number of data workers, and a resumed run sees the same samples as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 READER_KILLED = (
-    "--num_workers: a process that reads the data was killed, perhaps for want of memory; give fewer (0 reads "
+    "--num_workers: a process that reads the data was killed, possibly for lack of memory; use fewer (0 reads "
     "without any) and run again"
 )
 
 
 class Draw(NamedTuple):
-    """What a process draws for one micro-batch."""
+    """The samples of one micro-batch of one process."""
 
     step: int
-    indices: tuple[int, ...]  # numbers of the samples
+    indices: tuple[int, ...]  # sample numbers
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which samples each process draws when.
+    """The assignment of samples to steps, micro-batches and processes.
 
     Attributes:
-        batch_size: samples of a micro-batch of one process.
-        accumulate: micro-batches of a step.
-        rank, world: this process, and the number of processes.
+        batch_size: samples per micro-batch and process.
+        accumulate: micro-batches per step.
+        rank, world: index of this process and number of processes.
     """
 
     batch_size: int = 1
@@ -45,23 +45,28 @@ class BatchPlan:
 
     @property
     def samples_per_step(self) -> int:
-        """Samples of one optimizer step, of all processes together."""
+        """The number of samples per optimizer step over all processes."""
         return self.batch_size * self.accumulate * self.world
 
     def draws(self, first_step: int, first_sample: int | None = None) -> Draws:
-        """The draws of this process from a step on; the first sample is the one after all those of earlier steps."""
+        """Return the draws of this process.
+
+        Args:
+            first_step: the step to start at.
+            first_sample: number of the first sample of that step; None for the sample after all earlier steps.
+        """
         return Draws(self, first_step, first_step * self.samples_per_step if first_sample is None else first_sample)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws of one process, without end; each iteration starts at the first step.
+    """The endless draws of one process; each iteration starts at the first step.
 
     Attributes:
-        plan: which samples belong to which step.
-        first_step: where to begin.
-        first_sample: the number of the first sample of that step.
-        chosen: tells which steps are wanted; None for all.
+        plan: the assignment of samples to steps.
+        first_step: the step to start at.
+        first_sample: number of the first sample of that step.
+        chosen: selects steps; None for all.
     """
 
     plan: BatchPlan
@@ -81,29 +86,29 @@ class Draws:
 
 
 class SampleSource(Protocol):
-    """Where samples come from."""
+    """A source of training and validation samples."""
 
     @property
     def epoch_samples(self) -> int | None:
-        """Samples of one pass over a recorded data set; None where there is no end."""
+        """The number of samples per pass over a recorded data set; None for an endless source."""
         ...
 
     def batches(self, draws: Draws) -> Generator[Any, None, None]:
-        """The batch of each draw, on the training device; closing the generator ends whatever reads ahead."""
+        """Yield the batch of each draw, on the training device; closing the generator stops any readers."""
         ...
 
     def validation(self) -> Sequence[Any]:
-        """Fixed batches of one sample each, built when they are indexed, on the training device."""
+        """Return fixed batches of one sample each, built when indexed, on the training device."""
         ...
 
 
 @dataclass(frozen=True)
 class MixedSource:
-    """Several sources; each step draws from one of them, at random in proportion to the weights.
+    """A mixture of sources: each step draws from one, chosen at random in proportion to the weights.
 
     Attributes:
         sources: the sources and their weights.
-        seed: of the choices.
+        seed: seed of the choice.
     """
 
     sources: Sequence[tuple[SampleSource, float]]
@@ -111,18 +116,18 @@ class MixedSource:
 
     @property
     def epoch_samples(self) -> None:
-        """No end: at least one source has none, or they end at different times."""
+        """None: the sources are endless or end at different steps."""
         return None
 
     def choose(self, step: int) -> int:
-        """The source of a step."""
+        """Return the index of the source of a step."""
         weights = np.cumsum([weight for _, weight in self.sources])
-        # The last number separates this random stream from those of the samples.
+        # The 1 separates this random stream from the streams of the samples.
         draw = np.random.default_rng((self.seed, step, 1)).random() * weights[-1]
         return int(np.searchsorted(weights[:-1], draw, side="right"))
 
     def batches(self, draws: Draws) -> Generator[Any, None, None]:
-        """The batch of each draw, from the source of its step."""
+        """Yield the batch of each draw, from the source of its step."""
 
         def stream_of(number: int) -> Generator[Any, None, None]:
             return self.sources[number][0].batches(replace(draws, chosen=lambda step: self.choose(step) == number))
@@ -133,12 +138,12 @@ class MixedSource:
                 yield next(streams[self.choose(draw.step)])
 
     def validation(self) -> Sequence[Any]:
-        """The fixed samples of all sources, one source after the other."""
+        """Return the fixed samples of all sources, source by source."""
         return concatenate([source.validation() for source, _ in self.sources])
 
 
 class LazySequence(Sequence[Any]):
-    """A sequence of ``length`` items; ``build`` computes each one when it is indexed."""
+    """A sequence of ``length`` items; ``build`` computes an item when it is indexed."""
 
     def __init__(self, length: int, build: Callable[[int], Any]) -> None:
         self.length, self.build = length, build
@@ -153,6 +158,6 @@ class LazySequence(Sequence[Any]):
 
 
 def concatenate(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
-    """The items of several sequences in one sequence, which indexes the parts only when it is indexed itself."""
+    """Concatenate sequences lazily: indexing the result indexes one part."""
     places = [(part, index) for part in parts for index in range(len(part))]
     return LazySequence(len(places), lambda index: places[index][0][places[index][1]])

@@ -1,4 +1,4 @@
-"""What recorded training data of both stages shares: cutting and changing views, reading them in worker processes."""
+"""Recorded training data of both stages: cropping, colour augmentation, reading in worker processes."""
 
 from __future__ import annotations
 
@@ -22,16 +22,22 @@ from maskvolume.data.samples import ViewBatch, num_sources_of
 from maskvolume.geometry.cameras import Camera
 from maskvolume.runtime.errors import InputError
 
-JITTERS = ("none", "brightness", "contrast", "saturation", "hue")  # one of them is drawn
-HUE_SHARE = 0.25  # of the other jitters' strength: hue is in turns
+JITTERS = ("none", "brightness", "contrast", "saturation", "hue")  # each sample gets one at random
+HUE_SHARE = 0.25  # relative to the strength of the other jitters, since hue is in turns
 
 Batch = TypeVar("Batch", bound=ViewBatch)
-Window = tuple[int, int, tuple[int, int]]  # top, left, (height, width), in the picture's own pixels
+Window = tuple[int, int, tuple[int, int]]  # top, left, (height, width) in pixels of the uncropped picture
 
 
 @dataclass(frozen=True)
 class View:
-    """One crop of one frame: uint8 ``[3, h, w]``, ``K [3, 3]`` of the crop, ``T_cam_world [4, 4]``."""
+    """One crop of one frame.
+
+    Attributes:
+        image: uint8 ``[3, h, w]``.
+        K: ``[3, 3]`` intrinsics of the crop, in pixels.
+        T_cam_world: ``[4, 4]`` pose.
+    """
 
     image: Tensor
     K: np.ndarray
@@ -41,18 +47,33 @@ class View:
 def draw_window(
     rng: np.random.Generator, picture: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float]
 ) -> Window:
-    """The part of a picture of size (h, w) that becomes the crop, when it is enlarged by a factor of ``scale``.
+    """Draw a random window of a picture that gives the crop after enlargement.
 
-    A picture that is too small is enlarged as far as it needs to be.
+    A picture that is too small is enlarged further, as far as the crop requires.
+
+    Args:
+        rng: the random generator.
+        picture: (h, w) of the picture in pixels.
+        crop: (h, w) of the crop in pixels.
+        scale: lowest and highest factor of enlargement.
     """
-    least = max(wanted / side for wanted, side in zip(crop, picture, strict=True))
-    factor = max(rng.uniform(*scale), least)
-    h, w = (min(round(wanted / factor), side) for wanted, side in zip(crop, picture, strict=True))
+    lowest_factor = max(crop_side / side for crop_side, side in zip(crop, picture, strict=True))
+    factor = max(rng.uniform(*scale), lowest_factor)
+    h, w = (min(round(crop_side / factor), side) for crop_side, side in zip(crop, picture, strict=True))
     return int(rng.integers(picture[0] - h + 1)), int(rng.integers(picture[1] - w + 1)), (h, w)
 
 
 def cut(picture: np.ndarray, window: Window, size: tuple[int, int]) -> Tensor:
-    """The window of a picture uint8 ``[H, W, 3]`` or ``[H, W]``, resized to ``size`` (h, w): ``[3 or 1, h, w]``."""
+    """Crop a picture to a window and resize the crop.
+
+    Args:
+        picture: uint8 ``[H, W, 3]`` or ``[H, W]``.
+        window: the part of the picture.
+        size: (h, w) of the result.
+
+    Returns:
+        uint8 ``[3, h, w]``, or ``[1, h, w]`` for a picture without channels.
+    """
     top, left, (h, w) = window
     part = picture[top : top + h, left : left + w]
     if (h, w) != size:
@@ -64,7 +85,7 @@ def cut(picture: np.ndarray, window: Window, size: tuple[int, int]) -> Tensor:
 
 
 def cut_intrinsics(K: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
-    """``K [3, 3]`` of the window of a picture, resized to ``size`` (h, w)."""
+    """Return the intrinsics ``[3, 3]`` of a window resized to ``size`` (h, w), from those of the picture, in pixels."""
     top, left, (h, w) = window
     sx, sy = size[1] / w, size[0] / h
     return np.array(
@@ -77,7 +98,15 @@ def cut_intrinsics(K: np.ndarray, window: Window, size: tuple[int, int]) -> np.n
 
 
 def draw_jitter(rng: np.random.Generator, strength: float) -> Callable[[Tensor], Tensor] | None:
-    """A change of colour for all views of a sample, or None."""
+    """Draw a colour change for all views of a sample; None for no change.
+
+    Args:
+        rng: the random generator.
+        strength: largest relative change of brightness, contrast or saturation.
+
+    Returns:
+        A function of pictures uint8 ``[..., 3, h, w]``, or None.
+    """
     kind, amount = JITTERS[int(rng.integers(len(JITTERS)))], rng.uniform(-strength, strength)
     if kind == "none" or strength == 0:
         return None
@@ -90,21 +119,21 @@ def draw_jitter(rng: np.random.Generator, strength: float) -> Callable[[Tensor],
 
 
 def change_alike(change: Callable[[Tensor], Tensor] | None, images: Sequence[Tensor]) -> list[Tensor]:
-    """Pictures ``[3, h, w]`` of one size after a change of colour that is the same for all."""
+    """Apply the same colour change to pictures ``[3, h, w]`` of one size; None changes nothing."""
     if change is None:
         return list(images)
-    # Side by side, so that a change that looks at the mean of a picture does the same to all.
+    # Side by side, so that a change that depends on the mean of a picture is the same for all.
     return list(change(torch.cat(list(images), dim=-1)).chunk(len(images), dim=-1))
 
 
 class RecordedSamples(Dataset[Any]):
-    """Samples by (number of sources, number of the sample); the same for the same seed in every process.
+    """A data set indexed by (number of sources, sample number); equal seeds give equal samples in every process.
 
-    A pass over the data, an epoch, takes every place that a sample can be drawn from once, in an order of its own.
+    Each epoch visits every place that samples are drawn from once, in an order of its own.
 
     Args:
-        seed: of the run.
-        places: how many there are, for instance scenes.
+        seed: seed of the run.
+        places: number of places, for instance scenes.
     """
 
     def __init__(self, seed: int, places: int) -> None:
@@ -114,16 +143,16 @@ class RecordedSamples(Dataset[Any]):
     def __len__(self) -> int:
         return self._places
 
-    def __getitem__(self, drawn: tuple[int, int]) -> Any:
-        """A sample; what is wrong with the data is handed over, since an error raised here would lose its kind."""
-        num_sources, number = drawn
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        """Return a sample, or the InputError: an error raised in a worker process would lose its type."""
+        num_sources, number = key
         try:
             return self.make(num_sources, number)
         except InputError as error:
             return error
 
     def make(self, num_sources: int, number: int) -> Any:
-        """Sample ``number`` with this many source views.
+        """Return sample ``number`` with ``num_sources`` source views.
 
         Raises:
             InputError: the data is damaged.
@@ -131,7 +160,7 @@ class RecordedSamples(Dataset[Any]):
         raise NotImplementedError
 
     def place_of(self, number: int) -> int:
-        """The place that a sample is drawn from."""
+        """Return the index of the place that a sample is drawn from."""
         epoch, turn = divmod(number, len(self))
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng((self.seed, epoch, 2)).permutation(len(self)))
@@ -140,13 +169,13 @@ class RecordedSamples(Dataset[Any]):
 
 @dataclass(frozen=True)
 class RecordedSource:
-    """Recorded views to train on, and fixed ones to validate on; see ``samples.SampleSource``.
+    """A ``SampleSource`` of recorded views.
 
     Attributes:
-        samples: to train on.
-        choices: what to validate on.
-        read_choice: the sample of a choice.
-        collate: makes a batch of samples, pictures still uint8.
+        samples: the training samples.
+        choices: the fixed views for validation.
+        read_choice: reads the sample of a choice.
+        collate: joins samples into a batch with uint8 pictures.
         device: where batches go.
         num_workers: processes that read; 0: this one.
         num_sources: fewest and most source views; the steps take turns.
@@ -166,12 +195,16 @@ class RecordedSource:
         return len(self.samples)
 
     def batches(self, draws: Draws) -> Generator[Any, None, None]:
-        """See ``SampleSource``; reads ahead in the workers."""
+        """Yield the batch of each draw, on the device; the workers read ahead.
+
+        Raises:
+            InputError: damaged data, or a worker that was killed.
+        """
         keys = ([(num_sources_of(draw.step, self.num_sources), index) for index in draw.indices] for draw in draws)
         yield from read_batches(self.samples, keys, self.collate, self.device, self.num_workers)
 
     def validation(self) -> Sequence[Any]:
-        """The chosen views."""
+        """Return the fixed views as batches of one sample each, read when indexed, on the device."""
         return LazySequence(
             len(self.choices),
             lambda index: to_device(self.collate([self.read_choice(self.choices[index])]), self.device),
@@ -185,18 +218,18 @@ def read_batches(
     device: torch.device,
     num_workers: int,
 ) -> Generator[Any, None, None]:
-    """Batches on the device, read ahead in worker processes.
+    """Yield batches on the device, read ahead in worker processes.
 
     Args:
-        samples: by (number of sources, number of the sample); gives an InputError, instead of raising it, where the
-            data is damaged: raised in a worker it would lose its kind.
-        keys: of the samples of each batch.
-        collate: makes a ``ViewBatch`` of samples, pictures still uint8.
-        device: where batches are to be.
-        num_workers: 0 reads here.
+        samples: indexed by (number of sources, sample number); returns an InputError for damaged data instead of
+            raising it, because an error raised in a worker would lose its type.
+        keys: the keys of the samples of each batch.
+        collate: joins samples into a ``ViewBatch`` with uint8 pictures.
+        device: device of the batches.
+        num_workers: number of worker processes; 0 reads in this process.
 
     Raises:
-        InputError: damaged data, or a reader that was killed while a batch was handed over.
+        InputError: damaged data, or a worker that was killed while it sent a batch.
     """
     ending = multiprocessing.Event()
     loader = DataLoader(
@@ -219,7 +252,7 @@ def read_batches(
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device, pictures as float32 in 0..1."""
+    """Move a batch to a device and convert its uint8 pictures to float32 in 0..1."""
 
     def move(value: Any) -> Any:
         if isinstance(value, Camera):
@@ -234,19 +267,19 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 @dataclass(frozen=True)
 class _Collate:
-    """A batch of samples, or the first error among them."""
+    """Joins samples into a batch, or returns the first error among them."""
 
     make: Callable[[Sequence[Any]], Any]
 
     def __call__(self, samples: Sequence[Any]) -> Any:
-        wrong = next((sample for sample in samples if isinstance(sample, InputError)), None)
-        return wrong if wrong is not None else self.make(samples)
+        error = next((sample for sample in samples if isinstance(sample, InputError)), None)
+        return error if error is not None else self.make(samples)
 
 
 def stack_cameras_of(views: Sequence[Sequence[View]]) -> Camera:
-    """Cameras ``[B, N]`` of the views of B samples; poses against the second view's, the first source.
+    """Return cameras ``[B, N]`` of the views of B samples, in float32.
 
-    Small numbers lose nothing in float32.
+    Poses are relative to the second view, the first source: small numbers keep their precision in float32.
     """
     K = torch.from_numpy(np.stack([[view.K for view in sample] for sample in views])).float()
     T = torch.from_numpy(np.stack([[view.T_cam_world for view in sample] for sample in views]))
@@ -255,7 +288,7 @@ def stack_cameras_of(views: Sequence[Sequence[View]]) -> Camera:
 
 
 def _start_worker(ending: Event, _: int) -> None:
-    """Interruptions, which may come to all processes of a group, are for the main one; it ends its workers itself."""
+    """Ignore interrupts in a worker: they reach all processes of a group, and the main process ends its workers."""
 
     def terminate(*_: object) -> None:
         if ending.is_set():

@@ -14,7 +14,7 @@ from maskvolume.geometry.cameras import Camera
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """B times V source views and a target.
+    """A batch of B samples, each with V source views and one target view.
 
     Attributes:
         images: ``[B, V, 3, H, W]`` source views in 0..1.
@@ -33,7 +33,7 @@ class ViewBatch:
     far: Tensor
 
     def pin_memory(self) -> ViewBatch:
-        """The same batch in page-locked memory, which a GPU reads asynchronously; a DataLoader calls this."""
+        """Return the batch in page-locked memory, from which a GPU copies asynchronously; called by a DataLoader."""
 
         def pin(value: Any) -> Any:
             if isinstance(value, Camera):
@@ -45,14 +45,14 @@ class ViewBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class MovingBatch(ViewBatch):
-    """Views of scenes in which something moves, at one instant or at several consecutive ones.
+    """A batch of views of scenes with moving objects, at one or several consecutive instants.
 
     Attributes:
-        backgrounds: ``[B, V, 3, H, W]`` each source's view of the scene without its moving objects.
+        backgrounds: ``[B, V, 3, H, W]`` source views of the scene without its moving objects.
         matte: ``[B, 1, h, w]`` share of each target pixel that moving objects cover.
-        later_images: ``[B, T-1, V, 3, H, W]`` the source views at the following instants, or None.
-        later_target_images: ``[B, T-1, 3, h, w]`` the target views of these instants.
-        later_mattes: ``[B, T-1, 1, h, w]`` the mattes of these instants.
+        later_images: ``[B, T-1, V, 3, H, W]`` the source views at the following instants; None for one instant.
+        later_target_images: ``[B, T-1, 3, h, w]`` the target views at these instants, or None.
+        later_mattes: ``[B, T-1, 1, h, w]`` the mattes at these instants, or None.
     """
 
     backgrounds: Tensor
@@ -66,13 +66,18 @@ Batch = TypeVar("Batch", bound=ViewBatch)
 
 
 def num_sources_of(step: int, num_sources: tuple[int, int]) -> int:
-    """The number of source views of a step: the steps take turns, from the fewest to the most views."""
+    """Return the number of source views of a step: steps cycle from the fewest to the most views.
+
+    Args:
+        step: index of the optimizer step, from 0.
+        num_sources: fewest and most source views, both inclusive.
+    """
     fewest, most = num_sources
     return fewest + step % (most - fewest + 1)
 
 
 def join_batches(batches: Sequence[Batch]) -> Batch:
-    """One batch of several, all of the same sizes and number of views."""
+    """Concatenate batches with the same picture sizes and number of views along the batch axis."""
     if len(batches) == 1:
         return batches[0]
     joined: dict[str, Any] = {}

@@ -110,7 +110,7 @@ def reference_weights(
     differences sum to their value for a reach that ends at the camera after the ``count`` nearest, but to at least
     ``count - 1`` times the squared spacing of the cameras, so that several cameras at similar distances share a view.
     This keeps weights continuous wherever the target moves. With a count of two, a target between two cameras of a row
-    uses these two, and a target amid four cameras of a grid uses all four; the same holds in front of and behind the
+    uses these two, and a target between four cameras of a grid uses all four; the same holds in front of and behind the
     rig. A target at a camera's position uses that camera alone. Weights below ``SMALLEST_SHARE`` go to zero, also
     continuously.
 

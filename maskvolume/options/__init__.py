@@ -1,4 +1,4 @@
-"""Options of programs: a dataclass becomes a command line and a config file, and comes back filled."""
+"""Program options: a dataclass declares them; the command line and a config file fill it."""
 
 from maskvolume.options.fields import Limits, Size, check_ranges, marked, option, positional, required
 from maskvolume.options.programs import parse_options, save_options

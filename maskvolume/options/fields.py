@@ -1,4 +1,4 @@
-"""The fields of an options dataclass: how they are declared, their types, and their values from text."""
+"""The fields of an options dataclass: their declaration, their types, and conversion of text to values."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ _BRACKETED_WORDS = re.compile(r"^\[\s*[A-Za-z][^\[\],]*\]$")
 
 
 class Size(NamedTuple):
-    """A picture size in pixels. As an option it is written ``W H``; the program gets (h, w)."""
+    """A picture size (h, w) in pixels; as an option it is written ``W H``."""
 
     h: int
     w: int
 
     @property
     def wh(self) -> tuple[int, int]:
-        """Width and height, as people write them."""
+        """Width and height, as on the command line."""
         return self.w, self.h
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The range of a number, or of the numbers of a list; None where an end is open.
+    """The range of a number, or of each number of a list; None for no limit.
 
     Attributes:
-        low, high: the least and the greatest value.
-        above, below: the same for ends that do not belong to the range.
-        ascending: whether no number of a list may be less than the one before it.
+        low, high: inclusive limits.
+        above, below: exclusive limits.
+        ascending: whether the numbers of a list must not decrease.
     """
 
     low: float | None = None
@@ -88,30 +88,30 @@ def option(
     ascending: bool = False,
     marks: Sequence[str] = (),
 ) -> T:
-    """A dataclass field with a default.
+    """Declare an option with a default, as a dataclass field.
 
     Args:
-        default: the value where none is given.
+        default: the default value.
         help: the text of the option in ``--help``.
-        choices: the only values.
-        low: the least value; of a list, of each of its items.
-        high: the greatest value.
-        above: like ``low``, for a value that is out of range itself.
-        below: like ``high``, for a value that is out of range itself.
-        ascending: whether no item of a list may be less than the one before it.
-        marks: words by which a program finds its options again, see ``marked``.
+        choices: the allowed values; None allows all.
+        low: inclusive lower limit; for a list, of each item.
+        high: inclusive upper limit.
+        above: exclusive lower limit.
+        below: exclusive upper limit.
+        ascending: whether the items of a list must not decrease.
+        marks: labels that ``marked`` finds.
     """
     limits = Limits(low, high, above, below, ascending)
     return dataclasses.field(default=default, kw_only=True, metadata=_metadata(help, choices, limits, marks))
 
 
 def required(help: str, choices: Sequence[Any] | None = None, *, marks: Sequence[str] = ()) -> Any:
-    """A dataclass field that the command line or the config file must give."""
+    """Declare an option without a default, which the command line or the config file must give; see ``option``."""
     return dataclasses.field(kw_only=True, metadata=_metadata(help, choices, NO_LIMITS, marks))
 
 
 def positional(help: str) -> Any:
-    """A required field that is given by its place, in the order of the fields, or as ``--name``."""
+    """Declare a required option that is given by position, in the order of the fields, or as ``--name``."""
     return dataclasses.field(kw_only=True, metadata={**_metadata(help, None, NO_LIMITS, ()), "positional": True})
 
 
@@ -120,12 +120,17 @@ def _metadata(help: str, choices: Sequence[Any] | None, limits: Limits, marks: S
 
 
 def marked(options: Any, mark: str) -> frozenset[str]:
-    """The names of the options, of a dataclass or its instance, that are declared with this mark."""
+    """Return the names of the options that have a mark.
+
+    Args:
+        options: a dataclass of options, or an instance.
+        mark: the mark.
+    """
     return frozenset(field.name for field in dataclasses.fields(options) if mark in field.metadata.get("marks", ()))
 
 
 def check_ranges(options: Any) -> None:
-    """Check the numbers of options that were not parsed but built in code, before any work starts.
+    """Check the numbers of options that were built in code instead of parsed, before any work starts.
 
     Args:
         options: an instance of a dataclass of options.
@@ -144,12 +149,12 @@ def _check_range(limits: Limits, value: Any, place: str) -> None:
         if item not in limits:
             raise InputError(f"{place}: {limits} expected, got {item:g}")
     if limits.ascending and list(value) != sorted(value):
-        raise InputError(f"{place}: the lower one first expected, got {' '.join(f'{item:g}' for item in value)}")
+        raise InputError(f"{place}: ascending numbers expected, got {' '.join(f'{item:g}' for item in value)}")
 
 
 @dataclass(frozen=True)
 class OptionField:
-    """One option: its name, the type of its value or of a list's items, and how many items."""
+    """One option; ``kind`` is the type of its value or of the items of a list, ``count`` the number of items."""
 
     name: str
     kind: type  # str, int, float or bool
@@ -169,7 +174,7 @@ class OptionField:
 
     @property
     def expected(self) -> str:
-        """What a value looks like, in words."""
+        """The form of a value in words, for messages."""
         if self.choices:
             return "one of " + ", ".join(str(choice) for choice in self.choices)
         if self.kind is bool:
@@ -181,10 +186,10 @@ class OptionField:
 
 
 def read_fields(cls: type) -> dict[str, OptionField]:
-    """The options that a dataclass declares, by name.
+    """Return the options that a dataclass declares, by name.
 
     Raises:
-        TypeError: a field that is not made by ``option`` and its kin, or of a type that is not supported.
+        TypeError: a field that is not declared by ``option``, ``required`` or ``positional``, or an unsupported type.
     """
     hints = get_type_hints(cls)
     return {field.name: _read_field(field, hints[field.name]) for field in dataclasses.fields(cls)}
@@ -196,9 +201,9 @@ def _read_field(field: dataclasses.Field[Any], annotation: Any) -> OptionField:
     choices = field.metadata["choices"]
     optional = False
     if get_origin(annotation) in (Union, types.UnionType):
-        inner = [part for part in get_args(annotation) if part is not type(None)]
-        optional = len(inner) < len(get_args(annotation))
-        annotation = inner[0] if len(inner) == 1 else None
+        members = [part for part in get_args(annotation) if part is not type(None)]
+        optional = len(members) < len(get_args(annotation))
+        annotation = members[0] if len(members) == 1 else None
     is_size = annotation is Size
     if is_size:
         annotation = tuple[int, int]
@@ -228,16 +233,19 @@ def _read_field(field: dataclasses.Field[Any], annotation: Any) -> OptionField:
 
 
 def convert(field: OptionField, raw: str | list[str], place: str, folder: Path | None) -> Any:
-    """The value of an option from its text.
+    """Convert the text of an option to its value.
 
     Args:
         field: the option.
         raw: its text, or the words of a list.
-        place: names the option, and the file and line it stands in, in messages.
-        folder: what a path that starts with ``./`` or ``../`` is relative to; None leaves it as it is.
+        place: the option, or its file, line and name, for messages.
+        folder: base of paths that start with ``./`` or ``../``; None leaves them unchanged.
+
+    Returns:
+        The value, in the declared type of the field.
 
     Raises:
-        InputError: the text is no value of this option, or a number out of its range.
+        InputError: the text is not a value of this option, or a number is out of range.
     """
     value = _convert_text(field, raw, place, folder)
     _check_range(field.limits, value, place)
@@ -260,7 +268,7 @@ def _convert_text(field: OptionField, raw: str | list[str], place: str, folder: 
 
 def _convert_item(field: OptionField, text: str, place: str, folder: Path | None) -> Any:
     if _PLACEHOLDER.search(text) or (not field.is_list and _BRACKETED_WORDS.match(text)):
-        raise InputError(f"{place}: `{text}` only holds the place of a value; write your own")
+        raise InputError(f"{place}: `{text}` is a placeholder; write your own value")
     try:
         value = _convert_scalar(field.kind, text)
     except ValueError:
@@ -286,7 +294,7 @@ def _convert_scalar(kind: type, text: str) -> Any:
 
 
 def _split_list(tokens: list[str], kind: type) -> list[str]:
-    """The items of a list: ``640 360``, ``640,360``, ``[640, 360]``, ``["a b", "c"]``."""
+    """Split a list such as ``640 360``, ``640,360``, ``[640, 360]`` or ``["a b", "c"]`` into its items."""
     text = tokens[0].strip()
     if len(tokens) == 1 and text.startswith("[") and text.endswith("]"):
         try:

@@ -52,22 +52,25 @@ _QUOTED = re.compile(r"""^(?P<quote>["'])(?P<text>.*?)(?P=quote)\s*(?:[#;].*)?$"
 
 
 def parse_options(cls: type[T], argv: Sequence[str] | None = None, *, prog: str, description: str) -> T:
-    """Read the options of a program.
+    """Read the options of a program from the command line and a config file.
 
-    A flag on the command line beats the file that ``--config NAME`` names; NAME is looked up as
-    given and then in the ``configs`` folder. A list is written ``640 360``, ``640,360`` or
-    ``[640, 360]``. In a config file a text that starts with ``./`` or ``../`` is a path relative
-    to the folder of that file; every other path is relative to the working directory.
+    The command line takes precedence over the file that ``--config NAME`` names. NAME is a path, or a file in the
+    ``configs`` folder. A list is written ``640 360``, ``640,360`` or ``[640, 360]``. In a config file, text that
+    starts with ``./`` or ``../`` is a path relative to the folder of the file; all other paths are relative to the
+    working directory.
 
     Args:
-        cls: a frozen dataclass whose fields are made by ``option``, ``required`` and ``positional``.
-        argv: the command line without the program; ``sys.argv[1:]`` when None.
-        prog: the program's name in its help.
-        description: the first lines of its help.
+        cls: a frozen dataclass whose fields are declared by ``option``, ``required`` and ``positional``.
+        argv: the command line without the program; None for ``sys.argv[1:]``.
+        prog: name of the program in its help.
+        description: first lines of the help.
+
+    Returns:
+        An instance of ``cls``.
 
     Raises:
-        InputError: an unknown key, a value of the wrong kind or out of range, a placeholder that was left in the
-            file, a missing option; the message names the file, the line and the key.
+        InputError: an unknown key, a value of the wrong type or out of range, a placeholder left in the file, or a
+            missing option; the message names the file, the line and the key.
     """
     fields = read_fields(cls)
     config = _ConfigFile(fields)
@@ -75,7 +78,7 @@ def parse_options(cls: type[T], argv: Sequence[str] | None = None, *, prog: str,
     arguments = _settle_flags(sys.argv[1:] if argv is None else argv, fields)
     namespace, unknown = parser.parse_known_args(arguments)
     _take_positionals(namespace, unknown, fields)
-    from_file = {
+    file_keys = {
         key
         for source, settings in parser.get_source_to_settings_dict().items()
         if source.startswith("config_file")
@@ -84,8 +87,8 @@ def parse_options(cls: type[T], argv: Sequence[str] | None = None, *, prog: str,
     values = {}
     for name, field in fields.items():
         if hasattr(namespace, name):
-            place = config.place(name) if name in from_file else f"--{name}"
-            folder = config.folder if name in from_file else None
+            place = config.place(name) if name in file_keys else f"--{name}"
+            folder = config.folder if name in file_keys else None
             values[name] = convert(field, getattr(namespace, name), place, folder)
         elif field.required:
             where = f" or in {config.path}" if config.path else " or in a config file (--config)"
@@ -95,14 +98,19 @@ def parse_options(cls: type[T], argv: Sequence[str] | None = None, *, prog: str,
 
 
 def save_options(options: Any, path: str | os.PathLike[str]) -> None:
-    """Write the options that a program ran with to a JSON file, beside its results; sizes are ``[w, h]`` there."""
+    """Write the options of a run to a JSON file.
+
+    Args:
+        options: an instance of a dataclass of options.
+        path: the file; sizes are written as ``[w, h]``.
+    """
     with atomic_path(Path(path)) as partial:
         text = json.dumps(_plain(dataclasses.asdict(options)), indent=2, default=str)
         partial.write_text(text + "\n", encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
-    """The value with each size as its user wrote it: width, height."""
+    """Return a value as JSON types, with sizes as (width, height), as on the command line."""
     if isinstance(value, Size):
         return value.wh
     if isinstance(value, dict):
@@ -111,9 +119,10 @@ def _plain(value: Any) -> Any:
 
 
 class _Parser(configargparse.ArgumentParser):
-    """The parser; its errors are one line.
+    """A parser whose errors are one line.
 
-    Values stay text here, without ``type`` and ``choices``: argparse's errors don't name the line of a config file.
+    It returns values as text, without ``type`` and ``choices``, because argparse's errors do not name the line of a
+    config file.
     """
 
     def error(self, message: str) -> NoReturn:
@@ -163,12 +172,12 @@ def _add_argument(parser: configargparse.ArgumentParser, field: OptionField) -> 
 
 
 def _settle_flags(arguments: Sequence[str], fields: dict[str, OptionField]) -> list[str]:
-    """Turn ``--flag`` and ``--no-flag`` into ``--flag=...``, so that no flag takes the word after it.
+    """Replace ``--flag`` and ``--no-flag`` by ``--flag=...``, so that no flag consumes the next word.
 
-    argparse's ``BooleanOptionalAction`` takes no value, and an optional value would swallow a positional word.
+    argparse's ``BooleanOptionalAction`` takes no value, and an optional value would consume a positional word.
     """
     flags = {f"--{name}" for name, field in fields.items() if field.kind is bool}
-    settled = []
+    words = []
     for index, text in enumerate(arguments):
         flag = f"--{text.removeprefix('--no-')}"
         following = "".join(arguments[index + 1 : index + 2]).lower()
@@ -176,20 +185,20 @@ def _settle_flags(arguments: Sequence[str], fields: dict[str, OptionField]) -> l
             text = f"{text}=true"
         elif text.startswith("--no-") and flag in flags:
             text = f"{flag}=false"
-        settled.append(text)
-    return settled
+        words.append(text)
+    return words
 
 
 def _take_positionals(namespace: Any, words: list[str], fields: dict[str, OptionField]) -> None:
-    """Give the words that belong to no option to the positional fields, in order.
+    """Assign the words that belong to no option to the positional fields, in order.
 
-    A positional argument of argparse can't be given by name too, on the command line or in a config file.
+    argparse's positional arguments cannot also be given by name, on the command line or in a config file.
     """
-    free = [field for field in fields.values() if field.positional and not hasattr(namespace, field.name)]
+    free_fields = [field for field in fields.values() if field.positional and not hasattr(namespace, field.name)]
     for word in words:
-        if word.startswith("--") or not free:
+        if word.startswith("--") or not free_fields:
             raise InputError(_describe_unknown_argument(word, fields))
-        setattr(namespace, free.pop(0).name, word)
+        setattr(namespace, free_fields.pop(0).name, word)
 
 
 def _help_text(field: OptionField) -> str:
@@ -217,26 +226,26 @@ def _describe_unknown_argument(argument: str, fields: dict[str, OptionField]) ->
     return f"--{name}: there is no such option; the nearest one is --{_nearest(name, [*fields, 'config'])}"
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+def _nearest(name: str, names: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)[0]
 
 
 def _find_config(name: str) -> str:
-    """The path of a config file: as given, else in the repository's configs folder."""
+    """Find a config file: at the path ``name``, else in the configs folder of the repository."""
     for path in (Path(name).expanduser(), CONFIGS_FOLDER / name):
         if path.is_file():
             return str(path)
         if path.is_dir():
             raise InputError(f"{path}: --config: is a folder where a file is expected; name a file in it")
-    shipped = sorted(path.name for path in CONFIGS_FOLDER.glob("*.txt"))
-    known = f"; {CONFIGS_FOLDER} has {', '.join(shipped)}" if shipped else "; check the name"
+    config_names = sorted(path.name for path in CONFIGS_FOLDER.glob("*.txt"))
+    known = f"; {CONFIGS_FOLDER} has {', '.join(config_names)}" if config_names else "; check the name"
     raise InputError(f"{name}: no such config file, neither here nor in {CONFIGS_FOLDER}{known}")
 
 
 class _ConfigFile:
-    """The config file of one run, and the line of each key, for messages.
+    """The config file of one run, with the line of each key for messages.
 
-    Not one of configargparse's own parsers: they drop line numbers, quotes and keys that are given twice.
+    configargparse's own parsers do not keep line numbers, quotes or duplicate keys.
     """
 
     def __init__(self, fields: dict[str, OptionField]) -> None:
@@ -259,7 +268,7 @@ class _ConfigFile:
         return open(path, encoding="utf-8-sig")
 
     def read(self, stream: TextIO) -> dict[str, str]:
-        """The values by key, as text that the command line would take after ``--key=``."""
+        """Read the values by key, as text for ``--key=`` on the command line."""
         try:
             lines = stream.read().splitlines()
         except UnicodeDecodeError:
@@ -313,7 +322,7 @@ class _ConfigFile:
 
 
 class _BoundParser(configargparse.ConfigFileParser):
-    """Lets configargparse, which makes its own instance, read by way of a ``_ConfigFile``."""
+    """A parser class that reads through a ``_ConfigFile``; configargparse instantiates it itself."""
 
     config: _ConfigFile
 

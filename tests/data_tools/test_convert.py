@@ -121,7 +121,7 @@ def test_there_and_back_again(tmp_path, clip, form, capsys):
     there = convert(clip, form, tmp_path / "there")
     back = convert(there, "frames", tmp_path / "back")
     check_same(clip, back)
-    assert "taken anew" not in capsys.readouterr().out
+    assert "resampled" not in capsys.readouterr().out
     # Nothing was encoded again.
     assert (back / "cam02/00001.png").read_bytes() == (clip / "cam02/00001.png").read_bytes()
 
@@ -202,7 +202,7 @@ def distorted_cameras(root: Path, kinds: tuple[str, ...], folder: str, scene=spo
 
 @pytest.mark.parametrize("form", ["colmap", "nerfstudio"])
 @pytest.mark.parametrize("target", ["frames", "videos"])
-def test_what_llff_cannot_hold_is_taken_anew(tmp_path, form, target, capsys):
+def test_what_llff_cannot_hold_is_resampled(tmp_path, form, target, capsys):
     root = tmp_path / "in"
     if form == "colmap":
         cameras = distorted_cameras(root / "images", ("barrel", "rational", "fisheye"), "")
@@ -212,7 +212,7 @@ def test_what_llff_cannot_hold_is_taken_anew(tmp_path, form, target, capsys):
         write_nerfstudio(root / "transforms.json", cameras)
     out = convert(root, target, tmp_path / "out", "--bounds", 1, 9)
     printed = capsys.readouterr().out
-    assert f"cam00: pictures are taken anew, since {target} cannot hold distortion, two focal lengths" in printed
+    assert f"cam00: pictures are resampled, since {target} cannot hold distortion, two focal lengths" in printed
     assert "a principal point off the centre" in printed
     clip = RigClip.open(out)
     for n, camera in enumerate(cameras):
@@ -240,7 +240,7 @@ def test_lens_is_kept_where_the_form_holds_it(tmp_path, capsys):
     write_nerfstudio(root / "transforms.json", distorted_cameras(root, ("barrel", "pincushion"), "images/"))
     colmap = convert(root, "colmap", tmp_path / "colmap")
     back = convert(colmap, "nerfstudio", tmp_path / "back")
-    assert "taken anew" not in capsys.readouterr().out
+    assert "resampled" not in capsys.readouterr().out
     old, new = (json.loads((folder / "transforms.json").read_text()) for folder in (root, back))
     for a, b in zip(old["frames"], new["frames"], strict=True):
         assert (a["file_path"], a["time"]) == (b["file_path"], b["time"])
@@ -254,8 +254,8 @@ def test_lenses_that_a_form_cannot_hold(tmp_path, capsys):
     write_colmap(root / "sparse/0", distorted_cameras(root / "images", ("rational", "fisheye"), ""))
     out = convert(root, "nerfstudio", tmp_path / "out")
     printed = capsys.readouterr().out
-    assert "cam00: pictures are taken anew, since nerfstudio cannot hold rational" in printed
-    assert "cam02: pictures are taken anew, since nerfstudio cannot hold fisheye lenses beside others" in printed
+    assert "cam00: pictures are resampled, since nerfstudio cannot hold rational" in printed
+    assert "cam02: pictures are resampled, since nerfstudio cannot hold fisheye lenses beside others" in printed
     for name in NAMES[:2]:
         file = f"images/{name}/00000.png"
         pixel = nerfstudio_pixel(out / "transforms.json", file, SPOT)
@@ -271,7 +271,7 @@ def test_pictures_of_several_sizes_become_one(tmp_path, capsys):
     write_colmap(tmp_path / "in/sparse/0", cameras)
     out = convert(tmp_path / "in", "frames", tmp_path / "out", "--bounds", 1, 9)
     printed = capsys.readouterr().out
-    assert "cam02: pictures are taken anew, since frames cannot hold pictures of 160 x 120 pixels" in printed
+    assert "cam02: pictures are resampled, since frames cannot hold pictures of 160 x 120 pixels" in printed
     assert "cam00: pictures" not in printed
     assert RigClip.open(out).size == SIZE
     np.testing.assert_allclose(

@@ -167,7 +167,7 @@ def test_known_lenses_then_undistort(recording, truth, tmp_path, capsys):
     lens = Lens(np.array([[280.0, 0, 163], [0, 281, 118], [0, 0, 1]]), np.array([-0.12, 0.03, 0, 0]), "pinhole", SIZE)
     write_calibration(tmp_path / "calibration" / "all.json", lens)
     y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
-    # Where each pixel of the distorted picture lies in the straight one.
+    # The position of each pixel of the distorted picture in the undistorted one.
     rays = cv2.undistortPoints(np.stack([x, y], -1).reshape(-1, 1, 2), lens.K, lens.distortion)[:, 0]
     pixels = (rays @ [[280.0, 0], [0, 280]] + [160, 120] - 0.5).astype(np.float32).reshape(*SIZE, 2)
     for path in sorted(recording.glob("cam*/*.png")):

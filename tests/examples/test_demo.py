@@ -23,7 +23,7 @@ def test_the_demo_makes_video_and_sheet(tiny_rig: Path, tmp_path: Path, capsys) 
     weights = untrained(tmp_path / "mask.safetensors", "mask")
     out = tmp_path / "out"
     arguments = ["--root_dir", str(tiny_rig), "--ckpt_path", str(weights), "--out_dir", str(out)]
-    for _ in range(2):  # the second time it makes everything anew
+    for _ in range(2):  # the second run creates everything again
         demo.main([*arguments, "--num_poses", "8"])
     printed = capsys.readouterr().out
     for name in ("video.mp4", "disparity.mp4", "contact_sheet.png"):

@@ -1,4 +1,4 @@
-"""export_web: what lies in the folder, what is kept, and bad input."""
+"""export_web: the contents of the folder, the reuse of existing files, and bad input."""
 
 from __future__ import annotations
 
@@ -315,6 +315,6 @@ def test_what_does_not_fit_ends_in_a_line_and_what_was_made_is_kept(export, make
     export(rig, out, "--atlas", 256).check_input_error("static content", "--atlas")
     made = sorted((out / ".work/layers").iterdir())
     assert len(made) == 3
-    (rig / "cam00/00001.png").write_bytes(b"no picture")  # nothing is made of it again
+    (rig / "cam00/00001.png").write_bytes(b"no picture")  # it is not read again
     outcome = export(rig, out, "--atlas", 1024, "--no-cameras").check()
     assert "Mbit/s" in outcome.stdout

@@ -201,7 +201,7 @@ def test_frames_are_told_by_what_each_browser_says_of_time(open_page: OpenPage, 
 
 
 def test_few_compared_videos_stay_loaded(open_page: OpenPage, copied: Path) -> None:
-    """Phones decode few videos at once; each camera is shown nevertheless, also one that was let go."""
+    """Phones decode few videos at once; each camera is shown nevertheless, also one whose video was released."""
 
     def add_cameras(manifest: dict[str, Any]) -> None:
         manifest["cameras"] += [{**manifest["cameras"][0], "name": f"more{i}"} for i in range(3)]

@@ -1,4 +1,4 @@
-"""A run that is stopped at any moment goes on, and ends in the same bytes as one that was not stopped."""
+"""A run that is interrupted at any moment can be continued, and its output is identical to an uninterrupted run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endless random worlds, rendered by ray casting, to train on without any data file."""
+"""Endless random worlds, rendered by ray casting, for training without data files."""
 
 from maskvolume.data.synthetic.options import SyntheticSample, WorldOptions
 from maskvolume.data.synthetic.sampling import sample_worlds

@@ -1,4 +1,4 @@
-"""What cameras do to pictures: exposure, white balance, blur, noise, compression."""
+"""Camera effects: exposure, white balance, blur, noise, compression."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from maskvolume.data.synthetic.options import WorldOptions
 
 @dataclass(frozen=True)
 class CameraEffects:
-    """What each source of each world does to its pictures.
+    """The effects of each source camera of each world.
 
     Attributes:
-        gain: ``[B, V, 3]``.
-        kernel: ``[B, V, 2, 5]`` vertical and horizontal blur.
+        gain: ``[B, V, 3]`` factor per colour channel.
+        kernel: ``[B, V, 2, 5]`` vertical and horizontal blur kernel.
         noise: ``[B, V, 2]`` standard deviations of read noise, and of shot noise at full brightness.
-        steps: ``[B, V]`` of the quantizer; 0: none.
+        steps: ``[B, V]`` quantization steps; 0 for no quantization.
     """
 
     gain: Tensor
@@ -30,7 +30,7 @@ class CameraEffects:
 
 
 def draw_effects(rngs: list[np.random.Generator], options: WorldOptions) -> CameraEffects:
-    """Random effects, on the CPU; the cameras of a world are alike."""
+    """Draw random effects, one generator per world, as CPU tensors; the cameras of a world have similar effects."""
     V = options.num_sources
     taps = np.arange(-2, 3)
     gains, kernels, noises, steps = [], [], [], []
@@ -51,7 +51,16 @@ def apply_effects(
     effects: CameraEffects,
     generator: torch.Generator,  # of the images' device
 ) -> Tensor:
-    """The pictures as the cameras give them, 0..1."""
+    """Apply camera effects to pictures.
+
+    Args:
+        images: ``[B, V, 3, H, W]`` pictures; 1 is full brightness.
+        effects: the effects of the cameras.
+        generator: draws the noise, on the device of the images.
+
+    Returns:
+        Pictures ``[B, V, 3, H, W]`` in 0..1, rounded to 8 bits.
+    """
     B, V, C, H, W = images.shape
     x = (images * effects.gain[..., None, None]).reshape(1, B * V * C, H, W)
     kernel = effects.kernel.repeat_interleave(C, dim=1).view(B * V * C, 1, 2, 5)
@@ -63,12 +72,12 @@ def apply_effects(
     x = x + noise * sigma
     if bool((effects.steps > 0).any()):
         x = _quantize_blocks(x, effects.steps)
-    # Eight bits, as every picture file has.
+    # Eight bits, as in picture files.
     return x.clamp_(0, 1).mul_(255).round_().div_(255)
 
 
 def _quantize_blocks(x: Tensor, steps: Tensor) -> Tensor:
-    """Rounds the cosine transform of 8 x 8 blocks, coarser for higher frequencies."""
+    """Quantize the cosine transform of 8 x 8 blocks, more coarsely at higher frequencies."""
     H, W = x.shape[-2:]
     n = torch.arange(8, device=x.device, dtype=x.dtype)
     basis = torch.cos((2 * n[None] + 1) * n[:, None] * (torch.pi / 16)) * 0.5

@@ -1,4 +1,4 @@
-"""What random worlds are like, and what comes of them."""
+"""The options of random worlds, and the samples rendered from them."""
 
 from __future__ import annotations
 
@@ -11,40 +11,43 @@ from maskvolume.data.samples import MovingBatch
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """Random worlds and rigs. Ranges are (low, high); fractions of a picture are of its width.
+    """The distribution of random worlds and rigs.
+
+    Ranges are (low, high). Lengths in a picture are fractions of its width unless stated otherwise.
 
     Attributes:
         size: (h, w) of the source pictures.
-        target_size: (h, w) of the target picture; None: that of the sources.
+        target_size: (h, w) of the target picture; None for that of the sources.
         num_sources: source views V; view 0 is the reference.
-        moving: put movers into the worlds, and give backgrounds and mattes.
-        near: depth that no thing comes nearer than, in scene units.
+        moving: add movers to the worlds, and render backgrounds and mattes.
+        near: depth of the nearest point, in scene units.
         far_ratio: depth of the backdrop, in units of ``near``.
         disparity: shift of a thing at ``near`` between neighbouring sources.
         focal: focal length.
-        rotation: largest rotation of a camera against the reference about each axis, in degrees.
-        between_share: share of targets between the sources; of the others, most lie outside, by up to one
-            baseline, and some anywhere near, also before and behind.
-        num_things: things of the static world, without backdrop and floor.
-        num_movers: movers.
+        rotation: largest rotation of a camera relative to the reference about each axis, in degrees.
+        between_share: share of targets between the sources. Most of the others are outside, by up to one baseline;
+            some are anywhere near, also in front of or behind the sources.
+        num_things: number of static things, not counting backdrop and floor.
+        num_movers: number of movers.
         mover_size: largest extent of a mover.
-        shadow_share: share of movers that shade the static world around them. A shadow is in the images
-            and the target, neither in the backgrounds nor in the matte.
-        instants: T of them; movers go straight on from one to the next.
-        mover_step: how far a mover goes from one instant to the next.
-        plain_share: share of the surfaces that show next to nothing: what is around them tells how deep they are.
-        brightness: mean of the pictures that the scene's exposure aims at.
+        shadow_share: share of movers that shade the static world around them. A shadow is visible in the images
+            and the target, but not in the backgrounds or the matte.
+        instants: number of instants T; movers move in straight lines.
+        mover_step: displacement of a mover per instant.
+        plain_share: share of nearly textureless surfaces, whose depth follows only from their surroundings.
+        brightness: desired mean of the pictures, which determines the exposure of the scene.
         gain: largest relative difference of exposure between cameras.
         white_balance: the same for each colour.
-        blur: largest standard deviation of the sources' blur, in pixels.
-        noise: largest standard deviation of the sources' noise, read and shot noise each.
-        block_noise_share: share of source pictures quantized as JPEG does.
-        calibration: largest standard deviation of what the sources' intrinsics are wrong by, in pixels: the principal
-            point, and the focal length at the picture's edge. What is given is wrong, not what is rendered.
+        blur: largest standard deviation of the blur of the sources, in pixels.
+        noise: largest standard deviation of the noise of the sources, for read and shot noise each.
+        block_noise_share: share of source pictures quantized as in JPEG.
+        calibration: largest standard deviation of the errors in the source intrinsics, in pixels: of the principal
+            point, and of the focal length at the picture edge. Only the intrinsics in the sample are wrong, not the
+            rendering.
         rays_per_side: rays per pixel along each axis.
-        source_depth: give the depth of the source views.
-        texture_seed: another number gives another bank of textures.
-        num_textures: textures in the bank.
+        source_depth: include the depth of the source views.
+        texture_seed: seed of the texture bank.
+        num_textures: number of textures in the bank.
     """
 
     size: tuple[int, int] = (144, 192)
@@ -96,7 +99,7 @@ class WorldOptions:
                 raise ValueError(f"{name}: 0 or more expected, got {getattr(self, name)}")
 
     def to_train_on(self) -> WorldOptions:
-        """Worlds with plain surfaces, seen by cameras of rigs that nobody has calibrated in a laboratory."""
+        """Return these options with plain surfaces, and cameras without laboratory calibration, for training."""
         return replace(self, plain_share=0.35, gain=0.06, white_balance=0.03, calibration=0.4)
 
 
@@ -104,16 +107,16 @@ class WorldOptions:
 class SyntheticSample(MovingBatch):
     """A batch of B worlds, each seen by V sources and a target.
 
-    The source views have the effects of cameras; the target is clean, at the exposure of the scene. The backgrounds
-    are the views without the movers: same exposure and blur, other noise. The planes lie
-    between 0.9 of the nearest depth that a source sees and twice the farthest.
+    The source views have camera effects; the target has none and uses the exposure of the scene. The backgrounds are
+    the source views without the movers, with the same exposure and blur but different noise. ``near`` is 0.9 of the
+    nearest depth in the source views, ``far`` is twice the farthest.
 
     Attributes:
-        target_background: ``[B, 3, h, w]`` the same without the movers.
-        target_depth: ``[B, 1, h, w]`` depth along the target's z axis, of the nearest thing at edges.
+        target_background: ``[B, 3, h, w]`` the target image without the movers, in 0..1.
+        target_depth: ``[B, 1, h, w]`` depth along the z axis of the target; at edges, of the nearest thing.
         target_background_depth: ``[B, 1, h, w]`` the same without the movers.
         source_mattes: ``[B, T, V, 1, H, W]`` share of each source pixel that movers cover, at each instant.
-        source_depth: ``[B, V, 1, H, W]`` or None.
+        source_depth: ``[B, V, 1, H, W]`` depth of the source views, or None.
     """
 
     target_background: Tensor

@@ -13,14 +13,14 @@ from scipy.spatial import KDTree
 Array = NDArray[np.floating[Any]]
 Maker = Callable[[np.random.Generator], Array]
 
-TILE = 256  # texels of a texture's side; mirrored repeat makes it endless
-CUT = 128  # cells of a cut-out's side
+TILE = 256  # side of a texture in texels; mirrored repeat makes it endless
+CUT = 128  # side of a cut-out in cells
 
 # Procedural textures: each returns [TILE, TILE, 3] around 0..1.
 
 
 def _noise(rng: np.random.Generator, falloff: float, channels: int = 1, stretch: float = 1.0) -> Array:
-    """``[TILE, TILE, channels]`` of zero mean and unit deviation, amplitude spectrum 1 / f^falloff."""
+    """Draw noise ``[TILE, TILE, channels]`` of zero mean and unit deviation with amplitude spectrum 1 / f^falloff."""
     fy, fx = np.fft.fftfreq(TILE)[:, None] * stretch, np.fft.rfftfreq(TILE)[None] / stretch
     amplitude = np.maximum(np.hypot(fy, fx), 1.0 / TILE) ** -falloff
     amplitude[0, 0] = 0
@@ -31,9 +31,9 @@ def _noise(rng: np.random.Generator, falloff: float, channels: int = 1, stretch:
 
 
 def _palette(rng: np.random.Generator, count: int, contrast: float | None = None) -> Array:
-    """``[count, 3]`` colours: a base, varied mostly in brightness, as in one material."""
+    """Draw colours ``[count, 3]``: a base colour varied mostly in brightness, as in one material."""
     contrast = rng.uniform(0.08, 0.35) if contrast is None else contrast
-    if rng.random() < 0.7:  # most materials lie between warm and cold greys
+    if rng.random() < 0.7:  # most materials are between warm and cold greys
         tint = rng.normal(0.3, 0.8) * np.array([0.09, 0.01, -0.09]) + rng.normal(0, 0.02, 3)
     else:
         tint = rng.normal(0, 0.2, 3)
@@ -47,7 +47,7 @@ def _blend(weight: Array, a: Array, b: Array) -> Array:
 
 
 def _coordinates(rng: np.random.Generator, warp: float = 0.0) -> tuple[Array, Array]:
-    """Rotated texel coordinates, bent by smooth noise of ``warp`` texels."""
+    """Draw rotated texel coordinates u and v ``[TILE, TILE]``, bent by smooth noise of ``warp`` texels."""
     y, x = np.mgrid[:TILE, :TILE].astype(np.float32)
     a = rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)])
     u, v = x * np.cos(a) + y * np.sin(a), y * np.cos(a) - x * np.sin(a)
@@ -57,9 +57,9 @@ def _coordinates(rng: np.random.Generator, warp: float = 0.0) -> tuple[Array, Ar
     return u.astype(np.float32), v.astype(np.float32)
 
 
-def _grain(rng: np.random.Generator, tile: Array, most: float = 0.06) -> Array:
-    """Adds fine luminance structure and a slow stain: no real surface is flat."""
-    grain = _noise(rng, rng.uniform(0.2, 1.0)) * rng.uniform(0.005, most)
+def _grain(rng: np.random.Generator, tile: Array, strength: float = 0.06) -> Array:
+    """Add fine luminance structure and slow variation: no real surface is uniform."""
+    grain = _noise(rng, rng.uniform(0.2, 1.0)) * rng.uniform(0.005, strength)
     return tile * (1 + _noise(rng, 1.8) * rng.uniform(0.02, 0.15)) + grain
 
 
@@ -114,13 +114,13 @@ def _bricks(rng: np.random.Generator) -> Array:
     edge = np.minimum(np.minimum(np.mod(v, height), np.mod(-v, height)),
                       np.minimum(np.mod(shifted, width), np.mod(-shifted, width)))  # fmt: skip
     palette = _palette(rng, 16, rng.uniform(0.03, 0.2))
-    which = np.mod(row.astype(int) * 7 + column.astype(int) * 13 + (row * column).astype(int) * 5, 16)
+    number = np.mod(row.astype(int) * 7 + column.astype(int) * 13 + (row * column).astype(int) * 5, 16)
     mortar = _palette(rng, 1)[0]
-    return _grain(rng, _blend(np.clip(edge - joint + 0.5, 0, 1), mortar, palette[which]), 0.1)
+    return _grain(rng, _blend(np.clip(edge - joint + 0.5, 0, 1), mortar, palette[number]), 0.1)
 
 
 def _points(rng: np.random.Generator, count: int) -> tuple[Array, NDArray[np.int64]]:
-    """Distances ``[TILE, TILE, 2]`` to the nearest two of random points, and the nearest's number."""
+    """Return distances ``[TILE, TILE, 2]`` to the two nearest of random points, and the index of the nearest."""
     points = rng.uniform(0, TILE, (count, 2))
     y, x = np.mgrid[:TILE, :TILE] + 0.5
     distance, index = KDTree(points).query(np.stack([y.ravel(), x.ravel()], 1), k=2)
@@ -173,7 +173,7 @@ def _weave(rng: np.random.Generator) -> Array:
 
 
 def _letters(rng: np.random.Generator) -> Array:
-    """Lines of random characters of several sizes, as on signs and pages."""
+    """Lines of random characters in several sizes, as on signs and pages."""
     tile = np.tile(np.uint8(255 * _palette(rng, 1)[0]), (TILE, TILE, 1))
     characters = list("ABCDEFGHKLMNOPRSTUVXYZabcdeghknopqrstuvxyz0123456789+=%?!/")
     y = 0
@@ -191,22 +191,22 @@ def _letters(rng: np.random.Generator) -> Array:
 
 
 def _scribble(rng: np.random.Generator) -> Array:
-    """Overlapping strokes and patches: leaves, clutter, posters."""
+    """Overlapping strokes and patches, as of leaves, clutter or posters."""
     tile = _clouds(rng) if rng.random() < 0.5 else np.tile(_palette(rng, 1)[0], (TILE, TILE, 1))
     tile = np.ascontiguousarray(tile, np.float32)
     inks = _palette(rng, 12, 0.25)
-    kind, most = int(rng.integers(3)), rng.uniform(6, 40)
+    kind, reach = int(rng.integers(3)), rng.uniform(6, 40)
     for _ in range(int(rng.integers(30, 220))):
         ink = inks[int(rng.integers(12))].tolist()
         x, y = (int(c) for c in rng.integers(0, TILE, 2))
-        a, b = (int(c) for c in rng.uniform(2, most, 2))
+        a, b = (int(c) for c in rng.uniform(2, reach, 2))
         if kind == 0:
             cv2.ellipse(tile, (x, y), (a, b), float(rng.uniform(0, 180)), 0, 360, ink, -1, cv2.LINE_AA)
         elif kind == 1:
-            corners = np.array([x, y]) + rng.uniform(-most, most, (int(rng.integers(3, 6)), 2))
+            corners = np.array([x, y]) + rng.uniform(-reach, reach, (int(rng.integers(3, 6)), 2))
             cv2.fillPoly(tile, [corners.astype(np.int32)], ink, cv2.LINE_AA)
         else:
-            end = (x + int(rng.normal(0, most)), y + int(rng.normal(0, most)))
+            end = (x + int(rng.normal(0, reach)), y + int(rng.normal(0, reach)))
             cv2.line(tile, (x, y), end, ink, int(rng.integers(1, 5)), cv2.LINE_AA)
     return _grain(rng, tile)
 
@@ -233,9 +233,9 @@ def _cut_blob(rng: np.random.Generator) -> Array:
 
 def _cut_star(rng: np.random.Generator) -> Array:
     y, x = np.mgrid[-1 : 1 : CUT * 1j, -1 : 1 : CUT * 1j]
-    points, deep = int(rng.integers(3, 9)), rng.uniform(0.1, 0.6)
+    points, depth = int(rng.integers(3, 9)), rng.uniform(0.1, 0.6)
     wave = np.abs(np.mod(np.arctan2(y, x) * points / (2 * np.pi), 1.0) - 0.5) * 2
-    return (np.hypot(x, y) < 0.95 * (1 - deep * wave)).astype(np.float32)
+    return (np.hypot(x, y) < 0.95 * (1 - depth * wave)).astype(np.float32)
 
 
 def _cut_disc(rng: np.random.Generator) -> Array:
@@ -294,9 +294,9 @@ def _cut_branches(rng: np.random.Generator) -> Array:
 def _cut_grass(rng: np.random.Generator) -> Array:
     canvas = _canvas()
     for _ in range(int(rng.integers(8, 45))):
-        x, lean, high = rng.uniform(0, CUT), rng.normal(0, 0.25), CUT * rng.uniform(0.4, 1.0)
+        x, lean, height = rng.uniform(0, CUT), rng.normal(0, 0.25), CUT * rng.uniform(0.4, 1.0)
         rise = np.linspace(0, 1, 12)
-        blade = np.stack([x + lean * high * rise**2, CUT - high * rise], 1).astype(np.int32)
+        blade = np.stack([x + lean * height * rise**2, CUT - height * rise], 1).astype(np.int32)
         cv2.polylines(canvas, [blade], False, [1.0], int(rng.integers(1, 4)))
     return canvas
 

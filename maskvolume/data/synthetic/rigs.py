@@ -1,4 +1,4 @@
-"""Random rigs: a reference camera, other sources a baseline away, and a target."""
+"""Random rigs: a reference camera, other sources about one baseline away, and a target."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Array = NDArray[np.float64]
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A random number whose logarithm is uniform."""
+    """Draw a number between ``low`` and ``high`` whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def rotation_about(pitch: float, yaw: float, roll: float) -> Array:
-    """``[3, 3]`` rotation in degrees about z (roll), then x (pitch), then y (yaw)."""
+    """Return the ``[3, 3]`` rotation about z (roll), then x (pitch), then y (yaw); angles in degrees."""
     (cx, sx), (cy, sy), (cz, sz) = ((np.cos(a), np.sin(a)) for a in np.radians([pitch, yaw, roll]))
     x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -33,13 +33,13 @@ class Rig:
     """One rig in the frame of its reference camera: V sources, then the target.
 
     Attributes:
-        centers: ``[V + 1, 3]``.
-        rotations: ``[V + 1, 3, 3]`` camera from the reference's frame.
-        K: ``[V + 1, 3, 3]``; the target's is for the sources' picture size.
-        near, far: depths between which the world is built.
-        focal: in pixels.
-        width: of a picture in pixels.
-        tangents: half the picture's width and height at depth 1.
+        centers: ``[V + 1, 3]`` camera centres in scene units.
+        rotations: ``[V + 1, 3, 3]`` from the reference frame to the camera frame.
+        K: ``[V + 1, 3, 3]`` intrinsics in pixels of the source pictures, also for the target.
+        near, far: the range of depths of the world, in scene units.
+        focal: focal length in pixels.
+        width: picture width in pixels.
+        tangents: half the picture width and height at depth 1.
     """
 
     centers: Array
@@ -53,7 +53,7 @@ class Rig:
 
 
 def draw_rig(rng: np.random.Generator, options: WorldOptions) -> Rig:
-    """A random rig."""
+    """Draw a random rig."""
     h, w = options.size
     near = log_uniform(rng, *options.near)
     far = near * log_uniform(rng, *options.far_ratio)
@@ -75,7 +75,7 @@ def draw_rig(rng: np.random.Generator, options: WorldOptions) -> Rig:
 
 
 def _source_centers(rng: np.random.Generator, count: int) -> Array:
-    """``[V, 3]`` in baselines: the reference at 0, the others on a row or a small lattice."""
+    """Draw centres ``[V, 3]`` in baselines: the reference at 0, the others in a row or on a small lattice."""
     angle = rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)], p=[0.6, 0.12, 0.28])
     along = np.array([np.cos(angle), np.sin(angle), 0.0]) * rng.choice([-1.0, 1.0])
     across = np.array([-along[1], along[0], 0.0])
@@ -103,7 +103,7 @@ def _target_center(rng: np.random.Generator, sources: Array, baseline: float, op
 
 
 def rig_cameras(rigs: list[Rig], options: WorldOptions) -> tuple[Camera, Camera]:
-    """Sources ``[B, V]`` and targets ``[B]`` in the reference cameras' frames."""
+    """Return source cameras ``[B, V]`` and target cameras ``[B]`` in the frames of the reference cameras."""
     T = np.tile(np.eye(4), (len(rigs), options.num_sources + 1, 1, 1))
     for b, rig in enumerate(rigs):
         T[b, :, :3, :3] = rig.rotations

@@ -28,8 +28,8 @@ from maskvolume.geometry.cameras import Camera
 Held = TypeVar("Held", Things, CameraEffects)
 
 NUM_CUTS = 64
-NEAR_CLIP = 0.5  # of a rig's near: guards the target that moves towards things
-EXPOSURES = (0.5, 2.2)  # between these, cameras expose as they like
+NEAR_CLIP = 0.5  # relative to the near depth of a rig, for targets in front of the sources
+EXPOSURES = (0.5, 2.2)  # lowest and highest gain towards the desired brightness
 
 
 def sample_worlds(
@@ -42,41 +42,47 @@ def sample_worlds(
     """Build ``batch`` random worlds and render them on ``device``.
 
     Args:
-        options: what the worlds are like.
-        batch: how many worlds, B.
-        generator: a seed, or a generator of which one is drawn. A seed gives the same bits again on the
-            same device and version of torch.
-        device: where to render and where the sample will be.
+        options: the distribution of the worlds.
+        batch: number of worlds, B.
+        generator: a seed, or a generator that draws one. Equal seeds give equal bits on the same device and
+            version of torch.
+        device: device of the rendering and of the sample.
+
+    Returns:
+        The sample; its docstring lists the shapes.
+
+    Raises:
+        ValueError: ``batch`` is below 1.
     """
     if batch < 1:
         raise ValueError(f"batch: at least 1 expected, got {batch}")
     device = torch.device(device)
     if isinstance(generator, torch.Generator):
         generator = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    # Streams of their own: what is drawn for one does not change the others.
+    # Separate random streams: the number of draws from one does not change the others.
     streams = [seed.spawn(6) for seed in np.random.SeedSequence(generator).spawn(batch)]
-    rig_rngs, thing_rngs, effect_rngs, rngs, step_rngs, calibration_rngs = (
+    rig_rngs, thing_rngs, effect_rngs, picture_rngs, step_rngs, calibration_rngs = (
         [np.random.default_rng(seeds[i]) for seeds in streams] for i in range(6)
     )
-    noise = torch.Generator(device).manual_seed(int(rngs[0].integers(2**62)))
+    noise = torch.Generator(device).manual_seed(int(picture_rngs[0].integers(2**62)))
 
     bank = texture_bank(options.texture_seed, options.num_textures, NUM_CUTS, device)
     rigs = [draw_rig(rng, options) for rng in rig_rngs]
     sources, target = rig_cameras(rigs, options)
     things, step = draw_things(thing_rngs, step_rngs, rigs, bank, options)
     effects = draw_effects(effect_rngs, options)
-    brightness = torch.tensor([rng.uniform(*options.brightness) for rng in rngs]).float()
+    brightness = torch.tensor([rng.uniform(*options.brightness) for rng in picture_rngs]).float()
     near = torch.tensor([rig.near for rig in rigs])
-    turn = torch.from_numpy(np.stack([_random_pose(rng) for rng in rngs])).float()
+    T_world = torch.from_numpy(np.stack([_random_pose(rng) for rng in picture_rngs])).float()
 
     things, effects = to_device(things, device), to_device(effects, device)
     sources, target = sources.to(device), target.to(device)
-    near, brightness, turn, step = near.to(device), brightness.to(device), turn.to(device), step.to(device)
+    near, brightness, T_world, step = near.to(device), brightness.to(device), T_world.to(device), step.to(device)
 
     instants = [replace(things, center=things.center + t * step) for t in range(options.instants)]
     source_layers, target_layers = _render_all(instants, sources, target, bank, near, options)
-    found = source_layers[0].color.unflatten(1, (batch, -1)).mean((0, 2, 3, 4, 5))
-    exposure = (brightness / found).clamp(*EXPOSURES)
+    mean_brightness = source_layers[0].color.unflatten(1, (batch, -1)).mean((0, 2, 3, 4, 5))
+    exposure = (brightness / mean_brightness).clamp(*EXPOSURES)
     first = 1 if options.moving else 0
     depth = torch.stack([layer.depth.unflatten(0, (batch, -1)) for layer in source_layers[first:]], dim=1)
     images, backgrounds = (_resolve(source_layers[i], exposure) for i in (first, 0))
@@ -86,11 +92,11 @@ def sample_worlds(
         for layers in (target_layers, source_layers)
     )
     images, backgrounds = apply_effects(images, effects, noise), apply_effects(backgrounds, effects, noise)
-    later = {}
+    later_views = {}
     if options.instants > 1:
-        shown = [apply_effects(_resolve(layer, exposure), effects, noise) for layer in source_layers[2:]]
-        later = {
-            "later_images": torch.stack(shown, dim=1),
+        later_images = [apply_effects(_resolve(layer, exposure), effects, noise) for layer in source_layers[2:]]
+        later_views = {
+            "later_images": torch.stack(later_images, dim=1),
             "later_target_images": torch.stack(pictures[2:], dim=1),
             "later_mattes": torch.stack(mattes[1:], dim=1),
         }
@@ -99,10 +105,10 @@ def sample_worlds(
         backgrounds=backgrounds,
         sources=replace(
             sources,
-            T_cam_world=sources.T_cam_world @ turn[:, None],
+            T_cam_world=sources.T_cam_world @ T_world[:, None],
             K=sources.K + _calibration_errors(calibration_rngs, options, sources.K).to(device),
         ),
-        target=replace(target, T_cam_world=target.T_cam_world @ turn),
+        target=replace(target, T_cam_world=target.T_cam_world @ T_world),
         target_image=pictures[first],
         target_background=pictures[0],
         matte=mattes[0],
@@ -114,12 +120,12 @@ def sample_worlds(
         source_depth=resolve_depth(source_layers[first].depth).unflatten(0, (batch, -1))
         if options.source_depth
         else None,
-        **later,
+        **later_views,
     )
 
 
 def to_device(value: Held, device: torch.device) -> Held:
-    """The same with all tensors on ``device``."""
+    """Return a copy with all tensors on ``device``."""
     return replace(
         value,
         **{
@@ -131,18 +137,18 @@ def to_device(value: Held, device: torch.device) -> Held:
 
 
 def _calibration_errors(rngs: list[np.random.Generator], options: WorldOptions, K: Tensor) -> Tensor:
-    """What is added to the intrinsics ``[B, V, 3, 3]`` of the sources."""
+    """Draw errors ``[B, V, 3, 3]`` of the source intrinsics, in pixels."""
     errors = np.zeros(K.shape)
-    for error, rng, given in zip(errors, rngs, K.cpu().numpy(), strict=True):
+    for error, rng, intrinsics in zip(errors, rngs, K.cpu().numpy(), strict=True):
         x, y, edge = rng.normal(0, options.calibration * rng.uniform(), (3, options.num_sources))
-        focal = edge / (0.5 * options.size[1])  # a change of the focal length by this share moves the edge so far
+        focal = edge / (0.5 * options.size[1])  # the relative error that moves the picture edge by ``edge``
         error[:, 0, 2], error[:, 1, 2] = x, y
-        error[:, 0, 0] = error[:, 1, 1] = focal * given[:, 0, 0]
+        error[:, 0, 0] = error[:, 1, 1] = focal * intrinsics[:, 0, 0]
     return torch.from_numpy(errors).float()
 
 
 def _random_pose(rng: np.random.Generator) -> np.ndarray:
-    """``[4, 4]`` rigid: where the reference camera's frame lies in the world must not matter."""
+    """Draw a rigid ``[4, 4]`` transform of the world: results must not depend on the reference camera's pose."""
     q, _ = np.linalg.qr(rng.normal(0, 1, (3, 3)))
     T = np.eye(4)
     T[:3, :3] = q * np.sign(np.linalg.det(q))
@@ -153,7 +159,7 @@ def _random_pose(rng: np.random.Generator) -> np.ndarray:
 def _render_all(
     instants: Sequence[Things], sources: Camera, target: Camera, bank: TextureBank, near: Tensor, options: WorldOptions
 ) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-    """Layers of the sources and of the target; cast together where their sizes are the same."""
+    """Render the layers of the sources and of the target, together if their sizes are equal."""
     if sources.size != target.size:
         return (
             _render(instants, sources, bank, near, options),
@@ -177,7 +183,7 @@ def _render_all(
 def _render(
     instants: Sequence[Things], cameras: Camera, bank: TextureBank, near: Tensor, options: WorldOptions
 ) -> tuple[Layer, ...]:
-    """The static world, and, if there are movers, everything at each instant."""
+    """Render the static world and, with movers, the whole world at each instant."""
     layer = start_layer(cameras, options.rays_per_side)
     caster = RayCaster(instants[0], cameras, bank, near * NEAR_CLIP, options.rays_per_side)
     caster.cast(layer, STATIC_SLOTS)
@@ -194,15 +200,15 @@ def _render(
 
 
 def _resolve(layer: Layer, exposure: Tensor) -> Tensor:
-    """``[B, V, 3, h, w]``: the mean over the rays of each pixel, exposed."""
+    """Return pictures ``[B, V, 3, h, w]``: the mean over the rays of each pixel times the exposure ``[B]``."""
     color = layer.color.mean(2).transpose(0, 1)  # [L, 3, h, w]
     return color.unflatten(0, (len(exposure), -1)) * exposure[:, None, None, None, None]
 
 
 def resolve_depth(depth: Tensor) -> Tensor:
-    """Depth of pixels ``[L, 1, h, w]`` from that of their rays ``[L, S, h, w]``.
+    """Return the depth ``[L, 1, h, w]`` of pixels from the depth ``[L, S, h, w]`` of their rays.
 
-    At the pixel's centre where its rays hit one surface, else the nearest.
+    It is the depth at the pixel centre if all rays hit one surface, else the nearest depth.
     """
     inverse = 1 / depth
     nearest, mean = inverse.amax(1, keepdim=True), inverse.mean(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Canonical shapes: what they are, where rays hit them, what their surfaces are like there."""
+"""Canonical shapes: their kinds, ray intersections and surface coordinates."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ class Kind(IntEnum):
     BOX = 5  # a cube
     TUBE = 6  # a cylinder along z, closed
     POLE = 7  # a cylinder along z without ends, for thin things
-    SHADE = 8  # no surface: darkens what lies in a ball, most at its centre
+    SHADE = 8  # no surface: darkens points inside a ball, most at its centre
 
 
 @dataclass(frozen=True)
 class Things:
-    """Primitives of B worlds, K to each; slot k is of one kind in all of them.
+    """Primitives of B worlds with K slots each; a slot has the same kind in all worlds.
 
     Attributes:
         kinds: the kind of each of the K slots.
-        active: ``[B, K]`` bool; what is not active lies far behind the cameras.
-        rotation: ``[B, K, 3, 3]`` from the thing's frame to the world's.
-        center: ``[B, K, 3]``.
+        active: ``[B, K]`` bool; inactive things are far behind the cameras.
+        rotation: ``[B, K, 3, 3]`` from the frame of the thing to the world.
+        center: ``[B, K, 3]`` in scene units.
         scale: ``[B, K, 3]`` half sizes in scene units.
         mapping: ``[B, K, 2, 3]`` texels from surface coordinates in scene units: scaled rotation, offset.
-        texture: ``[B, K, 6]`` numbers of textures, one per face (-x, -y, -z, x, y, z) of rooms and boxes.
-        cut: ``[B, K]`` number of the cut-out of CUT slots.
+        texture: ``[B, K, 6]`` texture indices, one per face (-x, -y, -z, x, y, z) of rooms and boxes.
+        cut: ``[B, K]`` index of the cut-out of CUT slots.
         color: ``[B, K, 3, 4]`` affine change of colours.
-        gloss: ``[B, K, 2]`` strength and exponent of the highlight; of SHADE slots, strength of the shade.
-        light: ``[B, 4]`` direction to the light (unit) and share of ambient light.
+        gloss: ``[B, K, 2]`` strength and exponent of the highlight; for SHADE slots, strength of the shade.
+        light: ``[B, 4]`` unit direction to the light and share of ambient light.
     """
 
     kinds: tuple[Kind, ...]
@@ -55,14 +55,14 @@ class Things:
 
 
 def parameter_table(things: Things) -> Tensor:
-    """``[P, K, B]`` what shading needs to know of each thing, in the order that _LookUp reads."""
-    toward = (things.rotation.mT @ things.light[:, None, :3, None])[..., 0]
-    ambient = things.light[:, None, 3:].expand(*toward.shape[:2], 1)
+    """Return the shading parameters ``[P, K, B]`` of all things, in the order that ``Parameters`` reads."""
+    light = (things.rotation.mT @ things.light[:, None, :3, None])[..., 0]
+    ambient = things.light[:, None, 3:].expand(*light.shape[:2], 1)
     density = things.mapping[..., 0].square().sum(-1, keepdim=True).sqrt()
     parts = [
         things.scale,
         1 / things.scale.clamp(min=1e-9),
-        toward,
+        light,
         ambient,
         0.5 * (1 - ambient),
         things.mapping.mT.flatten(2),
@@ -107,7 +107,7 @@ class Parameters:
 
     @property
     def mapping(self) -> Tensor:
-        """Columns of the mapping, one below the other."""
+        """The columns of the mapping, stacked."""
         return self._get(11, 6)
 
     @property
@@ -115,7 +115,7 @@ class Parameters:
         return self._get(17, 1)[0]
 
     def texture(self, face: Tensor | None) -> Tensor:
-        """Number of the texture of each ray; ``face [n]`` in 0..5."""
+        """Return the texture index of each ray; ``face [n]`` in 0..5, or None for face 0."""
         if face is None:
             return self._get(18, 1)[0]
         textures = self.table[18:24]
@@ -128,7 +128,7 @@ class Parameters:
         return self._get(24, 1)[0]
 
     def recolor(self, color: Tensor) -> Tensor:
-        """The affine change of colours ``[3, n]``."""
+        """Apply the affine colour change to colours ``[3, n]``."""
         columns = self._get(25, 12).unflatten(0, (4, 3))
         if self.world is None:
             return torch.addmm(columns[3], columns[:3, :, 0].T, color)
@@ -144,32 +144,39 @@ class Parameters:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """``[3, n]`` of length 1; much faster here than a norm along the first axis."""
+    """Normalize vectors ``[3, n]``; much faster than a norm along the first axis."""
     return vectors * (vectors * vectors).sum(0).rsqrt_()
 
 
 def intersect(kind: Kind, d: Tensor, o: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Depth of the first hit of rays ``o + t d``, both ``[3, ...]``, and whether there is one.
+    """Intersect rays ``o + t d`` with a canonical shape.
 
-    There is none, too, where the depth is NaN, infinite or negative.
+    Args:
+        kind: the shape.
+        d: ``[3, ...]`` directions in the frame of the shape.
+        o: ``[3, ...]`` origins in the frame of the shape.
+
+    Returns:
+        The depth t ``[...]`` of the first hit, and bool ``[...]`` that is False for rays that miss, or None. A depth
+        that is NaN, infinite or negative also means a miss.
     """
     if kind in (Kind.QUAD, Kind.CUT):
         t = -o[2] / d[2]
         return t, torch.addcmul(o[:2], t, d[:2]).abs_().amax(0) <= 1
     if kind is Kind.ROOM:
-        # 1 / t of leaving: along each axis, the one of the two walls that lies ahead.
+        # 1 / t of the exit: along each axis, through the wall ahead.
         return torch.maximum(d / (1 - o), d / (-1 - o)).amax(0).reciprocal_(), None
     if kind is Kind.BOX:
         inverse = d.reciprocal()
         middle = inverse * -o
         half = inverse.abs_()
-        enter = (middle - half).amax(0)
-        return enter, enter <= middle.add_(half).amin(0)
+        entry = (middle - half).amax(0)
+        return entry, entry <= middle.add_(half).amin(0)
     round_axes = 2 if kind in (Kind.TUBE, Kind.POLE) else 3
     a_o, a_d = o[:round_axes], d[:round_axes]
     a = (a_d * a_d).sum(0)
     middle = (a_o * a_d).sum(0).div_(a).neg_()
-    # From the point nearest to the centre: no difference of large squares.
+    # Relative to the point nearest to the centre, to avoid a difference of large squares.
     inner = torch.addcmul(a_o, middle, a_d).square_().sum(0).neg_().add_(1)
     half = inner.div_(a).sqrt_()
     if kind is Kind.DOME:
@@ -186,9 +193,17 @@ def intersect(kind: Kind, d: Tensor, o: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def surface(kind: Kind, point: Tensor, scale: Tensor, p: Parameters) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Surface coordinates ``[2, n]`` in scene units, numbers of faces, unit normals ``[3, n]`` of either side.
+    """Compute the surface coordinates and normals of points on a thing.
 
-    Of points ``[3, n]`` in the canonical frame of a thing of half sizes ``scale``.
+    Args:
+        kind: the shape.
+        point: ``[3, n]`` points in the canonical frame.
+        scale: ``[3, n]`` or ``[3, 1]`` half sizes in scene units.
+        p: the parameters of the thing.
+
+    Returns:
+        Surface coordinates ``[2, n]`` in scene units, face indices ``[n]`` or None, unit normals ``[3, n]`` or
+        ``[3, 1]`` of either orientation.
     """
     if kind in (Kind.QUAD, Kind.CUT):
         return point[:2] * scale[:2], None, torch.tensor([[0.0], [0.0], [1.0]], device=point.device)
@@ -203,11 +218,11 @@ def surface(kind: Kind, point: Tensor, scale: Tensor, p: Parameters) -> tuple[Te
         return uv, (3 * positive + 2 - 2 * on_x - on_y).long(), normal
     outward = point * p.inverse_scale
     x, y, z = (point * scale).unbind()
-    around = torch.atan2(point[1], point[0]) * scale[:2].mean(0)
+    arc = torch.atan2(point[1], point[0]) * scale[:2].mean(0)
     if kind in (Kind.TUBE, Kind.POLE):
         outward[2] = 0
     normal = unit(outward)
-    uv = torch.stack([around, z])
+    uv = torch.stack([arc, z])
     if kind is Kind.TUBE:
         on_lid = (point[2].abs() > 0.9999).float()
         normal = torch.lerp(normal, normal.new_tensor([[0.0], [0.0], [1.0]]), on_lid)

@@ -1,4 +1,4 @@
-"""Random worlds as a source of training samples."""
+"""A source of training samples from random worlds."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from maskvolume.data.samples import join_batches, num_sources_of
 from maskvolume.data.synthetic.options import SyntheticSample, WorldOptions
 from maskvolume.data.synthetic.sampling import sample_worlds
 
-# Training worlds have the seeds seed * SAMPLES_PER_SEED + number of the sample; no validation world is among them.
+# Training worlds have the seeds seed * SAMPLES_PER_SEED + sample number, none of which is a validation seed.
 VALIDATION_SEED = 987_654_321
 SAMPLES_PER_SEED = 2**40
 
 
 @dataclass(frozen=True)
 class SyntheticSource:
-    """Random worlds as a function of seed and sample number, and fixed ones to validate on.
+    """A ``SampleSource`` of random worlds, each a function of seed and sample number, and fixed validation worlds.
 
     Attributes:
-        options: of the worlds.
-        seed: of the run.
-        device: where the worlds are rendered.
-        val_samples: the number of fixed worlds.
-        num_sources: fewest and most source views of training samples; the steps take turns.
+        options: the distribution of the worlds.
+        seed: seed of the run.
+        device: device of the rendering and of the batches.
+        val_samples: number of validation worlds.
+        num_sources: fewest and most source views of training samples; steps cycle through them.
     """
 
     options: WorldOptions
@@ -37,18 +37,18 @@ class SyntheticSource:
 
     @property
     def epoch_samples(self) -> None:
-        """None: there is no end of worlds."""
+        """None: the source is endless."""
         return None
 
     def batches(self, draws: Draws) -> Generator[SyntheticSample, None, None]:
-        """The batch of each draw, on the device."""
+        """Yield the batch of each draw, on the device."""
         for draw in draws:
             options = replace(self.options, num_sources=num_sources_of(draw.step, self.num_sources))
             seeds = [self.seed * SAMPLES_PER_SEED + index for index in draw.indices]
             yield join_batches([sample_worlds(options, 1, generator=seed, device=self.device) for seed in seeds])
 
     def validation(self) -> Sequence[SyntheticSample]:
-        """The fixed worlds, the same for every seed."""
+        """Return the validation worlds, which are the same for every seed."""
         return LazySequence(
             self.val_samples,
             lambda index: sample_worlds(self.options, 1, generator=VALIDATION_SEED + index, device=self.device),

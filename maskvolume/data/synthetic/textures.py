@@ -1,4 +1,4 @@
-"""A bank of textures and of cut-out shapes, made once per process, and its sampling on any device."""
+"""A bank of textures and cut-out shapes, built once per process, and its sampling on any device."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class TextureBank:
     """Textures and cut-outs as two tall pictures.
 
     Attributes:
-        atlas: ``[1, 3, N * TILE, 1.5 * TILE]`` colours in 0..1; a texture's mip levels lie beside it.
-        cuts: ``[1, 1, M * CUT, CUT]`` shapes: inside where the value is above 0.5.
-        dense_cuts: how many of the first cut-outs are solid shapes; the others are fences and branches.
+        atlas: ``[1, 3, N * TILE, 1.5 * TILE]`` colours in 0..1; the mip levels of a texture are beside it.
+        cuts: ``[1, 1, M * CUT, CUT]`` shapes; values above 0.5 are inside.
+        dense_cuts: number of solid shapes, which come first; the others are fences and branches.
     """
 
     atlas: Tensor
@@ -55,13 +55,13 @@ class TextureBank:
 
     def sample(
         self,
-        texture: Tensor,  # [n] or [1] float, which texture
+        texture: Tensor,  # [n] or [1] float, index of the texture
         at: Tensor,  # [2, n] texels of the finest level, any range
         footprint: Tensor,  # [n] size of the sample in texels
     ) -> Tensor:
-        """Colours ``[3, n]``: bilinear, mirrored repeat, of one mip level.
+        """Return colours ``[3, n]`` by bilinear sampling of one mip level, with mirrored repeat.
 
-        It is the one whose texels are the largest not above the footprint.
+        The level is the coarsest one whose texels are no larger than the footprint.
         """
         # The exponent of a float is the floor of its logarithm.
         level = (footprint.view(torch.int32) >> 23).clamp_(127, 126 + LEVELS)
@@ -77,7 +77,7 @@ class TextureBank:
         return F.grid_sample(self.atlas, grid, "bilinear", "border", align_corners=False)[0, :, 0]
 
     def inside_cut(self, cut: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """Whether points ``u, v`` (``[n]``, -1..1 over the shape's square) lie in cut-outs ``cut``."""
+        """Return bool ``[n]``: whether points ``u, v`` (``[n]``, -1..1 over the square) are inside cut-outs ``cut``."""
         y = (0.5 * CUT) * (v + 1.0).clamp_(1.0 / CUT, 2.0 - 1.0 / CUT) + cut * CUT
         grid = torch.stack([u, y * (2.0 / self.cuts.shape[2]) - 1.0]).T[None, None]
         return F.grid_sample(self.cuts, grid, "bilinear", "border", align_corners=False)[0, 0, 0] > 0.5
@@ -85,7 +85,7 @@ class TextureBank:
 
 @lru_cache(maxsize=4)
 def texture_bank(seed: int, num_textures: int, num_cuts: int, device: torch.device) -> TextureBank:
-    """The bank of a seed; kept, so that only the first call pays (a few seconds)."""
+    """Return the bank of a seed on a device; it is cached, since the first call takes a few seconds."""
     if device.type != "cpu":
         bank = texture_bank(seed, num_textures, num_cuts, torch.device("cpu"))
         return TextureBank(bank.atlas.to(device), bank.cuts.to(device), bank.dense_cuts)
@@ -118,7 +118,7 @@ def _place_levels(place: Array, tile: Array) -> None:
 
 
 def _load_photos() -> list[Array]:
-    """The pictures in scikit-image's own package folder; none of them is fetched."""
+    """Load the pictures that the scikit-image package contains; nothing is downloaded."""
     folder = resources.files("skimage") / "data"
     photos: list[Array] = []
     for name in PHOTOS:

@@ -1,4 +1,4 @@
-"""Random worlds: which things stand where, how large, how turned, with what on them."""
+"""Random worlds: the positions, sizes, rotations and surfaces of their things."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ STATIC_SHADES = range(MOVER_SLOTS.stop, MOVER_SLOTS.stop + MAX_SHADES)
 MOVER_SHADES = range(STATIC_SHADES.stop, len(KINDS))
 FIRST_WALL, FIRST_THING = 2, 5
 TEXELS_PER_PIXEL = 2.0
-FRUSTUM_MARGIN = 1.5  # half width of what other cameras see, in half widths of the reference's picture
+FRUSTUM_MARGIN = 1.5  # half width of the view of other cameras, in half widths of the reference picture
 
 
 @dataclass
 class World:
-    """The arrays of one world under construction; fields as in Things, one row per slot."""
+    """The arrays of one world under construction: the fields of Things, one row per slot."""
 
     rng: np.random.Generator
     rig: Rig
     bank: TextureBank
-    texels: float  # per scene unit at depth 1, at the usual sharpness
-    plain_share: float  # of the surfaces that show next to nothing
+    texels: float  # per scene unit at depth 1, for a texture of average sharpness
+    plain_share: float  # share of nearly textureless surfaces
 
     def __post_init__(self) -> None:
         k = len(KINDS)
@@ -68,7 +68,7 @@ class World:
                 (self.free_movers if i in MOVER_SLOTS else self.free)[kind].append(i)
 
     def place(self, k: int, center: Array, scale: Array, rotation: Array, detail_depth: float | None = None) -> None:
-        """Put slot k there, with a random surface whose texels suit ``detail_depth`` (its own depth)."""
+        """Place slot k, with a random surface whose texels suit ``detail_depth`` (default: its own depth)."""
         rng = self.rng
         self.active[k] = True
         self.center[k], self.scale[k], self.rotation[k] = center, scale, rotation
@@ -92,9 +92,20 @@ def draw_things(
     bank: TextureBank,
     options: WorldOptions,
 ) -> tuple[Things, torch.Tensor]:
-    """Random things of worlds, each for its rig, and how far each goes in an instant ``[B, K, 3]``; CPU tensors."""
-    drawn = zip(rngs, step_rngs, rigs, strict=True)
-    worlds = [_draw_world(rng, step_rng, rig, bank, options) for rng, step_rng, rig in drawn]
+    """Draw random things for B rigs.
+
+    Args:
+        rngs: random generators of the worlds.
+        step_rngs: random generators of the motion, one per world.
+        rigs: the rigs, one per world.
+        bank: the textures and cut-outs.
+        options: the distribution of the worlds.
+
+    Returns:
+        The things, and their displacement ``[B, K, 3]`` per instant in scene units; all CPU tensors.
+    """
+    inputs = zip(rngs, step_rngs, rigs, strict=True)
+    worlds = [_draw_world(rng, step_rng, rig, bank, options) for rng, step_rng, rig in inputs]
 
     def stack(name: str) -> torch.Tensor:
         return torch.from_numpy(np.stack([getattr(world, name) for world in worlds])).float()
@@ -108,8 +119,8 @@ def _draw_world(
     rng: np.random.Generator, step_rng: np.random.Generator, rig: Rig, bank: TextureBank, options: WorldOptions
 ) -> World:
     world = World(rng, rig, bank, TEXELS_PER_PIXEL * rig.focal, options.plain_share)
-    toward = np.array([rng.normal(0, 0.6), -1.0, rng.normal(-0.3, 0.6)])
-    world.light[:3] = toward / np.linalg.norm(toward)
+    light = np.array([rng.normal(0, 0.6), -1.0, rng.normal(-0.3, 0.6)])
+    world.light[:3] = light / np.linalg.norm(light)
     world.light[3] = rng.uniform(0.35, 0.8)
     _place_backdrop(world)
     count = int(rng.integers(options.num_things[0], options.num_things[1] + 1))
@@ -122,34 +133,34 @@ def _draw_world(
         _place_shade(world, shade_rng, k, world.center[shaded], half, shade_rng.uniform(-0.4, 0.7))
     if options.moving:
         for i in range(int(rng.integers(options.num_movers[0], options.num_movers[1] + 1))):
-            size, there = rng.uniform(*options.mover_size), world.active.copy()
+            size, former_active = rng.uniform(*options.mover_size), world.active.copy()
             center = _place_mover(world, size)
             if center is None:
                 continue
             if i < MAX_SHADES and shade_rng.random() < options.shadow_share:
                 half = size / 2 * rig.width / rig.focal * float(center[2])
                 _place_shade(world, shade_rng, MOVER_SHADES[i], center, half, shade_rng.uniform(0.2, 0.8))
-            world.step[world.active & ~there] = _draw_step(step_rng, rig, float(center[2]), options.mover_step)
+            world.step[world.active & ~former_active] = _draw_step(step_rng, rig, float(center[2]), options.mover_step)
     return world
 
 
 def _draw_step(rng: np.random.Generator, rig: Rig, depth: float, sizes: tuple[float, float]) -> Array:
-    """How far a mover at a depth goes in an instant: mostly across the picture, seldom up, down or away."""
-    along = np.array([rng.choice([-1.0, 1.0]), rng.normal(0, 0.3), rng.normal(0, 0.2)])
-    return along / np.linalg.norm(along) * rng.uniform(*sizes) * rig.width / rig.focal * depth
+    """Draw the displacement ``[3]`` of a mover per instant: mostly across the picture, seldom along y or z."""
+    direction = np.array([rng.choice([-1.0, 1.0]), rng.normal(0, 0.3), rng.normal(0, 0.2)])
+    return direction / np.linalg.norm(direction) * rng.uniform(*sizes) * rig.width / rig.focal * depth
 
 
 def _place_shade(world: World, rng: np.random.Generator, k: int, center: Array, half: float, strength: float) -> None:
-    """A shade on what lies behind and below a thing of this half size, away from the light."""
-    away = -world.light[:3] * half * rng.uniform(0.2, 1.2)
+    """Place a shade behind and below a thing of size ``2 * half``, away from the light."""
+    offset = -world.light[:3] * half * rng.uniform(0.2, 1.2)
     world.active[k] = True
     world.scale[k] = half * np.array([rng.uniform(1, 2.2), rng.uniform(0.7, 2.2), rng.uniform(1, 6)])
-    world.center[k] = center + away + np.array([0, 0, 0.5 * float(world.scale[k, 2])])
+    world.center[k] = center + offset + np.array([0, 0, 0.5 * float(world.scale[k, 2])])
     world.gloss[k, 0] = strength
 
 
 def _random_colors(rng: np.random.Generator, plain_share: float) -> Array:
-    """``[3, 4]``: contrast, saturation, hue and lightness changed, around the middle grey."""
+    """Draw an affine colour map ``[3, 4]`` that changes contrast, saturation, hue and lightness around mid-grey."""
     hue = rng.choice([0.0, rng.normal(0, 0.3), rng.uniform(0, 2 * np.pi)], p=[0.6, 0.25, 0.15])
     c, s = np.cos(hue), np.sin(hue)
     saturation = rng.uniform(0.2, 1.4)
@@ -164,20 +175,20 @@ def _random_colors(rng: np.random.Generator, plain_share: float) -> Array:
 
 
 def _place_backdrop(world: World) -> None:
-    """A room, a dome or a far wall; a floor unless the room has one; sometimes walls in between."""
+    """Place a room, a dome or a far wall; without a room often a floor; sometimes walls in between."""
     rng, rig = world.rng, world.rig
     n, f = rig.near, rig.far
     style = rng.choice(["room", "room", "dome", "wall"])
-    turned = rotation_about(rng.normal(0, 4), rng.normal(0, 18), rng.normal(0, 3))
+    rotation = rotation_about(rng.normal(0, 4), rng.normal(0, 18), rng.normal(0, 3))
     if style == "dome":
         scale = f * rng.uniform(0.8, 1.4, 3)
-        # Its poles, where the texture gathers, above and below.
-        upright = turned @ rotation_about(90, 0, 0)
+        # The poles, where the texture converges, are above and below.
+        upright = rotation @ rotation_about(90, 0, 0)
         world.place(1, np.array([0, 0, f - scale[1]]), scale, upright, 0.6 * f)
     elif style == "wall":
-        world.place(0, np.array([0, 0, f / 2 - n]), np.array([9 * f, 9 * f, f / 2 + n]), turned, 0.7 * f)
+        world.place(0, np.array([0, 0, f / 2 - n]), np.array([9 * f, 9 * f, f / 2 + n]), rotation, 0.7 * f)
     else:
-        _place_room(world, turned)
+        _place_room(world, rotation)
     slot = FIRST_WALL
     if style != "room" and rng.random() < 0.65:
         _place_floor(world, slot)
@@ -188,14 +199,14 @@ def _place_backdrop(world: World) -> None:
 
 
 def _frustum(rig: Rig) -> Array:
-    """``[25, 3]`` rays of depth 1 over a wider frustum: what any of the cameras may see."""
+    """Return rays ``[25, 3]`` of depth 1 over a wider frustum, which contains the views of all cameras."""
     steps = np.linspace(-FRUSTUM_MARGIN, FRUSTUM_MARGIN, 5)
     x, y = np.meshgrid(steps * rig.tangents[0], steps * rig.tangents[1])
     return np.stack([x.ravel(), y.ravel(), np.ones(25)], 1)
 
 
 def _place_room(world: World, turned: Array) -> None:
-    """Walls, floor and ceiling around the cameras, no nearer than near where they are seen."""
+    """Place walls, floor and ceiling around the cameras; their visible parts are no nearer than near."""
     rng, rig = world.rng, world.rig
     n, f = rig.near, rig.far
     tangents = np.repeat(rig.tangents, 2)
@@ -203,42 +214,42 @@ def _place_room(world: World, turned: Array) -> None:
     low, high = np.array([-sides[0], -sides[2], -2 * n]), np.array([sides[1], sides[3], f])
     rays = _frustum(rig) @ turned  # in the room's frame, where it is a box around the origin
     with np.errstate(divide="ignore"):
-        seen = np.maximum(rays[:, :2] / low[:2], rays[:, :2] / high[:2]).max()
-    grow = max(1.0, n * float(seen))
-    low[:2], high[:2] = low[:2] * grow, high[:2] * grow
-    detail = np.sqrt(f * min(float(sides.min() * grow) / max(rig.tangents), f))
+        steepness = np.maximum(rays[:, :2] / low[:2], rays[:, :2] / high[:2]).max()
+    growth = max(1.0, n * float(steepness))
+    low[:2], high[:2] = low[:2] * growth, high[:2] * growth
+    detail = np.sqrt(f * min(float(sides.min() * growth) / max(rig.tangents), f))
     world.place(0, turned @ ((low + high) / 2), (high - low) / 2, turned, detail)
 
 
 def _place_floor(world: World, k: int) -> None:
     rng, rig = world.rng, world.rig
-    turned = rotation_about(90 + rng.normal(0, 4), 0, 0) @ rotation_about(0, 0, rng.uniform(0, 90))
-    turned = rotation_about(0, 0, rng.normal(0, 4)) @ turned
+    rotation = rotation_about(90 + rng.normal(0, 4), 0, 0) @ rotation_about(0, 0, rng.uniform(0, 90))
+    rotation = rotation_about(0, 0, rng.normal(0, 4)) @ rotation
     height = rig.near * rig.tangents[1] * log_uniform(rng, 1.05, 4.0)
     center = np.array([0, height, 0.5 * rig.far])
     # The plane's depth along each ray; it grows with the plane's distance.
-    inverse = _frustum(rig) @ turned[:, 2] / (center @ turned[:, 2])
-    grow = max(1.0, rig.near * float(inverse.max()))
-    depth = grow * height / rig.tangents[1]
+    inverse = _frustum(rig) @ rotation[:, 2] / (center @ rotation[:, 2])
+    growth = max(1.0, rig.near * float(inverse.max()))
+    depth = growth * height / rig.tangents[1]
     detail = np.sqrt(depth * min(4 * depth, rig.far))
-    world.place(k, center * grow, np.array([3 * rig.far, 3 * rig.far, 1.0]), turned, detail)
+    world.place(k, center * growth, np.array([3 * rig.far, 3 * rig.far, 1.0]), rotation, detail)
 
 
 def _place_wall(world: World, k: int) -> None:
-    """A large slanted plane at one side of the picture."""
+    """Place a large slanted plane at one side of the picture."""
     rng, rig = world.rng, world.rig
     depth = 1 / rng.uniform(1 / rig.far, 0.6 / rig.near)
     side = rng.choice([-1.0, 1.0])
     place = np.array([side * rng.uniform(0.6, 1.3), rng.normal(0, 0.3), 1.0])
-    turned = rotation_about(rng.normal(0, 5), -side * rng.uniform(10, 70), rng.normal(0, 5))
+    rotation = rotation_about(rng.normal(0, 5), -side * rng.uniform(10, 70), rng.normal(0, 5))
     half = depth * np.array([rig.tangents[0] * rng.uniform(0.4, 1.0), rig.tangents[1] * rng.uniform(0.5, 1.5)])
-    half *= min(1.0, 0.9 * (depth - rig.near) / float(np.abs(turned[2, :2]) @ half))
+    half *= min(1.0, 0.9 * (depth - rig.near) / float(np.abs(rotation[2, :2]) @ half))
     center = depth * place * np.array([*rig.tangents, 1.0])
-    world.place(k, center, np.array([*half, 1.0]), turned)
+    world.place(k, center, np.array([*half, 1.0]), rotation)
 
 
 def _place_thing(world: World, nearness: float) -> None:
-    """One static thing at an inverse depth of this share of the way from far to near."""
+    """Place one static thing; ``nearness`` interpolates its inverse depth from far (0) to near (1)."""
     rng = world.rng
     kinds = [Kind.QUAD, Kind.CUT, Kind.BALL, Kind.BOX, Kind.TUBE, Kind.POLE]
     for kind in rng.choice(np.array(kinds), 6, replace=False, p=[0.2, 0.2, 0.15, 0.15, 0.08, 0.22]):
@@ -249,54 +260,69 @@ def _place_thing(world: World, nearness: float) -> None:
         return
     place = rng.uniform(-1.15, 1.15, 2)
     radius = log_uniform(rng, 0.035, 0.2)
-    thin = None
+    cut = None
     if kind == Kind.CUT and rng.random() < 0.5:
         radius = rng.uniform(0.1, 0.35)
-        thin = int(rng.integers(world.bank.dense_cuts, world.bank.num_cuts))
-    _place_shape(world, k, Kind(kind), place, nearness, radius, thin)
+        cut = int(rng.integers(world.bank.dense_cuts, world.bank.num_cuts))
+    _place_shape(world, k, Kind(kind), place, nearness, radius, cut)
 
 
 def _place_shape(
     world: World, k: int, kind: Kind, place: Array, nearness: float, radius: float, cut: int | None = None
 ) -> None:
-    """A shape at ``place`` (-1..1 over the picture) of ``radius`` (share of its width) at a nearness."""
+    """Place a shape.
+
+    Args:
+        world: the world under construction.
+        k: the slot.
+        kind: the shape.
+        place: (x, y) in -1..1 over the picture.
+        nearness: interpolates the inverse depth from far (0) to near (1).
+        radius: as a fraction of the picture width.
+        cut: number of the cut-out; None for a random solid one.
+    """
     rng, rig = world.rng, world.rig
     depth = 1 / (1 / rig.far + nearness * (1 / rig.near - 1 / rig.far))
     ratio = np.exp(rng.normal(0, 0.35))
     tilt = float(np.clip(rng.normal(0, 32), -70, 70))
-    about = rng.uniform(0, np.pi)
+    axis_angle = rng.uniform(0, np.pi)
     roll = rng.normal(0, 8) if rng.random() < 0.6 else rng.uniform(0, 360)
     if kind in (Kind.QUAD, Kind.CUT):
         scale = np.array([ratio, 1 / ratio, 0.0])
-        turned = rotation_about(tilt * np.cos(about), tilt * np.sin(about), roll)
+        rotation = rotation_about(tilt * np.cos(axis_angle), tilt * np.sin(axis_angle), roll)
     elif kind is Kind.POLE:
         width = log_uniform(rng, 0.5, 2.2) / rig.width
         radius = rng.uniform(0.12, 0.6)
         scale = np.array([width / radius, width / radius, 1.0])
         lean = rng.choice([rng.normal(0, 4), 90 + rng.normal(0, 8), rng.uniform(0, 180)], p=[0.5, 0.2, 0.3])
-        turned = rotation_about(0, 0, lean) @ rotation_about(90 + rng.normal(0, 20), 0, 0)
+        rotation = rotation_about(0, 0, lean) @ rotation_about(90 + rng.normal(0, 20), 0, 0)
     elif kind is Kind.TUBE:
         scale = np.array([0.5, 0.5, 1.5]) * np.array([ratio, ratio, 1 / ratio])
-        turned = rotation_about(0, 0, roll) @ rotation_about(90 + tilt, 0, 0)
+        rotation = rotation_about(0, 0, roll) @ rotation_about(90 + tilt, 0, 0)
     else:
         scale = np.exp(rng.normal(0, 0.25, 3))
-        turned = rotation_about(rng.normal(0, 10), rng.uniform(-60, 60), roll)
+        rotation = rotation_about(rng.normal(0, 10), rng.uniform(-60, 60), roll)
         if kind is Kind.BALL:
-            turned = turned @ rotation_about(90, 0, 0)
+            rotation = rotation @ rotation_about(90, 0, 0)
     size = radius * rig.width / rig.focal * depth
-    extent = size * float(np.abs(turned[2]) @ scale)
-    # Shrink what would come nearer than near, then push it back for the rest.
+    extent = size * float(np.abs(rotation[2]) @ scale)
+    # A shape that would come nearer than near is shrunk first, then moved away.
     size, extent = size * min(1.0, 0.45 * depth / extent), min(extent, 0.45 * depth)
     depth = max(depth, rig.near + extent)
     center = depth * np.array([place[0] * rig.tangents[0], place[1] * rig.tangents[1], 1.0])
-    world.place(k, center, np.maximum(size * scale, 1e-6), turned)
+    world.place(k, center, np.maximum(size * scale, 1e-6), rotation)
     if kind is Kind.CUT:
         world.cut[k] = rng.integers(world.bank.dense_cuts) if cut is None else cut
         world.scale[k, :2] = size * scale[:2]
 
 
 def _place_mover(world: World, size: float) -> Array | None:
-    """A mover whose largest extent is ``size``: one shape, or a figure of several; returns its centre."""
+    """Place a mover, one shape or a figure of several, and return its centre ``[3]``; None without a free slot.
+
+    Args:
+        world: the world under construction.
+        size: largest extent, as a fraction of the picture width.
+    """
     rng = world.rng
     place = rng.uniform(-0.8, 0.8, 2)
     nearness = rng.uniform(0.3, 0.95)
@@ -313,7 +339,7 @@ def _place_mover(world: World, size: float) -> Array | None:
 
 
 def _place_figure(world: World, place: Array, nearness: float, size: float) -> Array:
-    """A body of ellipsoids or a box, a head, and limbs of tubes, in one leaning frame."""
+    """Place a body (an ellipsoid or a box), a head and limbs of tubes in one leaning frame; return its centre."""
     rng, rig, free = world.rng, world.rig, world.free_movers
     depth = 1 / (1 / rig.far + nearness * (1 / rig.near - 1 / rig.far))
     half = size / 2 * rig.width / rig.focal * depth
@@ -331,18 +357,18 @@ def _place_figure(world: World, place: Array, nearness: float, size: float) -> A
         return k
 
     body_kind = Kind.BOX if rng.random() < 0.25 else Kind.BALL
-    wide = rng.uniform(0.18, 0.35)
-    body = part(body_kind, np.array([0, -0.1, 0]), np.array([wide, rng.uniform(0.3, 0.5), 0.6 * wide]), np.eye(3))
+    width = rng.uniform(0.18, 0.35)
+    body = part(body_kind, np.array([0, -0.1, 0]), np.array([width, rng.uniform(0.3, 0.5), 0.6 * width]), np.eye(3))
     part(Kind.BALL, np.array([0, -0.75, 0]), np.full(3, rng.uniform(0.13, 0.2)), np.eye(3))
     for i in range(int(rng.integers(2, 5))):
         side = -1.0 if i % 2 else 1.0
-        leg = i < 2
-        lean = rng.normal(0, 18) if leg else side * rng.uniform(20, 110)
-        long = rng.uniform(0.28, 0.4)
+        is_leg = i < 2
+        lean = rng.normal(0, 18) if is_leg else side * rng.uniform(20, 110)
+        half_length = rng.uniform(0.28, 0.4)
         turned = rotation_about(0, 0, lean) @ rotation_about(90 + rng.normal(0, 15), 0, 0)
-        root = np.array([side * wide * (0.5 if leg else 0.8), 0.2 if leg else -0.35, 0.0])
-        thick = rng.uniform(0.05, 0.09)
-        # The tube's axis is z; after the turn it hangs from its root.
-        axis = turned[:, 2] * (1.0 if turned[1, 2] > 0 or not leg else -1.0)
-        part(Kind.TUBE, root + axis * long, np.array([thick, thick, long]), turned, body)
+        root = np.array([side * width * (0.5 if is_leg else 0.8), 0.2 if is_leg else -0.35, 0.0])
+        radius = rng.uniform(0.05, 0.09)
+        # The tube's axis is z; after the rotation the tube hangs from its root.
+        axis = turned[:, 2] * (1.0 if turned[1, 2] > 0 or not is_leg else -1.0)
+        part(Kind.TUBE, root + axis * half_length, np.array([radius, radius, half_length]), turned, body)
     return center

@@ -33,7 +33,7 @@ def test_lpips_takes_the_weights_that_it_is_given(
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     lpips = LearnedSimilarity(weights, torch.device("cpu"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert torch.hub.get_dir() == str(tmp_path / "hub"), "it goes on following TORCH_HOME"
+    assert torch.hub.get_dir() == str(tmp_path / "hub"), "it still follows TORCH_HOME"
     assert lpips.record()["backbone"] == "squeeze"
     assert lpips.record()["input_range"] == "0..1, scaled to -1..1"
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Layouts on disk: told by looking, checked by names and headers only."""
+"""Layouts on disk: detected from the contents of a folder, checked by names and headers only."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_a_new_index_replaces_the_old_one(shard: Path) -> None:
 
 
 def test_no_damage_of_a_shard_passes_the_scan(shard: Path) -> None:
-    """A bit that is flipped anywhere is found or lies in what is never read; a cut is always found."""
+    """A flipped bit is found or is in bytes that are never read; a truncation is always found."""
     whole, truth = shard.read_bytes(), scan_shard(shard, 0)
     rng = np.random.default_rng(0)
     # Headers and cameras first: a member begins every 512 bytes.

@@ -172,7 +172,7 @@ def test_scenes_that_come_later_go_into_new_shards(made: Made) -> None:
     assert all(after[name] == data for name, data in before.items())
     check(more)
     assert len(list(made.folder.glob("index-*"))) == 1
-    # A reader that was open before goes on.
+    # A reader that was opened before continues to work.
     assert reader.jpeg(4, 3) == made.jpegs["ü"][3]
 
 

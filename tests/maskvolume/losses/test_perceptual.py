@@ -1,4 +1,4 @@
-"""The perceptual loss is the formula, its network stays as it is, and weights that can't be had are one line."""
+"""The perceptual loss follows its formula, its network stays frozen, and unavailable weights give one line of error."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_without_weights_one_line_says_how_to_get_them(tmp_path: Path, monkeypat
 
 
 def broken_files(state: dict[str, Tensor]) -> dict[str, tuple[object, str]]:
-    """What may lie in a file, and the words of the line about it."""
+    """Damaged contents of a file, each with the words of the error message."""
     last = "features.40.weight"
     return {
         "missing": ({key: value for key, value in state.items() if key != last}, rf"1 missing keys \({last}\)"),

@@ -25,7 +25,7 @@ def camera_at(place: float) -> Camera:
 
 
 def disparity(plane: int, place: float) -> int:
-    """How far to the left a point of a plane lies in a camera, in pixels of half the picture."""
+    """Return the shift to the left of a point of a plane in a camera, in pixels of half the picture."""
     return round(float(place * SHIFT / DEPTHS[plane]))
 
 

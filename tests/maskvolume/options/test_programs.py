@@ -186,7 +186,7 @@ def test_config_is_looked_up_in_the_working_folder_and_then_in_configs(tmp_path,
         ("= 3", ["option = value"]),
         ("num_steps = 3\nnum_steps = 4", ["num_steps", "again"]),
         ("ckpt_path = [path_to_data]", ["ckpt_path", "[path_to_data]"]),
-        ("ckpt_path = [frame folder]", ["ckpt_path", "place of a value"]),
+        ("ckpt_path = [frame folder]", ["ckpt_path", "is a placeholder"]),
         ("ckpt_path = <data>/a.pt", ["ckpt_path", "<data>/a.pt"]),
         ("ckpt_path = path/to/a.pt", ["ckpt_path", "path/to/a.pt"]),
         ("ckpt_path = /path/to/a.pt", ["ckpt_path", "/path/to/a.pt"]),
@@ -256,7 +256,7 @@ class WordOptions:
     frames: str = positional("folder of frames")
     first: int = positional("first frame")
     fps: int = option(30, "frames per second")
-    overwrite: bool = option(False, "begin anew")
+    overwrite: bool = option(False, "start again")
 
 
 @pytest.mark.parametrize(

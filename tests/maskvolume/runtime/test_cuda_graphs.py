@@ -1,4 +1,4 @@
-"""Functions that are recorded once: what a replay computes, when it is recorded anew, what happens if it can't be."""
+"""CUDA graphs of functions: results of a replay, conditions of a new recording, fallback if recording fails."""
 
 from __future__ import annotations
 

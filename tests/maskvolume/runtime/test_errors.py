@@ -51,13 +51,13 @@ def test_success_is_silent(start):
 
 @pytest.mark.parametrize("place", ["top", "below an import error"])
 def test_bad_input_is_one_line(start, place):
-    lines = ["raise InputError('a.npy: has no\\n  rows; make it anew')"]
+    lines = ["raise InputError('a.npy: has no\\n  rows; create it again')"]
     if place != "top":
         lines = ["try: import nowhere", "except ImportError as error:", f"    {lines[0][:-1]}) from error"]
     program = start(*lines)
     _, stderr = program.communicate(timeout=60)
     assert program.returncode == EXIT_BAD_INPUT
-    assert stderr == "prog.py: error: a.npy: has no rows; make it anew\n"
+    assert stderr == "prog.py: error: a.npy: has no rows; create it again\n"
 
 
 def test_an_error_of_ours_keeps_its_traceback(start):

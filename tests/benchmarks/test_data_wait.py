@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from shard_helpers import write_shards
 
 from maskvolume.io.triplets import ViewChoice, write_triplets
 
 
+@pytest.mark.slow
 def test_data_wait_tells_share_and_seconds(run_program: Callable[..., Any], tmp_path: Path) -> None:
     data = write_shards(tmp_path / "data", {"a": 40, "b": 30})
     write_triplets(data / "triplets.txt", [ViewChoice("a", 5000, (3000, 8000))])

@@ -71,6 +71,7 @@ def run(monkeypatch: pytest.MonkeyPatch, out: Path, *arguments: object) -> dict[
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_every_method_is_measured(
     rig: Path,
     checkpoints: dict[str, Path],

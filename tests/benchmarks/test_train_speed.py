@@ -50,6 +50,7 @@ def test_the_original_step_is_that_of_its_architecture(batch: SyntheticSample) -
         assert (value.grad - gradient).norm() < 0.02 * gradient.norm() + 1e-8, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", ["l1", "mse"])
 def test_both_sides_learn(loss_type: str, batch: SyntheticSample) -> None:
     options = TrainSpeedOptions(img_hw=(32, 40), num_planes=8, margin=4, loss_type=loss_type)
@@ -74,6 +75,7 @@ def test_a_row_without_memory_is_left_out(batch: SyntheticSample) -> None:
     assert result["best"] == {"ours, semiglobal": {"batch_size": 2, "ratio": 6.0}}
 
 
+@pytest.mark.slow
 def test_the_program_writes_and_prints_its_figures(tmp_path: Path, run_program) -> None:
     out = tmp_path / "train_speed.json"
     done = run_program(

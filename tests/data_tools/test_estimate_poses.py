@@ -107,6 +107,7 @@ def known(recording, truth, tmp_path_factory) -> RigPoses:
     return estimate(recording, out, "--focal", 280, "--baseline", 0.1005, "--between", "cam00", "cam01")
 
 
+@pytest.mark.slow
 def test_known_focal_length(known, truth):
     rotation, place = compare(known, truth)
     assert rotation < 0.1
@@ -124,6 +125,7 @@ def test_bounds_hold_what_stands_and_what_moves(known):
     assert 0.7 * FAR < float(far.min()) <= float(far.max()) < 1.3 * FAR
 
 
+@pytest.mark.slow
 def test_unknown_focal_length_and_merged_instants(recording, truth, tmp_path, capsys):
     found = estimate(recording, tmp_path / "poses.npy", "--merge", "always", "--instants", 2)
     assert abs(float(found.cameras.K[0, 0, 0]) / 280 - 1) < 0.05
@@ -140,12 +142,14 @@ def test_unknown_focal_length_and_merged_instants(recording, truth, tmp_path, ca
     assert float(distances.min(dim=1).values.mean()) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_the_same_again(recording, known, tmp_path):
     again = estimate(recording, tmp_path / "a.npy", "--focal", 280, "--baseline", 0.1005, "--between", "cam00", "cam01")
     assert torch.equal(again.cameras.T_cam_world, known.cameras.T_cam_world)
     assert torch.equal(again.bounds, known.bounds)
 
 
+@pytest.mark.slow
 def test_prior_is_refined_in_its_own_frame(recording, truth, tmp_path):
     rng = np.random.default_rng(0)
     wrong = truth.cameras.T_cam_world.clone().numpy()
@@ -162,6 +166,7 @@ def test_prior_is_refined_in_its_own_frame(recording, truth, tmp_path):
     assert float((found.cameras.center - truth.cameras.center).norm(dim=-1).max()) < 0.02
 
 
+@pytest.mark.slow
 def test_known_lenses_then_undistort(recording, truth, tmp_path, capsys):
     bent = tmp_path / "bent"
     lens = Lens(np.array([[280.0, 0, 163], [0, 281, 118], [0, 0, 1]]), np.array([-0.12, 0.03, 0, 0]), "pinhole", SIZE)
@@ -252,7 +257,7 @@ def test_bad_options(tiny_rig, arguments, words):
 @pytest.mark.slow
 def test_bundled_clip(repo_root, tmp_path):
     truth = read_poses_bounds(repo_root / "examples/rig/poses_bounds.npy")
-    found = estimate(repo_root / "examples/rig", tmp_path / "poses.npy", "--instants", 0)
+    found = estimate(repo_root / "examples/rig", tmp_path / "poses.npy", "--instants", 0, "--features", 1500)
     rotation, place = compare(found, truth)
     assert rotation < 0.1
     assert place < 0.01

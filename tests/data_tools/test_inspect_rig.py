@@ -64,6 +64,7 @@ def warned(clip: Path) -> list[str]:
     return warnings(inspect(found, range(found.num_frames), 32))
 
 
+@pytest.mark.slow
 def test_nothing_to_warn_of(clip, capsys):
     main([str(clip), "--out_dir", str(clip / "look")])
     out = capsys.readouterr().out

@@ -246,6 +246,7 @@ def segment(clip: Path, weights: Path | None, *options: object) -> Path:
     return make(clip, "--method", "segmentation", *model, *given, *options)
 
 
+@pytest.mark.slow
 def test_classes_by_name(clip, weights):
     mattes = segment(clip, weights, "--classes", "dog", "cat")
     assert (read_matte(mattes / "cam01/00000.png", SIZE) == 255).all()

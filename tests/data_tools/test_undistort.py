@@ -287,6 +287,7 @@ def test_wrong_number_of_poses(tmp_path, calibration):
         undistort(clip, calibration, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_as_a_program(run_program, tmp_path, calibration):
     clip = write_clip(tmp_path / "clip", "frames")
     (calibration / "cam00.json").write_text("{")

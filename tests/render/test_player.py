@@ -279,6 +279,7 @@ def test_layers_apart_are_cards_seen_from_the_side(open_page: OpenPage, fake: Fa
     assert picture_psnr(shown(opened, (360, 640)), middle.astype(np.uint8)) < 30  # it turns
 
 
+@pytest.mark.slow
 def test_sharpness_follows_the_screen_up_to_what_the_picture_has(open_page: OpenPage, fake: FakeExport) -> None:
     sizes = []
     for scale, width in ((1, 150), (1, 1000), (3, 1000)):

@@ -258,6 +258,7 @@ def test_the_background_is_made_from_more_cameras_than_a_frame(render, make_rig,
     render(rig, tmp_path / "asked", *run, "--background_cameras", 7).check_input_error("no background picture")
 
 
+@pytest.mark.slow
 def test_tiles_that_fit_into_memory_make_the_same_pictures(
     render, make_rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def test_the_loss_of_stage_two_falls_and_stage_one_stays() -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.mpi_net.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["semiglobal", "matching", "original"])
 def test_it_runs_from_the_command_line(call_program: Callable[..., Any], tmp_path: Path, arch: str) -> None:
     torch.manual_seed(0)
@@ -86,6 +87,7 @@ def test_stage_two_refuses_what_is_no_stage_one(call_program: Callable[..., Any]
     call_program("train_mask/train.py", "--mpi_model", tmp_path / "none.pt", cwd=tmp_path).check_input_error("none.pt")
 
 
+@pytest.mark.slow
 def test_the_config_trains_on_recorded_rigs(
     run_program: Callable[..., Any], data: Path, first_stage: Path, tmp_path: Path
 ) -> None:

@@ -245,6 +245,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the processes of Linux")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_saves(
@@ -261,6 +262,7 @@ def test_a_signal_to_the_whole_group_saves(
     assert not any(Path(f"/proc/{pid}/cwd").exists() for pid in workers)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the processes of Linux")
 def test_a_killed_worker_is_one_line(running: subprocess.Popen[str]) -> None:
     readers = [pid for pid in workers_of(running) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -40,6 +40,7 @@ def test_a_set_is_the_beginning_of_a_larger_one() -> None:
     assert describe(WorldSet(False, (192, 256)), 3)["bands"]["medium"]["disparity_px"] == [12.8, 25.6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moving", [False, True])
 def test_worlds_are_of_their_band(moving: bool) -> None:
     world_set = WorldSet(moving, SIZE)

@@ -85,6 +85,7 @@ for limit in (1000, 200_000):
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_and_no_crash(tmp_path):
     tests = Path(__file__).parents[2]
     paths = [str(tests), str(tests.parent)]

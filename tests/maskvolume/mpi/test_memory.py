@@ -53,6 +53,7 @@ def plan_for(job: Job, gb: float) -> Tiling:
     return plan.tiling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", KINDS)
 def test_the_whole_frame_if_it_fits_and_else_as_few_tiles_as_fit(job: Job) -> None:
     whole = need(job, job.whole).total / GB

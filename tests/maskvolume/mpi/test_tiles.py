@@ -155,6 +155,7 @@ class Scene:
 
 # In float32 a tile has other coordinates than the whole, by 1e-4 of a pixel at most. The planes of the frame, and those
 # of the background in bfloat16, are kept in float16, which rounds by 2^-12, and bfloat16 rounds otherwise at times.
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "of_planes", "of_views"), [("fp32", 1e-3, 1e-3), ("bf16", 2e-3, 1e-3)])
 @pytest.mark.parametrize("tile", [(40, 104), (96, 56)])
 @pytest.mark.parametrize(("arch", "size"), [("matching", (93, 331)), ("semiglobal", (96, 336))])

@@ -25,6 +25,7 @@ def torchrun(processes: int, *command: object, cwd: Path) -> subprocess.Complete
     return subprocess.run([sys.executable, *words], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_gradients_of_two_processes_are_those_of_the_joined_batch(tmp_path: Path) -> None:
     found: dict[int, Any] = {}
     for processes in (1, 2):
@@ -40,6 +41,7 @@ def test_gradients_of_two_processes_are_those_of_the_joined_batch(tmp_path: Path
         torch.testing.assert_close(found[2]["gradients"][name], value, rtol=1e-5, atol=1e-5 * largest, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_train_validate_write_once_and_resume(tmp_path: Path) -> None:
     options = {
         "optimizer": "sgd", "lr": 0.05, "lr_scheduler": "none", "warmup_steps": 0, "ema_decay": 0, "val_samples": 3,

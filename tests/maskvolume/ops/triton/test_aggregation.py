@@ -14,6 +14,7 @@ from maskvolume.ops.reference import costs
 from maskvolume.ops.types import PathPrices
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 5, 6, 9), (1, 8, 11, 4), (1, 1, 3, 5), (1, 3, 1, 7), (1, 4, 7, 1)])
 def test_costs_along_paths(kernels: ModuleType, shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(8)

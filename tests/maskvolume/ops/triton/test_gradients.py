@@ -89,6 +89,7 @@ def test_planes_behind_the_end_of_a_ray_get_no_gradient(kernels: ModuleType) -> 
     assert (gradient[0, 3:, :3] != 0).all()
 
 
+@pytest.mark.slow
 def test_gradients_belong_to_the_renderings(kernels: ModuleType) -> None:
     scene = Scene(batch=1, views=1, count=2, plane_size=(4, 5), size=(3, 4), shift=0.1)
     rest = (*scene.arguments(torch.float64), True)

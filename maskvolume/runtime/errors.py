@@ -34,7 +34,7 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # programs use the system's handler while they import
     prog = os.path.basename(sys.argv[0])
     try:
-        main()
+        _run(main)
         sys.stdout.flush()
     except InputError as error:
         _print_error(f"{prog}: error: {' '.join(str(error).split())}")
@@ -58,6 +58,21 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         _print_error(f"{prog}: error: {line}")
         sys.exit(EXIT_BAD_INPUT)
     sys.exit(0)
+
+
+def _run(main: Callable[[], None]) -> None:
+    """Run ``main``; an interruption that a library's clean-up replaced by an error of its own is raised again."""
+    try:
+        main()
+    except InputError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
 
 
 def _print_error(line: str) -> None:

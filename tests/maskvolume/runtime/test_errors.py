@@ -107,6 +107,15 @@ def test_interruption_is_one_line_and_cleans_up(start, tmp_path, signum):
     assert (tmp_path / "cleaned").exists()
 
 
+def test_an_interruption_in_a_clean_up_is_one(start):
+    """As zipfile does, whose close fails while an interrupted entry is open."""
+    program = start("try: raise KeyboardInterrupt", "finally: raise ValueError('still open')")
+    _, stderr = program.communicate(timeout=60)
+    assert program.returncode == EXIT_INTERRUPTED
+    assert "Traceback" not in stderr
+    assert "prog.py: interrupted; " in stderr
+
+
 def test_closed_pipe_ends_quietly(start):
     program = start("for i in range(100000): print(i)")
     program.stdout.readline()

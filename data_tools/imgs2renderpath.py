@@ -17,6 +17,7 @@ from data_tools.inspection.plot import plot_rig
 from maskvolume.clips.layouts import PATH_NAME, POSES_NAME
 from maskvolume.geometry.cameras import Camera
 from maskvolume.geometry.paths import (
+    PARTS_OF_ALL,
     PATH_KINDS,
     PathKind,
     join_paths,
@@ -37,7 +38,7 @@ class PathOptions:
     out: str | None = option(None, f"path file to write, .txt or .npy; none: {PATH_NAME} beside the poses")
     kind: tuple[PathKind, ...] = option(
         ("all",),
-        f"one path or several in sequence, of {', '.join(PATH_KINDS)}; all = x y z circle spiral",
+        f"one path or several in sequence, of {', '.join(PATH_KINDS)}; all = {' '.join(PARTS_OF_ALL)}",
     )
     num: int = option(30, "poses in a straight segment; a circle has twice as many, a spiral four times as many")
     focus: float | None = option(None, "distance of the point that all views look at; none: from the rig's bounds")

@@ -26,10 +26,15 @@ FLOORS = (
     ("mpi", "fields", "points"),
     ("web",),
 )
+MODULE_TEXT = re.compile(r"maskvolume(\.\w+)+")  # a module's name as import_module takes it
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 TOUCHES_NO_FILE = ("geometry", "ops", "networks")
 FILE_MODULES = {"io", "os", "pathlib", "shutil", "tempfile", "cv2", "imageio", "PIL", "av"}
-FILE_CALLS = {"open", "torch.load", "torch.save", "np.load", "np.save"}
+FILE_CALLS = {"open", "torch.load", "torch.save"}
+FILE_CALLS |= {
+    f"np.{name}" for name in ("load", "loadtxt", "genfromtxt", "fromfile", "memmap", "save", "savez", "savetxt")
+}
+FILE_METHODS = {"tofile", "read_text", "read_bytes", "write_text", "write_bytes", "load_state_dict_from_url"}
 
 # Distributions of pyproject.toml that are imported under another name.
 IMPORT_NAMES = {
@@ -46,17 +51,26 @@ def python_files(folder: str) -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the full names of the modules that a file imports, including imports inside functions."""
-    package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Yield the full names of the modules that a file imports, inside functions and by import_module too."""
+    text = path.read_text(encoding="utf-8")
+    for base, name in imported_names(text, path.relative_to(ROOT).parent.parts):
+        yield base
+        if base == "maskvolume" and name:
+            yield f"{base}.{name}"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and MODULE_TEXT.fullmatch(node.value):
+            yield node.value
+
+
+def imported_names(text: str, package: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield each imported module with the name taken from it ("" for the module itself)."""
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             base = ".".join((*above, *filter(None, [node.module])))
-            yield base
-            if base == "maskvolume":
-                yield from (f"{base}.{alias.name}" for alias in node.names)
+            yield from ((base, alias.name) for alias in node.names)
 
 
 def top_names(path: Path) -> set[str]:
@@ -110,6 +124,7 @@ def test_part_imports_only_from_floors_below(part: str) -> None:
 def test_every_module_has_a_floor() -> None:
     parts = {part_of(path) for path in python_files("maskvolume")} - {"__init__"}
     assert parts <= FLOOR_OF.keys()
+    assert "maskvolume" not in top_names(ROOT / "maskvolume/__init__.py")  # it has none
 
 
 def test_the_law_finds_what_it_forbids() -> None:
@@ -123,9 +138,10 @@ def test_no_modules_import_each_other() -> None:
     modules = {module_name(path): path for path in python_files("maskvolume")}
     graph: dict[str, set[str]] = {name: set() for name in modules}
     for name, path in modules.items():
-        targets = {target for target in full_imports(path) if target in modules and target != name}
-        # A package may import its modules. An import of any enclosing package does not count.
-        graph[name] = {target for target in targets if not name.startswith(f"{target}.")}
+        graph[name] = imported_modules(
+            path.read_text(encoding="utf-8"), path.relative_to(ROOT).parent.parts, {*modules}
+        )
+        graph[name].discard(name)
     try:
         list(graphlib.TopologicalSorter(graph).static_order())
     except graphlib.CycleError as error:
@@ -136,13 +152,27 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def full_imports(path: Path) -> set[str]:
-    """Return the names of imported modules and of the names imported from them, including inside functions."""
-    names = set(imports(path))
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+def imported_modules(text: str, package: tuple[str, ...], modules: set[str]) -> set[str]:
+    """Return those of ``modules`` that a text imports: the module that a name is, or else the one it is taken from."""
+    pairs = imported_names(text, package)
+    return {full if (full := f"{base}.{name}") in modules else base for base, name in pairs} & modules
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("import maskvolume.ops.dispatch", "maskvolume.ops.dispatch"),
+        ("from maskvolume.ops.dispatch import choose", "maskvolume.ops.dispatch"),
+        ("from maskvolume.ops import dispatch", "maskvolume.ops.dispatch"),
+        ("from maskvolume.ops import choose", "maskvolume.ops"),
+        ("from . import dispatch", "maskvolume.ops.dispatch"),
+        ("from .dispatch import choose", "maskvolume.ops.dispatch"),
+        ("def lazy():\n    from ..ops import dispatch", "maskvolume.ops.dispatch"),
+    ],
+)
+def test_every_form_of_import_is_found(statement: str, found: str) -> None:
+    modules = {"maskvolume", "maskvolume.ops", "maskvolume.ops.dispatch"}
+    assert imported_modules(statement, ("maskvolume", "ops"), modules) == {found}
 
 
 def test_only_options_reads_the_command_line() -> None:
@@ -167,6 +197,8 @@ def test_part_touches_no_file(part: str) -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         assert not calls & FILE_CALLS, relative(path)
+        assert not {call.rpartition(".")[2] for call in calls} & FILE_METHODS, relative(path)
+        assert not any(call.startswith("torch.hub.") for call in calls), relative(path)
 
 
 def test_programs_start_without_the_compiler_of_torch() -> None:

@@ -76,7 +76,7 @@ class Recording:
 
     def describe(self) -> list[str]:
         """Lines that describe its form, its cameras and frames, and the pictures without a pose."""
-        form = _LAYOUTS.get(self.kind) or _POSED_FORMS[self.kind].words
+        form = _POSED_FORMS[self.kind].words if self.kind in _POSED_FORMS else _LAYOUTS.get(self.kind, self.kind)
         lines = [f"{form}, {len(self.cameras)} cameras, {len(self.frame_names)} frames"]
         if self.left_out:
             lines.append(f"{len(self.left_out)} pictures have no pose and are left out, such as {self.left_out[0]}")

@@ -184,8 +184,7 @@ def _offsets(kind: str, poses: RigPoses, T_world_avg: Tensor, num: int) -> Tenso
         reach = [-EXTRAPOLATED_BASELINES * rig_baseline(poses), 0.0, 0.0]
         fractions = steps(0.0, 1.0, 2 * num - 1)
         return torch.cat([fractions, torch.ones_like(fractions[:1])]) * T_world_avg.new_tensor(reach)
-    circle = kind == "circle"
-    turns, z_rate, count = (1, 0.0, 2 * num) if circle else (SPIRAL_TURNS, SPIRAL_Z_RATE, 4 * num)
+    turns, z_rate, count = {"circle": (1, 0.0, 2 * num), "spiral": (SPIRAL_TURNS, SPIRAL_Z_RATE, 4 * num)}[kind]
     angle = steps(0.0, 2 * math.pi * turns, count)
     return torch.cat([r_x * angle.cos(), -r_y * angle.sin(), z_reach * (z_rate * angle).sin()], dim=-1)
 

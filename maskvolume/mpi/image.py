@@ -27,12 +27,12 @@ class MultiplaneImage:
     depths: Tensor
     premultiplied: bool = True
 
-    def prepared(self) -> MultiplaneImage:
-        """A copy in the type that renders fastest on the device: half precision where the device supports it.
+    def prepared(self, backend: str | None = None) -> MultiplaneImage:
+        """A copy in the type that a backend renders fastest: half precision, but for the reference.
 
         Colours and opacities in 0..1 keep 11 bits in half precision.
         """
-        return replace(self, rgba=self.rgba.to(ops.stored_dtype(self.rgba.device)).contiguous())
+        return replace(self, rgba=self.rgba.to(ops.stored_dtype(self.rgba.device, backend)).contiguous())
 
     def cropped(self, top: int, left: int, size: tuple[int, int]) -> MultiplaneImage:
         """The window of ``size`` (h, w) whose top left pixel is (top, left); shares memory with the planes."""

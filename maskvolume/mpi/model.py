@@ -75,9 +75,9 @@ class FrameMPI:
         """Render the view of a target camera without storing the full MPI."""
         return render_blended(self.mask, self.dynamic, self.background, target, backend)
 
-    def stored(self, *, with_mask: bool = False) -> StoredFrame:
-        """The frame with its full MPI in memory, ready for many views; its inputs are released."""
-        return StoredFrame(self.mpi.prepared(), self.mask if with_mask else None)
+    def stored(self, *, with_mask: bool = False, backend: str | None = None) -> StoredFrame:
+        """The frame with its full MPI in memory, ready for many views by a backend; its inputs are released."""
+        return StoredFrame(self.mpi.prepared(backend), self.mask if with_mask else None)
 
 
 @dataclass(frozen=True)

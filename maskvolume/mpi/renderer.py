@@ -260,7 +260,7 @@ class ClipRenderer:
             mpi_size=self.camera.size,
             picture_size=self.size,
             target_size=target_size,
-            stored_dtype=stored_dtype(self.device),
+            stored_dtype=stored_dtype(self.device, model.backend),
             stored=self.settings.stored,
             masks=self.settings.masks,
         )
@@ -288,7 +288,7 @@ class ClipRenderer:
             compute = self._recorded or (self._frame_of if self.tiling is None else self._tiled_frame)
             frame_mpi = compute(images)
             if isinstance(frame_mpi, FrameMPI) and self.settings.stored:
-                frame_mpi = frame_mpi.stored(with_mask=self.settings.masks)
+                frame_mpi = frame_mpi.stored(with_mask=self.settings.masks, backend=self.model.backend)
             self._frame = (frame, frame_mpi)
         return self._frame[1]
 
@@ -307,7 +307,7 @@ class ClipRenderer:
             assert isinstance(background, Background)
             return self.model.frame(images, self.sources, background)
         mpi = self.model.dynamic(images, self.sources, self.camera, self.depths)
-        return StoredFrame(mpi.prepared() if self.settings.stored else mpi)
+        return StoredFrame(mpi.prepared(self.model.backend) if self.settings.stored else mpi)
 
     def _tiled_frame(self, images: Tensor) -> StoredFrame:
         """The MPI of pictures ``[V, 3, H, W]``, computed in tiles."""
@@ -318,7 +318,7 @@ class ClipRenderer:
             assert isinstance(background, TiledBackground)
             return frame_in_tiles(self.model, images, self.sources, background, tiles, with_mask=self.settings.masks)
         inputs = images, self.sources, self.camera, self.depths
-        return StoredFrame(mpi_in_tiles(self.model, *inputs, tiles, stored_dtype(self.device)))
+        return StoredFrame(mpi_in_tiles(self.model, *inputs, tiles, stored_dtype(self.device, self.model.backend)))
 
     def views_at_once(self, size: tuple[int, int]) -> int:
         """Number of views of size ``(h, w)`` per ``render`` call; 1 on the CPU, where batches gain nothing."""

@@ -225,7 +225,7 @@ def frame_in_tiles(
     """
     camera, depths = background.mpi.camera, background.mpi.depths
     size = camera.size
-    mpi = _empty_mpi(model, camera, depths, stored_dtype(images.device))
+    mpi = _empty_mpi(model, camera, depths, stored_dtype(images.device, model.backend))
     mask = torch.empty(1, len(depths), *size, device=images.device) if with_mask else None
     halo = _halo(model)
     context = _context(model, images, sources, camera, depths, tiles)

@@ -66,9 +66,17 @@ __all__ = [
 ]
 
 
-def stored_dtype(device: torch.device) -> torch.dtype:
-    """Return the dtype in which a device renders many views of the same planes fastest."""
-    return select_backend(None, device).stored_dtype
+def stored_dtype(device: torch.device, backend: str | None = None) -> torch.dtype:
+    """Return the dtype in which a backend renders many views of the same planes fastest.
+
+    Args:
+        device: of the planes.
+        backend: name of the backend; None: the preferred one of the device.
+
+    Raises:
+        ValueError: the name is unknown, or the backend cannot run on the device.
+    """
+    return select_backend(backend, device).stored_dtype
 
 
 # --- planes, views and pixels ---------------------------------------------------------------------

@@ -16,9 +16,9 @@ from maskvolume.ops.cpu import costs_kernels, planes_kernels
 from maskvolume.ops.cpu import evidence_kernels as kernels
 from maskvolume.ops.cpu.threads import share
 from maskvolume.ops.cpu.vectors import HALVES
+from maskvolume.ops.reference.costs import PATHS
 from maskvolume.ops.types import CostSettings, PlaneSettings, RobustSettings
 
-PATHS = 8  # directions of aggregation
 ROWS = 8  # rows that a thread takes at once; even
 
 # The supported dtypes: sweep dtype to feature dtype.

@@ -48,6 +48,7 @@ def test_prepared_planes_render_alike() -> None:
     torch.testing.assert_close(
         mpi.prepared().composite().color.float(), mpi.composite().color, atol=4e-3, rtol=0
     )  # 11 bits a value, five planes
+    assert torch.equal(mpi.prepared("reference").rgba, mpi.rgba)
 
 
 def test_a_mask_of_one_takes_the_frame_and_of_zero_the_background() -> None:

@@ -66,7 +66,7 @@ class ConvertOptions:
     to: Literal["frames", "videos", "colmap", "nerfstudio"] = required("form to turn it into")
     out_dir: str = required("folder to write")
     images: str | None = option(
-        None, "pictures of a COLMAP model, or a clip whose cameras are called like its pictures; none: by the model"
+        None, "folder of a COLMAP model's pictures, or a clip whose cameras have their names; none: as the model says"
     )
     exclude: tuple[str, ...] = option((), "cameras to leave out, by name")
     first: int = option(0, "first frame to take, counted from 0")
@@ -77,7 +77,7 @@ class ConvertOptions:
     ext: Literal["jpg", "png"] | None = option(None, "form of the pictures; none: as they are, jpg for videos")
     fps: float | None = option(None, "frames a second of videos; none: those of the input's, or 30", above=0)
     keep_all: bool = option(False, "keep the whole view of resampled pictures; their border is partly black")
-    overwrite: bool = option(False, "make everything again, also what is there")
+    overwrite: bool = option(False, "replace existing files")
 
 
 def output_names(names: Sequence[str], form: str) -> list[str]:

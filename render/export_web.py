@@ -53,14 +53,14 @@ class ExportOptions(MPIOptions):
     fps: float = option(30.0, "frames a second", low=0.1, high=1000)
     crf: int = option(23, "quality of what moves, 0 (no loss) to 51 (worst)", low=0, high=51)
     max_mbit: float | None = option(
-        None, "most megabits a second of what moves; none: what crf takes", low=0.05, high=1000
+        None, "maximum megabits per second of the moving tiles; none: no limit beyond crf", low=0.05, high=1000
     )
     atlas: int = option(
         ATLAS, "largest side of atlas and video, in pixels; 4096: phones can play it", low=256, high=16384
     )
     cameras: bool = option(True, "add what the cameras saw, to compare with; loaded when it is looked at")
     offline: bool = option(True, "add a copy of everything for a double click, a third larger than the rest")
-    overwrite: bool = option(False, "export again what is there already; the old export stays until then")
+    overwrite: bool = option(False, "replace an existing export, which stays until the new one is complete")
 
 
 def check(options: ExportOptions) -> None:

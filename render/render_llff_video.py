@@ -71,14 +71,14 @@ class RenderOptions(MPIOptions):
         "loop",
         "loop: pose i shows frame i modulo the clip; pingpong: forth and back; fix:T: time stands still",
     )
-    view: str = option("path", "path: walk along it; fix:CAMERA: look on from a camera of the rig, by name or number")
+    view: str = option("path", "path: follow it; fix:CAMERA: stay at a camera of the rig, given by name or number")
     num_frames: int | None = option(
         None,
-        "at most so many poses of the path; for a fixed view exactly so many, none: one pass through time",
+        "number of pictures: at most this many poses of a path, exactly this many of a fixed view; none: all",
         low=1,
     )
     save_disparity: bool = option(False, "write disparity as 16 bit pictures and a colour-mapped video too")
-    save_mask: bool = option(False, "write how much of each pixel comes from what moves too")
+    save_mask: bool = option(False, "also write the mask: the share of each pixel that comes from moving content")
     viewer: bool = option(False, "export the clip to OUT_DIR/viewer too, to look around in with a browser")
     frame_format: Literal["png", "jpg"] = option("png", "format of the pictures")
     fps: float = option(30.0, "frames a second of the videos", low=0.1, high=1000)
@@ -89,7 +89,7 @@ class RenderOptions(MPIOptions):
         low=0,
         high=4096,
     )
-    overwrite: bool = option(False, "render again what is there already")
+    overwrite: bool = option(False, "render existing pictures again")
 
 
 def choose_path(options: RenderOptions, clip: RigClip) -> tuple[str, str | None]:

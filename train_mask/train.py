@@ -72,7 +72,9 @@ class MaskTrainOptions(StageOptions):
         "checkpoint of stage one; its MPI network is kept as it is, unless finetune_mpi is given", marks=(FREE, PRIVATE)
     )
     finetune_mpi: bool = option(False, "train the MPI network too")
-    mpi_lr: float = option(1e-4, "finetune_mpi: its learning rate at its highest; it falls as lr does", above=0)
+    mpi_lr: float = option(
+        1e-4, "finetune_mpi: the highest learning rate of the MPI network; its schedule is that of lr", above=0
+    )
     init_ckpt: str = option("", "checkpoint of stage two whose mask network to start from", marks=(FREE, PRIVATE))
     dataset_name: str = option(
         "synthetic", "where views come from: synthetic (random worlds), rig, or mixed (both)",

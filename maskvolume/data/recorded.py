@@ -178,7 +178,7 @@ class RecordedSource:
         collate: joins samples into a batch with uint8 pictures.
         device: where batches go.
         num_workers: processes that read; 0: this one.
-        num_sources: fewest and most source views; the steps take turns.
+        num_sources: fewest and most source views; the number alternates between steps.
     """
 
     samples: RecordedSamples

@@ -20,12 +20,12 @@ class MPIOptions:
         "transforms.json"
     )
     ckpt_path: str = required("checkpoint: .safetensors, or a .ckpt of the original")
-    out_dir: str = required("folder to write, made when missing")
+    out_dir: str = required("output folder, created if missing")
     bg_dir: str | None = option(
         None, "folder of the backgrounds camNN.png; none: the clip's, or made in the output where it has none"
     )
     images: str | None = option(
-        None, "pictures of a COLMAP model, or a clip whose cameras are called like its pictures; none: by the model"
+        None, "folder of a COLMAP model's pictures, or a clip whose cameras have their names; none: as the model says"
     )
     img_wh: Size | None = option(
         None,

@@ -19,7 +19,7 @@ class StageOptions(TrainOptions):
 
     img_hw: tuple[int, int] = option((144, 192), "height and width of the training pictures", low=16)
     num_sources: tuple[int, int] = option(
-        (2, 2), "fewest and most source views; the steps take turns", low=2, ascending=True
+        (2, 2), "fewest and most source views; the number alternates between steps", low=2, ascending=True
     )
     num_planes: int = option(32, "planes of the multiplane images", low=2, high=1024)
     margin: int = option(

@@ -132,6 +132,7 @@ class FolderServer:
         except PermissionError:
             raise Forbidden from None
         del response.headers["Content-Disposition"]
+        response.accept_ranges = "bytes"  # Werkzeug 3.0 leaves it out in answers to HEAD
         return response
 
     def _find(self, name: str) -> Path:

@@ -201,6 +201,7 @@ def test_part_touches_no_file(part: str) -> None:
         assert not any(call.startswith("torch.hub.") for call in calls), relative(path)
 
 
+@pytest.mark.slow
 def test_programs_start_without_the_compiler_of_torch() -> None:
     """Its import takes as long as all others together."""
     stages = ("data_tools", "train_mpi", "train_mask", "render")
